@@ -1,0 +1,54 @@
+"""The whole of SCoRe on generated sums, with the small policy that ships with the package.
+
+    python -m score_jax.quickstart --workdir=runs/quickstart
+
+Four rows: the base policy; Stage I from it; Stage II from Stage I's result; and plain multi-turn RL
+from the base policy, rewarded on both turns, for as many steps as both stages together.
+
+Turn 1's budget fits a worked answer to six addends and turn 2's fits all eight, so some problems
+cannot be worked at turn 1 and there is something left to correct.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from score_jax.core.config import default_config
+from score_jax.objective import stages
+
+STEPS = 60
+ALPHA, BETA1, BETA2 = 10.0, 0.01, 0.1
+
+
+def get_config() -> ConfigDict:
+  """Makes the config: a run's config under `run`, and the rows' stages under `rows`."""
+  run = default_config()
+  run.model.checkpoint = 'embedded'
+  run.model.scan_unroll = 2
+  run.task.name = 'arithmetic'
+  run.task.num_train = 20_000
+  run.task.num_test = 1024
+  run.task.level_weights = ConfigDict(
+    {'3': 1.0, '4': 1.0, '5': 1.0, '6': 1.0, '7': 0.5, '8': 0.5}
+  )
+  run.rollout.problems_per_step = 32
+  run.rollout.samples_per_problem = 8
+  run.rollout.prompt_tokens = 16
+  run.rollout.turn_tokens = (7, 10)
+  run.optimizer.learning_rate = 1e-3
+  run.train.length_bucket = 34
+  run.train.checkpoint_every_steps = 20
+  run.eval.batch = 1024
+
+  c = ConfigDict()
+  c.run = run
+  c.rows = ConfigDict()
+  c.rows.stage1 = _row(stages.stage1(BETA1, BETA2), STEPS, init='')
+  c.rows.stage2 = _row(stages.stage2(ALPHA, BETA1), STEPS, init='stage1')
+  c.rows.multiturn_rl = _row(stages.multiturn_rl(BETA1), 2 * STEPS, init='')
+  return c
+
+
+def _row(stage: stages.Stage, num_steps: int, init: str) -> ConfigDict:
+  stage_config = ConfigDict(dataclasses.asdict(stage))
+  return ConfigDict(dict(stage=stage_config, num_steps=num_steps, init=init))

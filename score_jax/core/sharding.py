@@ -1,0 +1,149 @@
+"""One table of logical axes, and the mesh that it maps them to.
+
+Parameters and activations name their axes ('vocab', 'heads', ...); `RULES` says on which mesh
+axes each name is split. An axis name that the table does not know, or two names of one array on
+the same mesh axis, is an error: a rule that silently never applies costs a pod.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+RULES: dict[str, tuple[str, ...]] = {
+  # Activations.
+  'batch': ('data', 'fsdp'),
+  'length': (),
+  'activation_embed': (),
+  # Parameters; 'heads', 'mlp' and 'vocab' split activations the same way.
+  'layers': (),
+  'embed': ('fsdp',),
+  'heads': ('tensor',),
+  'kv_heads': ('tensor',),
+  'head_dim': (),
+  'mlp': ('tensor',),
+  'vocab': ('tensor',),
+}
+
+
+def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Builds the device mesh.
+
+  Args:
+    shape: sizes of (data, fsdp, tensor); one entry may be -1, for what is left.
+    devices: the devices to use; all by default.
+
+  Returns:
+    A mesh with the axes `MESH_AXES`.
+
+  Raises:
+    ValueError: if the sizes do not multiply to the number of devices.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  sizes = list(shape)
+  if len(sizes) != len(MESH_AXES):
+    raise ValueError(f'config.mesh={tuple(shape)} needs {len(MESH_AXES)} sizes, for {MESH_AXES}')
+  if sizes.count(-1) == 1:
+    known = int(np.prod([s for s in sizes if s != -1]))
+    sizes[sizes.index(-1)] = len(devices) // known
+  if int(np.prod(sizes)) != len(devices) or min(sizes) < 1:
+    raise ValueError(
+      f'config.mesh={tuple(shape)} does not fit {len(devices)} devices: the sizes of {MESH_AXES} '
+      f'must multiply to {len(devices)}'
+    )
+  return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+
+
+def partition_spec(axes: Sequence[str | None], rules=None) -> P:
+  """Looks up the mesh axes of an array's logical axes.
+
+  Args:
+    axes: one logical name (or None, replicated) for each dimension.
+    rules: the table; `RULES` by default.
+
+  Returns:
+    The PartitionSpec.
+
+  Raises:
+    ValueError: for a name that the table lacks, or a mesh axis that is used twice.
+
+  Example:
+    >>> partition_spec(('vocab', 'embed'))
+    PartitionSpec('tensor', 'fsdp')
+  """
+  rules = RULES if rules is None else rules
+  used: list[str] = []
+  spec: list[str | tuple[str, ...] | None] = []
+  for name in axes:
+    if name is not None and name not in rules:
+      raise ValueError(f'logical axis {name!r} has no rule; known: {sorted(rules)}')
+    mesh_axes = () if name is None else rules[name]
+    twice = set(mesh_axes) & set(used)
+    if twice:
+      raise ValueError(f'axes {tuple(axes)} put two dimensions on mesh axis {sorted(twice)[0]!r}')
+    used.extend(mesh_axes)
+    spec.append(None if not mesh_axes else mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes)
+  return P(*spec)
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+  """Pins an activation to its place on the mesh; does nothing where no mesh is set.
+
+  Args:
+    x: any array.
+    axes: one logical name (or None) for each dimension of `x`.
+
+  Returns:
+    `x`, constrained.
+
+  Raises:
+    ValueError: see `partition_spec`; also if the number of names is not the rank of `x`.
+  """
+  if len(axes) != x.ndim:
+    raise ValueError(f'{len(axes)} axis names {tuple(axes)} for an array of shape {x.shape}')
+  if jax.sharding.get_abstract_mesh().empty:
+    return x
+  return jax.lax.with_sharding_constraint(x, partition_spec(axes))
+
+
+def batch_sharding(mesh: Mesh, rank: int) -> NamedSharding:
+  """Sharding of an array whose first dimension is the batch.
+
+  Args:
+    mesh: from `make_mesh`.
+    rank: number of dimensions.
+
+  Returns:
+    The sharding: rows split over data and fsdp, the rest whole.
+  """
+  return NamedSharding(mesh, partition_spec(('batch',) + (None,) * (rank - 1)))
+
+
+def put_batch(mesh: Mesh, tree):
+  """Places process-local rows on the devices of a mesh.
+
+  Args:
+    mesh: from `make_mesh`.
+    tree: a tree of host arrays; every process holds its own rows of the first dimension.
+
+  Returns:
+    The tree as global arrays, rows split over data and fsdp.
+
+  Raises:
+    ValueError: from jax, if a number of rows does not divide by the devices.
+  """
+
+  def put(x):
+    x = np.asarray(x)
+    return jax.make_array_from_process_local_data(batch_sharding(mesh, x.ndim), x)
+
+  return jax.tree.map(put, tree)
+
+
+def batch_rows(mesh: Mesh) -> int:
+  """How many parts the batch is split into: a number of rows must be a multiple of this."""
+  return mesh.shape['data'] * mesh.shape['fsdp']

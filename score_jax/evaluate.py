@@ -1,0 +1,178 @@
+"""Evaluates the base model or a run: `python -m score_jax.evaluate --run=runs/stage2`.
+
+A run directory knows its config; `--config` (with its own flags) overrides it, and without `--run`
+the base model of that config is evaluated. Writes `metrics.json` and one line per problem in
+`records.jsonl`.
+"""
+
+import json
+import os
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+
+from score_jax import main, setup_run
+from score_jax.core import sharding
+from score_jax.core.config import check_config
+from score_jax.procedures.evaluation import Evaluation, evaluate
+from score_jax.procedures.text import encode_prompts
+from score_jax.runs.files import to_json, write_atomic
+
+_RUN = flags.DEFINE_string('run', None, 'Run directory to evaluate; the base model by default.')
+_WHICH = flags.DEFINE_enum(
+  'which', 'best', ['best', 'latest'], "The run's best checkpoint by training reward, or its last."
+)
+_NUM_PROBLEMS = flags.DEFINE_integer(
+  'num_problems', None, 'Evaluate this many of the problems; config.eval.num_problems by default.'
+)
+_TEMPERATURE = flags.DEFINE_float(
+  'temperature', None, '0 is greedy; config.eval.temperature by default.'
+)
+
+
+def run_config(run: epath.PathLike) -> ConfigDict:
+  """Reads the config that a run directory was made with.
+
+  Args:
+    run: the run directory.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: if the directory holds no readable config, or one of another version.
+  """
+  path = epath.Path(run) / 'config.json'
+  if not path.exists():
+    raise ValueError(f'{path} is missing: --run={run} is not a run directory')
+  try:
+    stored = json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
+  stored.pop('content', None)
+  config = ConfigDict(stored)
+  check_config(config)
+  return config
+
+
+def evaluate_params(
+  config: ConfigDict,
+  base: setup_run.Base,
+  params: dict,
+  task,
+  num_problems: int,
+  temperature: float,
+  mesh: jax.sharding.Mesh,
+) -> Evaluation:
+  """Evaluates parameters on a task's held-out problems.
+
+  Args:
+    config: budgets, batch and seed.
+    base: architecture and tokenizer.
+    params: what to evaluate.
+    task: problems and grader.
+    num_problems: how many, evenly spread over the split; 0 takes all.
+    temperature: 0 is greedy.
+    mesh: the devices.
+
+  Returns:
+    Records and metrics.
+
+  Raises:
+    ValueError: if there are fewer problems.
+  """
+  problems = list(task.test)
+  if num_problems > len(problems):
+    raise ValueError(f'num_problems={num_problems}, but the split has {len(problems)}')
+  if num_problems:
+    problems = [problems[i] for i in np.arange(num_problems) * len(problems) // num_problems]
+  prompts = encode_prompts(problems, task, base.tokenizer, config.rollout.prompt_tokens)
+  setup_run.warn_too_long(prompts, 'evaluation', config)
+  spec = setup_run.make_rollout_spec(config, task, base.tokenizer)
+  rows = sharding.batch_rows(mesh)
+  batch = min(config.eval.batch, len(prompts.problems))
+  with jax.sharding.set_mesh(mesh):
+    return evaluate(
+      base.decoder,
+      spec,
+      params,
+      prompts,
+      task,
+      base.tokenizer,
+      batch=-(-batch // rows) * rows,
+      temperature=temperature,
+      seed=config.seed,
+    )
+
+
+def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
+  """Lays out metrics with their 95% intervals as a Markdown table.
+
+  Args:
+    metrics: of an `Evaluation`.
+
+  Returns:
+    One row for each metric.
+
+  Example:
+    >>> print(metrics_table({'acc_t1': {'mean': 0.5, 'low': 0.4, 'high': 0.6}}))
+    | metric | mean | 95% interval |
+    |---|---|---|
+    | acc_t1 | 0.500 | 0.400 to 0.600 |
+  """
+  rows = [
+    f'| {key} | {m["mean"]:.3f} | {m["low"]:.3f} to {m["high"]:.3f} |'
+    for key, m in metrics.items()
+  ]
+  return '\n'.join(['| metric | mean | 95% interval |', '|---|---|---|', *rows])
+
+
+def save_evaluation(folder: epath.PathLike, evaluation: Evaluation, about: dict) -> None:
+  """Writes records.jsonl and then metrics.json, whose presence says that both are whole.
+
+  Args:
+    folder: made where it does not exist.
+    evaluation: what was found.
+    about: what else metrics.json tells, such as seed and commit.
+  """
+  folder = epath.Path(folder)
+  lines = ''.join(to_json(record) + '\n' for record in evaluation.records)
+  write_atomic(folder / 'records.jsonl', lines)
+  write_atomic(folder / 'metrics.json', json.dumps(about | evaluation.metrics, indent=2) + '\n')
+
+
+def _body() -> None:
+  run = _RUN.value
+  if run and not epath.Path(run).exists():
+    main.fail(f'--run={run} does not exist')
+  config = main.checked_config(run_config(run) if run else None)
+  mesh = sharding.make_mesh(config.mesh)
+  base = setup_run.load_base(config, mesh)
+  params = base.params
+  if run:
+    params = setup_run.load_run(run, base, _WHICH.value)
+  task = setup_run.make_task(config)
+  temperature = config.eval.temperature if _TEMPERATURE.value is None else _TEMPERATURE.value
+  count = config.eval.num_problems if _NUM_PROBLEMS.value is None else _NUM_PROBLEMS.value
+  try:
+    evaluation = evaluate_params(config, base, params, task, count, temperature, mesh)
+  finally:
+    task.close()
+  name = f'eval_t{temperature:g}'
+  folder = main.WORKDIR.value or os.path.join(run or os.path.join('runs', 'base'), name)
+  about = {
+    'evaluated': run or base.path,
+    'temperature': temperature,
+    'num_problems': len(evaluation.records),
+    'seed': config.seed,
+  }
+  save_evaluation(folder, evaluation, about)
+  print(metrics_table(evaluation.metrics))
+  print(f'{len(evaluation.records)} problems; records in {folder}')
+
+
+if __name__ == '__main__':
+  main.run_program(_body)

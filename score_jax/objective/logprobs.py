@@ -1,0 +1,97 @@
+"""Log-probabilities, entropy and exact KL of tokens, without a [B, T, V] array.
+
+The vocabulary is the largest axis there is. Both policies' logits are made for `chunk` query
+positions at a time and made again in the backward pass.
+"""
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from score_jax.core.logits import project
+
+
+@flax.struct.dataclass
+class TokenScores:
+  """What the policy and the reference say of each token, given the tokens before it.
+
+  Attributes:
+    logp: f32[B, T] nats, log pi(token); differentiable.
+    ref_logp: f32[B, T] nats, log pi_ref(token).
+    kl: f32[B, T] nats, sum over the vocabulary of pi (log pi - log pi_ref); differentiable.
+    entropy: f32[B, T] nats, of pi.
+  """
+
+  logp: jax.Array
+  ref_logp: jax.Array
+  kl: jax.Array
+  entropy: jax.Array
+
+
+def score_tokens(
+  hidden_BTD: jax.Array,
+  head_DV: jax.Array,
+  ref_hidden_BTD: jax.Array,
+  ref_head_DV: jax.Array,
+  targets_BT: jax.Array,
+  temperature: float = 1.0,
+  chunk: int = 128,
+) -> TokenScores:
+  """Scores target tokens under policy and reference.
+
+  Args:
+    hidden_BTD: the policy's hidden state *before* each target (already shifted).
+    head_DV: the policy's output matrix.
+    ref_hidden_BTD: the reference's; no gradient reaches it.
+    ref_head_DV: the reference's output matrix.
+    targets_BT: i32[B, T] token ids.
+    temperature: that of the sampler; both distributions are taken at it.
+    chunk: query positions whose logits exist at once.
+
+  Returns:
+    TokenScores.
+
+  Raises:
+    AssertionError: at trace time, if shapes disagree.
+    ValueError: if the temperature is not above 0.
+
+  Source: arXiv:2409.12917, Eq. 2, the KL term, exact over the vocabulary at each prefix.
+  """
+  chex.assert_equal_shape_prefix([hidden_BTD, ref_hidden_BTD, targets_BT], 2)
+  chex.assert_rank([head_DV, ref_head_DV], 2)
+  if temperature <= 0:
+    raise ValueError(f'config.rollout.temperature={temperature} must be above 0 to train')
+  ref_hidden_BTD = jax.lax.stop_gradient(ref_hidden_BTD)
+  ref_head_DV = jax.lax.stop_gradient(ref_head_DV)
+
+  @jax.checkpoint
+  def score(inputs, heads):
+    hidden, ref_hidden, targets = inputs
+    logp_V = jax.nn.log_softmax(project(hidden, heads[0]) / temperature)
+    ref_logp_V = jax.nn.log_softmax(project(ref_hidden, heads[1]) / temperature)
+    p_V = jnp.exp(logp_V)
+    return TokenScores(
+      logp=jnp.take_along_axis(logp_V, targets[..., None], axis=-1)[..., 0],
+      ref_logp=jnp.take_along_axis(ref_logp_V, targets[..., None], axis=-1)[..., 0],
+      kl=jnp.sum(p_V * (logp_V - ref_logp_V), axis=-1),
+      entropy=-jax.lax.stop_gradient(jnp.sum(p_V * logp_V, axis=-1)),
+    )
+
+  T = targets_BT.shape[1]
+  chunk = min(chunk, T)
+  num_chunks = -(-T // chunk)
+
+  def split(x):  # [B, T, ...] -> [num_chunks, B, chunk, ...]
+    pad = [(0, 0), (0, num_chunks * chunk - T)] + [(0, 0)] * (x.ndim - 2)
+    x = jnp.pad(x, pad)
+    return jnp.moveaxis(x.reshape(x.shape[0], num_chunks, chunk, *x.shape[2:]), 1, 0)
+
+  heads = (head_DV, ref_head_DV)
+  if num_chunks == 1:
+    return score((hidden_BTD, ref_hidden_BTD, targets_BT), heads)
+  inputs = jax.tree.map(split, (hidden_BTD, ref_hidden_BTD, targets_BT))
+  _, chunks = jax.lax.scan(lambda _, x: (None, score(x, heads)), None, inputs)
+  return jax.tree.map(
+    lambda x: jnp.moveaxis(x, 0, 1).reshape(targets_BT.shape[0], -1)[:, :T], chunks
+  )

@@ -1,0 +1,161 @@
+"""The policy-gradient loss over the turn axis, with a KL term of its own for every turn.
+
+    loss = - 1/n sum_bkt m_bkt A_bk log pi(a_bt) + 1/n sum_k w_k KL_k
+
+`n` is declared (the episodes of the whole batch by default), never counted from the tokens at
+hand: so micro-batches add up to the full batch, and `w_k` weighs a *sequence* KL.
+
+The gradient of a turn's KL has two parts: what a token's distribution does to its own term, and
+what the choice of a token does to the terms of the tokens after it (`kl_credit='turn'` keeps both,
+'token' only the first).
+
+    grad KL_k = E[ sum_t grad KL_t + sum_t grad log pi(a_t) sum_(t' > t) KL_t' ]
+
+With estimator 'exact' KL_t is the sum over the vocabulary. 'k2' uses (log pi - log pi_ref)^2 / 2
+as the loss, whose gradient is that of KL_t on-policy. 'k1_reward' charges k1 = log pi - log pi_ref
+to the reward of its token, detached. k1 as a *loss* has zero expected gradient on-policy, since
+E[grad log pi] = 0: it would hold nothing near the reference, and is refused.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from score_jax.objective.logprobs import TokenScores
+
+KL_ESTIMATORS = ('exact', 'k1_reward', 'k2')
+KL_CREDITS = ('turn', 'token')
+
+
+def check_kl_choice(estimator: str, credit: str) -> None:
+  """Refuses estimators that are wrong or unknown.
+
+  Args:
+    estimator: config.objective.kl_estimator.
+    credit: config.objective.kl_credit.
+
+  Raises:
+    ValueError: saying what to use instead.
+  """
+  if estimator in ('k1', 'k1_loss'):
+    raise ValueError(
+      f'config.objective.kl_estimator={estimator!r}: k1 = log pi - log pi_ref as a loss has zero '
+      f'expected gradient on-policy (E[grad log pi] = 0), so it would hold nothing near the '
+      f"reference; use 'exact', 'k2', or 'k1_reward', which charges k1 to the reward"
+    )
+  if estimator not in KL_ESTIMATORS:
+    raise ValueError(f'config.objective.kl_estimator={estimator!r} is none of {KL_ESTIMATORS}')
+  if credit not in KL_CREDITS:
+    raise ValueError(f'config.objective.kl_credit={credit!r} is none of {KL_CREDITS}')
+
+
+def after(x_BT: jax.Array, mask_BKT: jax.Array) -> jax.Array:
+  """Sums what comes after each token within its turn.
+
+  Args:
+    x_BT: f32[B, T].
+    mask_BKT: bool[B, K, T] disjoint masks of the turns.
+
+  Returns:
+    f32[B, T]: sum over t' > t of the same turn; 0 outside the turns.
+
+  Example:
+    >>> x, mask = jnp.array([[1.0, 2.0, 3.0]]), jnp.array([[[True, True, False]]])
+    >>> after(x, mask).tolist()
+    [[2.0, 0.0, 0.0]]
+  """
+  x_BKT = jnp.where(mask_BKT, x_BT[:, None], 0.0)
+  from_here_BKT = jnp.cumsum(x_BKT[..., ::-1], axis=-1)[..., ::-1]
+  return jnp.sum(jnp.where(mask_BKT, from_here_BKT - x_BKT, 0.0), axis=1)
+
+
+def kl_surrogate(
+  scores: TokenScores, mask_BKT: jax.Array, estimator: str = 'exact', credit: str = 'turn'
+) -> jax.Array:
+  """A number for each turn whose expected *gradient* is that of the turn's KL.
+
+  Args:
+    scores: from `score_tokens`.
+    mask_BKT: bool[B, K, T] tokens sampled in each turn.
+    estimator: one of `KL_ESTIMATORS`.
+    credit: one of `KL_CREDITS`.
+
+  Returns:
+    f32[B, K] nats; its value is not the KL, see `turn_sums` of `scores.kl` for that.
+
+  Raises:
+    AssertionError: at trace time, if shapes disagree.
+    ValueError: see `check_kl_choice`.
+
+  Source: arXiv:2409.12917, Eqs. 2 to 4; estimators after arXiv:2510.01555 and arXiv:2512.21852.
+  """
+  check_kl_choice(estimator, credit)
+  chex.assert_equal_shape([scores.logp, mask_BKT[:, 0]])
+  k1_BT = scores.logp - scores.ref_logp
+  own_BT = {'exact': scores.kl, 'k2': 0.5 * jnp.square(k1_BT), 'k1_reward': jnp.zeros_like(k1_BT)}[
+    estimator
+  ]
+  # What the token's choice is charged through the score function.
+  charge_BT = k1_BT if estimator == 'k1_reward' else jnp.zeros_like(k1_BT)
+  if credit == 'turn':
+    charge_BT = charge_BT + after(scores.kl if estimator == 'exact' else k1_BT, mask_BKT)
+  return turn_sums(own_BT + jax.lax.stop_gradient(charge_BT) * scores.logp, mask_BKT)
+
+
+def turn_sums(x_BT: jax.Array, mask_BKT: jax.Array) -> jax.Array:
+  """Sums a token quantity over each turn's sampled tokens.
+
+  Args:
+    x_BT: f32[B, T].
+    mask_BKT: bool[B, K, T].
+
+  Returns:
+    f32[B, K], 0 for an empty turn.
+
+  Raises:
+    AssertionError: at trace time, if shapes or dtypes disagree.
+
+  Example:
+    >>> turn_sums(jnp.array([[1.0, 2.0]]), jnp.array([[[True, False], [False, True]]])).tolist()
+    [[1.0, 2.0]]
+  """
+  chex.assert_type([x_BT, mask_BKT], [jnp.float32, bool])
+  chex.assert_equal_shape([x_BT, mask_BKT[:, 0]])
+  return jnp.einsum('bt,bkt->bk', x_BT, mask_BKT.astype(jnp.float32))
+
+
+def policy_loss(
+  scores: TokenScores,
+  mask_BKT: jax.Array,
+  adv_BK: jax.Array,
+  kl_weight_K: jax.Array,
+  normaliser: float,
+  estimator: str = 'exact',
+  credit: str = 'turn',
+) -> jax.Array:
+  """REINFORCE with per-turn advantages and per-turn KL weights.
+
+  Args:
+    scores: from `score_tokens`.
+    mask_BKT: bool[B, K, T] tokens sampled in each turn.
+    adv_BK: f32[B, K] from `advantages`; no gradient flows through it.
+    kl_weight_K: f32[K].
+    normaliser: what the sum is divided by, once.
+    estimator: one of `KL_ESTIMATORS`.
+    credit: one of `KL_CREDITS`.
+
+  Returns:
+    f32[]; its gradient is minus that of the objective, its value means little.
+
+  Raises:
+    AssertionError: at trace time, if shapes disagree.
+    ValueError: see `check_kl_choice`.
+
+  Source: arXiv:2409.12917, Eqs. 2 to 4.
+  """
+  chex.assert_rank([adv_BK, kl_weight_K], [2, 1])
+  chex.assert_equal_shape([adv_BK, mask_BKT[:, :, 0]])
+  logp_BK = turn_sums(scores.logp, mask_BKT)
+  kl_BK = kl_surrogate(scores, mask_BKT, estimator, credit)
+  per_turn_BK = -jax.lax.stop_gradient(adv_BK) * logp_BK + kl_weight_K[None] * kl_BK
+  return jnp.sum(per_turn_BK) / normaliser

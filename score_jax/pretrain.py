@@ -1,0 +1,214 @@
+"""Makes the small base policy of the quickstart: tokenizer, pretraining, weights folder.
+
+    python -m score_jax.pretrain --config=configs/pretrain_arithmetic.py --workdir=DIR
+
+Prints the mixture that it trains on. The package ships what this command made, in
+`score_jax/assets/arithmetic`.
+"""
+
+import io
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from score_jax import main
+from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer
+from score_jax.core.types import TrainState
+from score_jax.model.decoder import Decoder, DecoderConfig, init_params
+from score_jax.model.weights import save_weights
+from score_jax.procedures.supervised import Traces, make_supervised_step
+from score_jax.tasks.arithmetic import INSTRUCTION
+from score_jax.tasks.mixture import Mixture, Trace, draw_trace
+
+LARGEST_NUMBER = 89
+
+
+def train_tokenizer() -> bytes:
+  """Trains the SentencePiece model: one piece for each number and sign.
+
+  Returns:
+    The serialised model.
+  """
+  import sentencepiece
+
+  words = [str(n) for n in range(LARGEST_NUMBER + 1)] + ['+', '=', INSTRUCTION]
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(words),
+    model_writer=model,
+    model_type='word',
+    vocab_size=len(words) + 3,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    normalization_rule_name='identity',
+    minloglevel=2,
+  )
+  return model.getvalue()
+
+
+def encode_trace(
+  trace: Trace, tokenizer: Tokenizer, first_turn_tokens: int
+) -> tuple[list[int], list[bool]]:
+  """Lays a trace out as the rollout would.
+
+  A first answer that does not fit its budget is cut and its end appended, as the sampler does;
+  the appended end is not trained.
+
+  Args:
+    trace: the example.
+    tokenizer: makes ids.
+    first_turn_tokens: budget of turn 1.
+
+  Returns:
+    Token ids, and which of them are trained.
+  """
+  end = tokenizer.end_of_turn_ids[0]
+  prompt = tokenizer.prompt_ids(trace.question)
+  first = tokenizer.encode(trace.first) + [end]
+  is_first = [trace.is_first_target] * len(first)
+  if len(first) > first_turn_tokens:
+    first = first[:first_turn_tokens] + [end]
+    is_first = is_first[:first_turn_tokens] + [False]
+  followup = tokenizer.followup_ids(INSTRUCTION)
+  second = tokenizer.encode(trace.second) + [end]
+  ids = prompt + first + followup + second
+  is_target = [False] * len(prompt) + is_first + [False] * len(followup) + [True] * len(second)
+  return ids, is_target
+
+
+def draw_batch(
+  rng: np.random.Generator,
+  mixture: Mixture,
+  tokenizer: Tokenizer,
+  num_rows: int,
+  first_turn_tokens: int,
+  length: int,
+) -> Traces:
+  """Draws a batch of traces.
+
+  Args:
+    rng: source of randomness.
+    mixture: what to draw.
+    tokenizer: makes ids.
+    num_rows: B.
+    first_turn_tokens: budget of turn 1.
+    length: T.
+
+  Returns:
+    The batch, on the host.
+
+  Raises:
+    ValueError: if a trace is longer than `length`.
+  """
+  tokens = np.zeros((num_rows, length), np.int32)
+  is_token = np.zeros((num_rows, length), bool)
+  is_target = np.zeros((num_rows, length), bool)
+  for b in range(num_rows):
+    ids, row_is_target = encode_trace(draw_trace(rng, mixture), tokenizer, first_turn_tokens)
+    if len(ids) > length:
+      raise ValueError(f'config.length={length} is too short for a trace of {len(ids)} tokens')
+    tokens[b, : len(ids)] = ids
+    is_token[b, : len(ids)] = True
+    is_target[b, : len(ids)] = row_is_target
+  return Traces(tokens, is_token, is_target)
+
+
+def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:
+  """Says in numbers what the policy is pretrained on.
+
+  Args:
+    phases: (steps, mixture) in order.
+    batch: traces a step.
+
+  Returns:
+    A Markdown table.
+  """
+  lines = [
+    '| traces | worked at turn 1 | wrong first answer (context only) | worked at turn 2 '
+    '| changed at once at turn 2 |',
+    '|---|---|---|---|---|',
+  ]
+  for steps, m in phases:
+    wrong = (1 - m.worked_t1) * m.wrong_t1
+    lines.append(
+      f'| {steps * batch:,} | {m.worked_t1:.1%} | {wrong:.1%} | {m.worked_t2:.1%} '
+      f'| {m.changed_t2:.1%} |'
+    )
+  return '\n'.join(lines)
+
+
+def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict:
+  """Trains on the phases' mixtures, in order.
+
+  Args:
+    config: of `configs/pretrain_arithmetic.py`.
+    decoder: the model.
+    tokenizer: makes ids.
+
+  Returns:
+    The parameters.
+  """
+  phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
+  total = sum(steps for steps, _ in phases)
+  rate = optax.warmup_cosine_decay_schedule(
+    0.0, config.learning_rate, config.warmup_steps, total, config.learning_rate / 20
+  )
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.01)
+  )
+  params = init_params(decoder.config, jax.random.key(config.seed))
+  state = TrainState(jnp.int32(0), params, optimizer.init(params))
+  step = make_supervised_step(decoder, optimizer)
+  rng = np.random.default_rng(config.seed)
+  with tqdm(total=total, desc='pretrain') as bar:
+    for steps, mixture in phases:
+      for i in range(steps):
+        batch = draw_batch(
+          rng, mixture, tokenizer, config.batch, config.first_turn_tokens, config.length
+        )
+        state, metrics = step(state, batch)
+        if i % 50 == 0:
+          bar.set_postfix_str(f'loss={float(metrics["train/loss_nats"]):.3f} nats')
+        bar.update()
+  return state.trainable
+
+
+def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
+  """Reads one phase's mixture."""
+  return Mixture(
+    worked_t1=phase.worked_t1,
+    wrong_t1=phase.wrong_t1,
+    worked_t2=phase.worked_t2,
+    changed_t2=phase.changed_t2,
+    level_weights={int(k): float(v) for k, v in config.level_weights.items()},
+  )
+
+
+def _body() -> None:
+  config = main.CONFIG.value
+  if config is None:
+    main.fail('--config is not set: --config=configs/pretrain_arithmetic.py')
+  phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
+  print(describe_mixture(phases, config.batch))
+  folder = main.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic')
+  os.makedirs(folder, exist_ok=True)
+  tokenizer_model = train_tokenizer()
+  tokenizer_path = os.path.join(folder, 'tokenizer.model')
+  with open(tokenizer_path, 'wb') as file:
+    file.write(tokenizer_model)
+  tokenizer = SentencePieceTokenizer(tokenizer_path)
+  decoder = DecoderConfig(vocab_size=tokenizer.vocab_size, **config.model.to_dict())
+  params = pretrain(config, Decoder(decoder), tokenizer)
+  save_weights(folder, decoder, params, tokenizer_model)
+  print(f'{sum(x.size for x in jax.tree.leaves(params)):,} parameters in {folder}')
+
+
+if __name__ == '__main__':
+  main.run_program(_body)

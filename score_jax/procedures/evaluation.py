@@ -1,0 +1,210 @@
+"""Two-turn evaluation: sample, grade, and say how sure the numbers are."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from scipy import stats
+
+from score_jax.core.tokenizers import Tokenizer
+from score_jax.core.types import Episode
+from score_jax.model.decoder import Decoder
+from score_jax.procedures.rollout import RolloutSpec, episode_keys, rollout
+from score_jax.procedures.text import Prompts, fill_slots, turn_texts
+from score_jax.tasks.base import Task
+
+# Names an evaluation's random keys, apart from those of training steps.
+EVAL_STEP = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What an evaluation found.
+
+  Attributes:
+    records: one for each problem: id, level, question, answer, answers, rewards, reasons,
+      tokens, truncated (the last five one entry a turn).
+    metrics: see `summarise`.
+  """
+
+  records: list[dict]
+  metrics: dict[str, dict[str, float]]
+
+
+def share(count: int, total: int) -> dict[str, float]:
+  """A fraction with its 95% Wilson interval.
+
+  Args:
+    count: successes.
+    total: trials, above 0.
+
+  Returns:
+    {'mean', 'low', 'high'} as fractions.
+
+  Example:
+    >>> {k: round(v, 3) for k, v in share(5, 10).items()}
+    {'mean': 0.5, 'low': 0.237, 'high': 0.763}
+  """
+  interval = stats.binomtest(int(count), int(total)).proportion_ci(0.95, method='wilson')
+  return {'mean': count / total, 'low': float(interval.low), 'high': float(interval.high)}
+
+
+def paired_difference(gained: int, lost: int, total: int) -> dict[str, float]:
+  """The difference of two accuracies on the same problems, with its 95% interval.
+
+  The Agresti-Min interval: the Wald interval of paired proportions after half a problem has been
+  added to each of the four outcomes. It does not collapse to a point when nothing changed.
+
+  Args:
+    gained: problems wrong before and right after.
+    lost: problems right before and wrong after.
+    total: all problems.
+
+  Returns:
+    {'mean', 'low', 'high'} as fractions.
+
+  Example:
+    >>> {k: round(v, 3) for k, v in paired_difference(10, 0, 100).items()}
+    {'mean': 0.1, 'low': 0.035, 'high': 0.161}
+
+  Source: Agresti and Min, Statistics in Medicine 24 (2005), 729-740.
+  """
+  n, b, c = total + 2, gained + 0.5, lost + 0.5
+  centre = (b - c) / n
+  half = 1.959964 * np.sqrt((b + c) - (b - c) ** 2 / n) / n
+  return {
+    'mean': (gained - lost) / total,
+    'low': float(centre - half),
+    'high': float(centre + half),
+  }
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, float]:
+  """A mean with its 95% normal interval.
+
+  Args:
+    values: at least one number.
+
+  Returns:
+    {'mean', 'low', 'high'} in the values' unit.
+  """
+  x = np.asarray(values, float)
+  half = 1.959964 * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else 0.0
+  return {
+    'mean': float(x.mean()),
+    'low': float(x.mean() - half),
+    'high': float(x.mean() + half),
+  }
+
+
+def summarise(records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
+  """Turns per-problem records into the paper's metrics.
+
+  Args:
+    records: of `Evaluation`; 'rewards' and 'answers' of K turns each.
+
+  Returns:
+    `acc_tK` for each turn; for the last two turns `delta` (later minus earlier accuracy), `i2c`
+    (wrong then right), `c2i` (right then wrong) and `changed` (another text), as fractions;
+    `length_tK` in tokens, `truncated_tK`; each with its 95% interval.
+
+  Raises:
+    ValueError: if there are no records.
+  """
+  if not records:
+    raise ValueError('an evaluation of no problems has no metrics')
+  n = len(records)
+  reward_BK = np.asarray([r['rewards'] for r in records])
+  metrics = {}
+  for k in range(reward_BK.shape[1]):
+    metrics[f'acc_t{k + 1}'] = share(int(reward_BK[:, k].sum()), n)
+    metrics[f'length_t{k + 1}'] = mean_interval([r['tokens'][k] for r in records])
+    metrics[f'truncated_t{k + 1}'] = share(sum(r['truncated'][k] for r in records), n)
+  if reward_BK.shape[1] > 1:
+    before, now = reward_BK[:, -2] > 0, reward_BK[:, -1] > 0
+    gained, lost = int((~before & now).sum()), int((before & ~now).sum())
+    metrics |= {
+      'delta': paired_difference(gained, lost, n),
+      'i2c': share(gained, n),
+      'c2i': share(lost, n),
+      'changed': share(sum(r['answers'][-1] != r['answers'][-2] for r in records), n),
+    }
+  return metrics
+
+
+def grade_episode(
+  episode: Episode, problems, task: Task, tokenizer: Tokenizer
+) -> tuple[list[list[str]], list[list]]:
+  """Reads and grades every turn of every row.
+
+  Args:
+    episode: B rows; its arrays are fetched.
+    problems: the B rows' problems.
+    task: the grader.
+    tokenizer: makes text of ids.
+
+  Returns:
+    Texts and verdicts, each as K lists of B.
+  """
+  tokens_BT, turn_BT = jax.device_get((episode.tokens, episode.turn))
+  texts = [
+    turn_texts(tokens_BT, turn_BT, k, tokenizer) for k in range(episode.is_truncated.shape[1])
+  ]
+  return texts, [task.grade(problems, turn) for turn in texts]
+
+
+def evaluate(
+  decoder: Decoder,
+  spec: RolloutSpec,
+  params: dict,
+  prompts: Prompts,
+  task: Task,
+  tokenizer: Tokenizer,
+  batch: int,
+  temperature: float,
+  seed: int,
+) -> Evaluation:
+  """Lets the model answer each problem once, in K turns, with no checker in between.
+
+  Args:
+    decoder: the model.
+    spec: budgets and instructions.
+    params: the policy's parameters.
+    prompts: the problems; those whose prompt does not fit are already left out and counted.
+    task: the grader, used after the last turn only.
+    tokenizer: makes text of ids.
+    batch: rows sampled at once; the last batch is filled up with repeats that are thrown away.
+    temperature: 0 is greedy.
+    seed: of the samples, at a temperature above 0.
+
+  Returns:
+    Records in the problems' order, and metrics.
+  """
+  records = []
+  for start in range(0, len(prompts.problems), batch):
+    problems = prompts.problems[start : start + batch]
+    rows = [min(start + i, len(prompts.problems) - 1) for i in range(batch)]
+    tokens_BT, is_token_BT = fill_slots([prompts.ids[i] for i in rows], spec.prompt_tokens)
+    ids_B = np.asarray([prompts.problems[i].id for i in rows])
+    keys_B = episode_keys(seed, EVAL_STEP, ids_B, np.zeros_like(ids_B))
+    episode = rollout(decoder, spec, params, tokens_BT, is_token_BT, keys_B, temperature)
+    # Rows that only fill the batch are dropped before grading.
+    episode = jax.tree.map(lambda x: x[: len(problems)], jax.device_get(episode))
+    texts, verdicts = grade_episode(episode, problems, task, tokenizer)
+    for b, problem in enumerate(problems):
+      turns = range(spec.num_turns)
+      records.append(
+        {
+          'id': problem.id,
+          'level': problem.level,
+          'question': problem.question,
+          'answer': problem.answer,
+          'answers': [texts[k][b] for k in turns],
+          'rewards': [verdicts[k][b].reward for k in turns],
+          'reasons': [verdicts[k][b].reason for k in turns],
+          'tokens': [int((episode.turn[b] == k + 1).sum()) for k in turns],
+          'truncated': [bool(episode.is_truncated[b, k]) for k in turns],
+        }
+      )
+  return Evaluation(records, summarise(records))

@@ -1,0 +1,247 @@
+"""One update, in four moves:
+
+1. Rewards become per-turn pay and per-turn advantages over each problem's samples.
+2. Policy and frozen reference score the same tokens, in one forward pass for all turns.
+3. The loss is summed over tokens, divided once by the declared normaliser; micro-batches add up.
+4. The gradient is clipped and applied; a gradient that is not finite changes nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from score_jax.core.masked import masked_max, masked_mean
+from score_jax.core.types import Batch, Episode, TrainState, compact, turn_masks
+from score_jax.model.decoder import Decoder, causal_mask
+from score_jax.objective.advantages import advantages, shape_rewards
+from score_jax.objective.logprobs import score_tokens
+from score_jax.objective.loss import check_kl_choice, policy_loss, turn_sums
+from score_jax.objective.stages import StageArrays
+
+# From (trainable, frozen, episode) to (hidden_BTD, head_DV). The reference is such a function too,
+# of (frozen, episode): so adapters and shared weights need no change here.
+Policy = Callable[[dict, dict, Episode], tuple[jax.Array, jax.Array]]
+Reference = Callable[[dict, Episode], tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+  """The static choices of an update.
+
+  Attributes:
+    samples_per_problem: G.
+    micro_batches: parts that the batch is split into; memory falls, the result stays.
+    baseline: see `score_jax.objective.advantages.BASELINES`.
+    kl_estimator: see `score_jax.objective.loss.KL_ESTIMATORS`.
+    kl_credit: see `score_jax.objective.loss.KL_CREDITS`.
+    temperature: that of the sampler.
+    chunk: query positions whose logits exist at once.
+  """
+
+  samples_per_problem: int
+  micro_batches: int = 1
+  baseline: str = 'rloo'
+  kl_estimator: str = 'exact'
+  kl_credit: str = 'turn'
+  temperature: float = 1.0
+  chunk: int = 128
+
+  def __post_init__(self):
+    check_kl_choice(self.kl_estimator, self.kl_credit)
+
+
+def forward(decoder: Decoder, params: dict, episode: Episode) -> tuple[jax.Array, jax.Array]:
+  """Runs the model over whole episodes.
+
+  Args:
+    decoder: the model.
+    params: its parameters.
+    episode: B rows of T slots, with or without holes.
+
+  Returns:
+    hidden_BTD and head_DV.
+  """
+  e = episode
+  mask_BTT = causal_mask(e.positions, e.positions, e.is_token)
+  hidden_BTD, head_DV, _ = decoder.apply({'params': params}, e.tokens, e.positions, mask_BTT)
+  return hidden_BTD, head_DV
+
+
+def score_episode(policy_out, reference_out, episode: Episode, options: StepOptions):
+  """Scores the tokens of compacted episodes: the state before a token predicts it.
+
+  Args:
+    policy_out: (hidden_BTD, head_DV).
+    reference_out: the same of the reference.
+    episode: compacted, so that the token before lies one slot to the left.
+    options: temperature and chunk are read.
+
+  Returns:
+    TokenScores of [B, T - 1], for tokens 1 to T - 1.
+  """
+  return score_tokens(
+    policy_out[0][:, :-1],
+    policy_out[1],
+    reference_out[0][:, :-1],
+    reference_out[1],
+    episode.tokens[:, 1:],
+    options.temperature,
+    options.chunk,
+  )
+
+
+def make_train_step(
+  policy: Policy,
+  reference: Reference,
+  optimizer: optax.GradientTransformation,
+  options: StepOptions,
+):
+  """Builds the jitted update.
+
+  Args:
+    policy: the trained model as a function.
+    reference: the frozen model as a function.
+    optimizer: optax transformation, clipping included.
+    options: static choices.
+
+  Returns:
+    step(state, frozen, batch, stage_arrays, length) -> (state, metrics); `state` is donated,
+    `length` is static: the slots that compacted rows take. `metrics` are f32 scalars; those of a
+    batch whose loss or gradient is not finite have `train/is_finite` 0 and leave the state as it
+    was.
+  """
+
+  def loss_of(trainable, frozen, batch, adv_BK, stage, normaliser):
+    e = batch.episode
+    scores = score_episode(policy(trainable, frozen, e), reference(frozen, e), e, options)
+    mask_BKT = turn_masks(e, adv_BK.shape[1])[..., 1:]
+    loss = policy_loss(
+      scores,
+      mask_BKT,
+      adv_BK,
+      stage.kl_weight,
+      normaliser,
+      options.kl_estimator,
+      options.kl_credit,
+    )
+    return loss, jax.lax.stop_gradient(_token_sums(scores, mask_BKT, e))
+
+  def step(state: TrainState, frozen: dict, batch: Batch, stage: StageArrays, length: int):
+    batch = batch.replace(episode=compact(batch.episode, length))
+    shaped_BK = shape_rewards(batch.reward, stage.reward_weight, stage.bonus, stage.discount)
+    adv_BK = advantages(
+      shaped_BK, batch.reward, stage.bonus, options.samples_per_problem, options.baseline
+    )
+    normaliser = float(batch.reward.shape[0])
+
+    def one(carry, part):
+      part_batch, part_adv_BK = part
+      (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(
+        state.trainable, frozen, part_batch, part_adv_BK, stage, normaliser
+      )
+      return jax.tree.map(jnp.add, carry, (grads, loss)), sums
+
+    zero = (jax.tree.map(jnp.zeros_like, state.trainable), jnp.float32(0))
+    if options.micro_batches == 1:
+      (grads, loss), sums = one(zero, (batch, adv_BK))
+    else:
+      (grads, loss), sums = jax.lax.scan(one, zero, _split((batch, adv_BK), options.micro_batches))
+      sums = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sums)
+    grad_norm = optax.global_norm(grads)
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    new = TrainState(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    new = jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state)
+    metrics = batch_metrics(batch, shaped_BK, adv_BK, sums, options.samples_per_problem)
+    metrics |= {
+      'train/loss': loss,
+      'train/grad_norm': grad_norm,
+      'train/update_norm': optax.global_norm(updates),
+      'train/is_finite': is_finite.astype(jnp.float32),
+    }
+    return new, metrics
+
+  return jax.jit(step, static_argnums=(4,), donate_argnums=(0,))
+
+
+def _split(tree, parts: int):
+  """Splits rows into micro-batches: [B, ...] -> [parts, B / parts, ...]."""
+
+  def split(x):
+    if x.shape[0] % parts:
+      raise ValueError(
+        f'config.train.micro_batches={parts} does not divide the batch of {x.shape[0]} episodes'
+      )
+    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+
+  return jax.tree.map(split, tree)
+
+
+def _token_sums(scores, mask_BKT, episode: Episode) -> dict:
+  """Per-turn sums over tokens, small enough to keep for every row."""
+  is_sampled_BT = mask_BKT.any(axis=1)
+  gap_BT = jnp.where(is_sampled_BT, jnp.abs(scores.logp - episode.sampled_logp[:, 1:]), 0.0)
+  return {
+    'kl': turn_sums(scores.kl, mask_BKT),
+    'entropy': turn_sums(scores.entropy, mask_BKT),
+    'tokens': mask_BKT.sum(axis=-1).astype(jnp.float32),
+    'gap_max': gap_BT.max(axis=1),
+    'gap_sum': gap_BT.sum(axis=1),
+  }
+
+
+def batch_metrics(
+  batch: Batch, shaped_BK: jax.Array, adv_BK: jax.Array, sums: dict, samples_per_problem: int
+) -> dict[str, jax.Array]:
+  """Summarises one batch.
+
+  Args:
+    batch: B rows, problem-major.
+    shaped_BK: f32[B, K] pay.
+    adv_BK: f32[B, K].
+    sums: per-row sums: 'kl', 'entropy', 'tokens' f32[B, K]; 'gap_max', 'gap_sum' f32[B].
+    samples_per_problem: G.
+
+  Returns:
+    f32 scalars. Lengths in tokens, KL in nats per turn, entropy in nats per token, shares as
+    fractions. `train/mixed_tK` is the share of problems whose samples differ in reward at turn K:
+    only those teach. `train/c2i_t12` is right at turn 1 and wrong at turn 2, and so on.
+  """
+  reward_BK, tokens_BK = batch.reward, sums['tokens']
+  B, K = reward_BK.shape
+  reward_PGK = reward_BK.reshape(B // samples_per_problem, samples_per_problem, K)
+  is_mixed_PK = (reward_PGK.max(axis=1) != reward_PGK.min(axis=1)).astype(jnp.float32)
+  metrics = {}
+  for k in range(K):
+    has_tokens_B = tokens_BK[:, k] > 0
+    entropy_B = sums['entropy'][:, k] / jnp.maximum(tokens_BK[:, k], 1)
+    metrics |= {
+      f'train/reward_t{k + 1}': reward_BK[:, k].mean(),
+      f'train/shaped_t{k + 1}': shaped_BK[:, k].mean(),
+      f'train/adv_std_t{k + 1}': adv_BK[:, k].std(),
+      f'train/mixed_t{k + 1}': is_mixed_PK[:, k].mean(),
+      f'train/kl_t{k + 1}_nats': sums['kl'][:, k].mean(),
+      f'train/entropy_t{k + 1}_nats': masked_mean(entropy_B, has_tokens_B),
+      f'train/length_t{k + 1}_tokens': tokens_BK[:, k].mean(),
+      f'train/truncated_t{k + 1}': batch.episode.is_truncated[:, k].astype(jnp.float32).mean(),
+    }
+  for k in range(1, K):
+    before_B, now_B = reward_BK[:, k - 1], reward_BK[:, k]
+    pair = f't{k}{k + 1}'
+    metrics |= {
+      f'train/c2c_{pair}': (before_B * now_B).mean(),
+      f'train/c2i_{pair}': (before_B * (1 - now_B)).mean(),
+      f'train/i2c_{pair}': ((1 - before_B) * now_B).mean(),
+      f'train/i2i_{pair}': ((1 - before_B) * (1 - now_B)).mean(),
+    }
+  num_tokens = jnp.maximum(tokens_BK.sum(), 1)
+  metrics |= {
+    'train/reward_sum': reward_BK.sum(axis=1).mean(),
+    'train/logp_gap_max_nats': masked_max(sums['gap_max'], jnp.ones(B, bool)),
+    'train/logp_gap_mean_nats': sums['gap_sum'].sum() / num_tokens,
+  }
+  return metrics

@@ -1,0 +1,145 @@
+"""Base, Stage I, Stage II and plain multi-turn RL in one go, and a report.
+
+    python -m score_jax.quickstart --workdir=runs/quickstart
+
+Each row is a run directory of its own under the work directory; a second start goes on where the
+first was stopped. Ends with `report.json`, `report.md` and `training.png`.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict, config_flags
+
+from score_jax import main
+from score_jax.core.config import check_config
+
+_DEFAULT_CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'quickstart.py'
+_SEED = flags.DEFINE_integer('seed', None, 'Root of every random number; the config has 0.')
+# The metrics of a report's row.
+METRICS = ('acc_t1', 'acc_t2', 'delta', 'i2c', 'c2i', 'changed')
+TEMPERATURES = {'greedy': 0.0, 'sampled': 1.0}
+
+
+def commit() -> str:
+  """The commit of the running code, with '-dirty' for changes; 'unknown' outside a checkout."""
+  folder = pathlib.Path(__file__).parent
+  command = ['git', '-C', str(folder), 'describe', '--always', '--abbrev=40', '--dirty']
+  try:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+  except (OSError, subprocess.SubprocessError):
+    return 'unknown'
+  return done.stdout.strip()
+
+
+def row_config(config: ConfigDict, name: str, workdir: epath.Path) -> ConfigDict:
+  """Makes the run config of one row.
+
+  Args:
+    config: of `configs/quickstart.py`.
+    name: of the row.
+    workdir: where the rows' run directories lie.
+
+  Returns:
+    A checked run config.
+
+  Raises:
+    ValueError: for unknown keys, or a row that starts from a row that is not there.
+  """
+  row = config.rows[name]
+  run = config.run.copy_and_resolve_references()
+  run.stage.update(row.stage)
+  run.train.num_steps = row.num_steps
+  if row.init:
+    if row.init not in config.rows:
+      raise ValueError(f'config.rows.{name}.init={row.init!r} is none of {sorted(config.rows)}')
+    run.init.path = str(workdir / row.init)
+  check_config(run)
+  return run
+
+
+def run_row(config: ConfigDict, name: str, workdir: epath.Path, code: str) -> dict:
+  """Trains (unless it is the base) and evaluates one row, or reads what an earlier start made.
+
+  Args:
+    config: of `configs/quickstart.py`.
+    name: 'base' or a key of `config.rows`.
+    workdir: where the rows' run directories lie.
+    code: the commit.
+
+  Returns:
+    The row of `report.json`.
+  """
+  from score_jax import evaluate, setup_run, train
+
+  done = workdir / name / 'row.json'
+  if done.exists():
+    return json.loads(done.read_text())
+  start_s = time.monotonic()
+  is_base = name == 'base'
+  run = row_config(config, next(iter(config.rows)) if is_base else name, workdir)
+  setup = setup_run.prepare(run)
+  row = {}
+  try:
+    params = setup.base.params
+    if not is_base:
+      train.train(setup, workdir / name)
+      params = setup_run.load_run(str(workdir / name), setup.base, run.init.which)
+    for kind, temperature in TEMPERATURES.items():
+      found = evaluate.evaluate_params(
+        run, setup.base, params, setup.task, run.eval.num_problems, temperature, setup.mesh
+      )
+      about = {'row': name, 'temperature': temperature, 'seed': run.seed, 'commit': code}
+      evaluate.save_evaluation(workdir / name / f'eval_{kind}', found, about)
+      row[kind] = {key: found.metrics[key] for key in METRICS}
+  finally:
+    setup.task.close()
+  row |= {'seed': run.seed, 'commit': code, 'seconds': round(time.monotonic() - start_s, 1)}
+  evaluate.write_atomic(done, json.dumps(row, indent=2) + '\n')
+  return row
+
+
+def _body() -> None:
+  config = main.CONFIG.value
+  if config is None:
+    config = config_flags_default()
+  if _SEED.value is not None:
+    config.run.seed = _SEED.value
+  workdir = epath.Path(main.WORKDIR.value or os.path.join('runs', 'quickstart'))
+  from score_jax import report
+  from score_jax.runs.identity import check_or_write_config
+  from score_jax.train import Preempted, TrainingStopped
+
+  check_or_write_config(workdir, config.to_dict(), exempt=('run.train.progress',))
+  code = commit()
+  rows = {}
+  try:
+    for name in ['base', *config.rows]:
+      print(f'== {name}', flush=True)
+      rows[name] = run_row(config, name, workdir, code)
+  except Preempted as error:
+    print(error, file=sys.stderr)
+    raise SystemExit(143) from None
+  except TrainingStopped as error:
+    print(f'stopped: {error}', file=sys.stderr)
+    raise SystemExit(1) from None
+  report.write(workdir, config, rows)
+  print((workdir / 'report.md').read_text())
+  print(f'report: {workdir / "report.md"}, {workdir / "report.json"}, {workdir / "training.png"}')
+
+
+def config_flags_default() -> ConfigDict:
+  """Reads `configs/quickstart.py` of this checkout, for a start without --config."""
+  if not _DEFAULT_CONFIG.exists():
+    raise ValueError(f'there is no {_DEFAULT_CONFIG}: name one, --config=configs/quickstart.py')
+  return config_flags.config_path_module(_DEFAULT_CONFIG)
+
+
+if __name__ == '__main__':
+  main.run_program(_body)

@@ -1,0 +1,95 @@
+"""Two-turn traces of sums to pretrain the small base policy on.
+
+The mixture gives the policy the habits of a pretrained model: it can solve a problem the hard
+way, usually answers at once, and at turn 2 mostly repeats itself. Worked answers are no likelier
+at turn 2 than at turn 1. Nothing here knows what RL will reward.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from score_jax.tasks.arithmetic import (
+  direct_answer,
+  draw_addends,
+  question_text,
+  worked_answer,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """How often each habit stands in the pretraining data. Fractions.
+
+  Attributes:
+    worked_t1: first answers that are worked; the others are given at once.
+    wrong_t1: of the first answers given at once, those replaced by a wrong number. They are
+      context for turn 2 and are not trained, so they teach no errors at turn 1.
+    worked_t2: second answers that are worked.
+    changed_t2: second answers that give another number at once (most often a wrong one); the
+      rest repeats the first answer's number.
+    level_weights: relative frequency of each number of addends.
+  """
+
+  worked_t1: float
+  wrong_t1: float
+  worked_t2: float
+  changed_t2: float
+  level_weights: dict[int, float]
+
+  def __post_init__(self):
+    if self.worked_t2 > self.worked_t1:
+      raise ValueError(
+        f'config.mixture: worked_t2={self.worked_t2} is above worked_t1={self.worked_t1}; the base '
+        f'policy must not be taught to work at turn 2'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+  """One pretraining example.
+
+  Attributes:
+    question: the problem's text.
+    first: the first answer.
+    is_first_target: whether the first answer is trained.
+    second: the second answer, always trained.
+  """
+
+  question: str
+  first: str
+  is_first_target: bool
+  second: str
+
+
+def _another(rng: np.random.Generator, total: int) -> int:
+  """A wrong number near the right one."""
+  offset = int(rng.integers(1, 6)) * int(rng.choice((-1, 1)))
+  return total + offset if total + offset > 0 else total + abs(offset)
+
+
+def draw_trace(rng: np.random.Generator, mixture: Mixture) -> Trace:
+  """Draws one trace of a problem that is not held out.
+
+  Args:
+    rng: source of randomness.
+    mixture: the habits.
+
+  Returns:
+    The trace.
+  """
+  addends = draw_addends(rng, mixture.level_weights, held_out=False)
+  total = said = sum(addends)
+  is_worked = rng.random() < mixture.worked_t1
+  is_wrong = not is_worked and rng.random() < mixture.wrong_t1
+  if is_wrong:
+    said = _another(rng, total)
+  first = worked_answer(addends) if is_worked else direct_answer(said)
+  habit = rng.random()
+  if habit < mixture.worked_t2:
+    second = worked_answer(addends)
+  elif habit < mixture.worked_t2 + mixture.changed_t2:
+    second = direct_answer(_another(rng, said))
+  else:
+    second = direct_answer(said)
+  return Trace(question_text(addends), first, not is_wrong, second)

@@ -1,0 +1,299 @@
+"""The training loop: experience, verdicts, update, and now and then a checkpoint.
+
+One step, told in order:
+
+1. The step's problems are a function of (seed, step); so are its random keys.
+2. The policy samples G episodes of K turns for each problem; a turn is graded on the host while
+   the device samples the next one.
+3. The verdicts are written down before they are used, so that a step that is done again after a
+   kill gets the same ones even where a checker ran into its time limit.
+4. One update. Its metrics are fetched while the device is busy with the next step's rollout.
+
+A run can be killed at any moment and goes on from its last checkpoint to the same parameters,
+rollouts and metrics, bit for bit.
+"""
+
+import functools
+import io
+import logging
+import signal
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import FrozenConfigDict
+from tqdm import tqdm
+
+from score_jax.core import sharding
+from score_jax.core.config import NOT_IDENTITY
+from score_jax.core.types import Batch, TrainState
+from score_jax.model.decoder import Decoder
+from score_jax.objective.stages import StageArrays
+from score_jax.procedures.experience import Collector, Experience
+from score_jax.procedures.order import problem_indices
+from score_jax.procedures.text import longest_row
+from score_jax.procedures.train_step import StepOptions, forward, make_train_step
+from score_jax.runs.checkpoints import Checkpoints
+from score_jax.runs.files import write_atomic
+from score_jax.runs.identity import check_or_write_config
+from score_jax.runs.metrics import MetricsLog
+from score_jax.runs.segments import SegmentedLog
+from score_jax.runs.verdicts import VerdictStore
+from score_jax.setup_run import Setup, content_checksums, make_optimizer, make_step_options
+
+
+class Preempted(Exception):
+  """SIGTERM came. The state is saved; the same command goes on from there."""
+
+
+class TrainingStopped(Exception):
+  """Going on would be pointless; the message says what was found, at which step, what is saved."""
+
+
+def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
+  """Trains one stage until `config.train.num_steps` updates are done, or goes on with a run.
+
+  Args:
+    setup: from `score_jax.setup_run.prepare`.
+    workdir: the run directory, new or of the same run.
+
+  Returns:
+    The last state.
+
+  Raises:
+    ValueError: if the directory belongs to another run, showing what differs.
+    Preempted: after SIGTERM, once the state is saved.
+    TrainingStopped: on a loss or gradient that is not finite, or a sampler that disagrees with
+      the scorer.
+  """
+  trainer = Trainer(setup, epath.Path(workdir))
+  # Python only lets the main thread have signal handlers; elsewhere SIGTERM is its owner's.
+  is_main = threading.current_thread() is threading.main_thread()
+  before = signal.signal(signal.SIGTERM, trainer.stop) if is_main else None
+  try:
+    with jax.sharding.set_mesh(setup.mesh):
+      return trainer.run()
+  finally:
+    if is_main:
+      signal.signal(signal.SIGTERM, before)
+    trainer.close()
+
+
+@functools.cache
+def _compiled_step(decoder: Decoder, options: StepOptions, optimizer_config: FrozenConfigDict):
+  """Builds the update once for all runs of a process that differ only in their stage."""
+  optimizer = make_optimizer(optimizer_config)
+  step = make_train_step(
+    policy=lambda trainable, frozen, episode: forward(decoder, trainable, episode),
+    reference=lambda frozen, episode: forward(decoder, frozen['reference'], episode),
+    optimizer=optimizer,
+    options=options,
+  )
+  return optimizer, step
+
+
+class Trainer:
+  """One run of one stage, and what it keeps on disk."""
+
+  def __init__(self, setup: Setup, workdir: epath.Path):
+    """Opens the run directory. Arguments and errors as for `train`."""
+    self.setup, self.workdir = setup, workdir
+    config, process = setup.config, jax.process_index()
+    check_or_write_config(
+      workdir,
+      config.to_dict() | {'content': content_checksums(setup)},
+      exempt=NOT_IDENTITY,
+      is_writer=process == 0,
+    )
+    decoder = setup.base.decoder
+    self.optimizer, self.train_step = _compiled_step(
+      decoder, make_step_options(config), FrozenConfigDict(config.optimizer)
+    )
+    self.reference = setup.base.params if setup.stage.reference == 'base' else setup.start
+    self.stage_arrays = StageArrays.of(setup.stage)
+    self.collector = Collector(
+      decoder=decoder,
+      spec=setup.spec,
+      prompts=setup.prompts,
+      task=setup.task,
+      tokenizer=setup.base.tokenizer,
+      samples_per_problem=config.rollout.samples_per_problem,
+      temperature=config.rollout.temperature,
+      put=lambda tree: sharding.put_batch(setup.mesh, tree),
+      seed=config.seed,
+    )
+    self.metrics = MetricsLog(workdir, process)
+    self.episodes = SegmentedLog(workdir / 'episodes', f'process{process:04d}')
+    self.verdicts = VerdictStore(workdir, process)
+    self.checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep_last)
+    self.is_stopping = False
+    self.rewards_since_save: list[float] = []
+
+  def stop(self, *_) -> None:
+    """Asks the loop to save and end after the step it is at; a signal handler."""
+    self.is_stopping = True
+
+  def close(self) -> None:
+    """Brings the logs up to date and waits for the last checkpoint."""
+    self.metrics.close()
+    self.episodes.flush()
+    self.checkpoints.close()
+
+  def first_state(self) -> TrainState:
+    """Returns the newest good checkpoint's state, or the start; rewinds the logs to it."""
+
+    def fresh(params):
+      params = jax.tree.map(jnp.copy, params)  # the state is donated, the start is not
+      return TrainState(jnp.int32(0), params, self.optimizer.init(params))
+
+    state, step = jax.jit(fresh)(self.setup.start), 0
+    restored = self.checkpoints.restore(state)
+    if restored is not None:
+      state, step = restored.state, restored.step
+      logging.info('%s: going on after step %d', self.workdir, step)
+    self.metrics.rewind(step)
+    self.episodes.rewind(step)
+    return state
+
+  def run(self) -> TrainState:
+    """The loop; see `train`."""
+    config = self.setup.config
+    state = self.first_state()
+    first, last = int(state.step), config.train.num_steps
+    is_shown = config.train.progress and jax.process_index() == 0
+    pending = None
+    with tqdm(total=last, initial=first, desc=self.setup.stage.name, disable=not is_shown) as bar:
+      for step in range(first + 1, last + 1):
+        start_s = time.monotonic()
+        experience = self.collect(state, step)
+        if pending is not None:
+          self.finish(*pending, bar)
+        batch = Batch(episode=experience.episode, reward=experience.reward_BK)
+        state, metrics = self.train_step(
+          state,
+          {'reference': self.reference},
+          sharding.put_batch(self.setup.mesh, batch),
+          self.stage_arrays,
+          self.row_length(experience),
+        )
+        pending = (step, metrics, experience, start_s)
+        if step % config.train.checkpoint_every_steps == 0 or step == last or self.is_stopping:
+          self.finish(*pending, bar)
+          pending = None
+          self.save(state, step)
+        if self.is_stopping:
+          self.checkpoints.wait()
+          raise Preempted(f'stopped by SIGTERM; step {step} of {last} is saved in {self.workdir}')
+    self.checkpoints.wait()
+    return state
+
+  def collect(self, state: TrainState, step: int) -> Experience:
+    """Plays the problems of a step; verdicts of an earlier try at it are kept."""
+    config = self.setup.config
+    indices_P = problem_indices(
+      config.seed,
+      step - 1,
+      config.rollout.problems_per_step,
+      len(self.setup.prompts.problems),
+      jax.process_index(),
+      jax.process_count(),
+    )
+    given_by = self.reference if config.rollout.base_turn1 else None
+    experience = self.collector.collect(state.trainable, step, indices_P, given_by)
+    earlier = self.verdicts.get(step)
+    if earlier is None:
+      self.verdicts.put(step, experience.verdicts)
+    else:
+      experience.verdicts[:] = earlier
+    return experience
+
+  def row_length(self, experience: Experience) -> int:
+    """Slots for the compacted rows: the longest row, rounded up so that few shapes occur."""
+    bucket = self.setup.config.train.length_bucket
+    longest = longest_row(experience.episode)
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+
+      longest = int(np.max(multihost_utils.process_allgather(np.int32(longest))))
+    return min(-(-longest // bucket) * bucket, self.setup.spec.first_slot(self.setup.spec.num_turns))
+
+  def finish(self, step: int, metrics: dict, experience: Experience, start_s: float, bar) -> None:
+    """Fetches a step's metrics, checks and logs them."""
+    values = {key: float(x) for key, x in jax.device_get(metrics).items()}
+    self.check(step, values, experience)
+    elapsed_s = time.monotonic() - start_s
+    num_sampled = int(experience.episode.is_sampled.sum()) * jax.process_count()
+    reasons = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
+    counts = {f'train/graded_{kind}': reasons.count(kind) / len(reasons) for kind in set(reasons)}
+    times = experience.times | {
+      'time/step_s': elapsed_s,
+      'time/sampled_tokens_per_s': num_sampled / elapsed_s,
+    }
+    self.metrics.write(step, values | counts | times)
+    self.save_episodes(step, experience)
+    num_turns = self.setup.spec.num_turns
+    weights = self.setup.stage.reward_weight
+    rewards = [values[f'train/reward_t{k + 1}'] for k in range(num_turns)]
+    self.rewards_since_save.append(sum(w * r for w, r in zip(weights, rewards, strict=True)))
+    bar.set_postfix_str(' '.join(f'r{k + 1}={r:.3f}' for k, r in enumerate(rewards)), refresh=False)
+    bar.update()
+
+  def check(self, step: int, values: dict[str, float], experience: Experience) -> None:
+    """Stops the run where its numbers cannot be trusted; the batch is saved to be looked at."""
+    limit = self.setup.config.train.max_logp_gap_nats
+    gap = values['train/logp_gap_mean_nats']
+    if values['train/is_finite'] and gap <= limit:
+      return
+    path = self.workdir / f'stopped_batch_{step:08d}.npz'
+    arrays = {name: np.asarray(x) for name, x in vars(experience.episode).items()}
+    _save_npz(path, arrays | {'reward': experience.reward_BK})
+    if not values['train/is_finite']:
+      raise TrainingStopped(
+        f'step {step}: loss {values["train/loss"]} or gradient norm {values["train/grad_norm"]} is '
+        f'not finite. The update was not applied; the batch is in {path}'
+      )
+    raise TrainingStopped(
+      f'step {step}: the log-probabilities of sampler and scorer differ by {gap:.4f} nats on '
+      f'average, more than config.train.max_logp_gap_nats={limit}. The batch is in {path}'
+    )
+
+  def save(self, state: TrainState, step: int) -> None:
+    """Saves a checkpoint in the background; the best is the one with the highest mean reward."""
+    self.metrics.cut(step)
+    self.episodes.cut(step)
+    reward = float(np.mean(self.rewards_since_save))
+    self.rewards_since_save.clear()
+    self.checkpoints.save(step, state, metadata={'stage': self.setup.stage.name}, reward=reward)
+    oldest = self.checkpoints.oldest_resumable_step()
+    if oldest is not None:
+      self.verdicts.drop_through(oldest)
+
+  def save_episodes(self, step: int, experience: Experience) -> None:
+    """Keeps some episodes to read."""
+    train = self.setup.config.train
+    if step % train.episodes_every_steps and step != 1:
+      return
+    for b in range(min(train.num_saved_problems * self.collector.samples_per_problem,
+                       len(experience.problems))):
+      problem = experience.problems[b]
+      self.episodes.append(
+        {
+          'step': step,
+          'problem': problem.id,
+          'question': problem.question,
+          'answer': problem.answer,
+          'answers': [turn[b] for turn in experience.texts],
+          'rewards': [turn[b][0] for turn in experience.verdicts],
+          'reasons': [turn[b][1] for turn in experience.verdicts],
+          'truncated': experience.episode.is_truncated[b].tolist(),
+        }
+      )
+
+
+def _save_npz(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  write_atomic(path, buffer.getvalue())

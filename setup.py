@@ -1,0 +1,73 @@
+"""Installs score_jax: `pip install .`, or with an extra, `pip install '.[test]'`.
+
+Each requirement carries its reason. A lower bound is either forced by another requirement or the
+oldest release that the tests were run with; an upper bound is there only where the next release is
+known or likely to break. tests/test_install.py holds this list against what the package imports.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'score_jax/__init__.py').read_text()).group(1)
+
+INSTALL_REQUIRES = [
+  # Arrays, compilation, meshes. 0.11 needs Python 3.12; 0.12 is not tried yet, so it is shut out.
+  'jax>=0.10,<0.12',
+  'flax>=0.12.7',  # linen modules and struct; the first release made for jax 0.10
+  'optax>=0.2.7',  # Adam, clipping, schedules
+  'orbax-checkpoint>=0.12',  # asynchronous checkpoints, local or in a bucket
+  'chex>=0.1.91',  # rank, shape and type asserts at trace time
+  'numpy>=2.0',  # arrays on the host; jax 0.10 needs 2.0
+  'etils[epath]>=1.14',  # one path type for local files and buckets
+  'ml-collections>=1.1',  # config files and their command-line flags
+  'absl-py>=2.3.1',  # the programs' flags and logging; chex needs 2.3.1
+  'sentencepiece>=0.2.1',  # the tokenizer that ships with the package
+  'gguf>=0.18',  # reads and dequantises GGUF checkpoints
+  'tokenizers>=0.22',  # runs the BPE tokenizer found inside a GGUF checkpoint
+  'jinja2>=3.1',  # renders the chat template found inside a GGUF checkpoint
+  'sympy>=1.13',  # decides whether two answers are the same number or expression
+  'math-verify>=0.9',  # reads LaTeX answers into sympy
+  'tensorflow-datasets>=4.9.10',  # data sets prepared with TFDS; this release needs no TensorFlow
+  'importlib_resources>=6.4',  # TFDS imports it for builders in packages and does not declare it
+  # TFDS's file format that is read without TensorFlow; TFDS itself asks for it on Linux only.
+  'array_record>=0.8; platform_system != "Windows"',
+  'tensorboardX>=2.6.4',  # TensorBoard files without TensorFlow
+  'matplotlib>=3.9',  # the report's figure
+  'tqdm>=4.66',  # the progress bar
+]
+
+EXTRAS_REQUIRE = {
+  'test': [
+    'pytest>=9.0',  # [tool.pytest] settings, subtests
+    'pytest-timeout>=2.4',  # a test that hangs names itself and ends
+  ],
+  # Pinned: a new release may format or judge the same code differently.
+  'lint': ['ruff==0.17.6'],
+  # Our logits against another implementation's. On a CPU, install torch first from a source of CPU
+  # builds: the registry's newest torch brings several GB of CUDA libraries.
+  'parity': ['torch>=2.13', 'transformers>=5.0', 'accelerate>=1.10'],
+  'tpu': ['jax[tpu]>=0.10,<0.12'],
+  # CUDA 12 runs on the wider range of drivers; for CUDA 13, install jax[cuda13] yourself.
+  'cuda': ['jax[cuda12]>=0.10,<0.12'],
+  'gcs': ['etils[epath-gcs]>=1.14'],  # gs:// paths
+  'notebooks': ['jupyterlab>=4.4'],
+}
+
+setuptools.setup(
+  name='score_jax',
+  version=VERSION,
+  description='SCoRe (arXiv:2409.12917) in JAX: language models that correct their own answers, '
+  'trained by two-stage multi-turn reinforcement learning',
+  long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['score_jax', 'score_jax.*']),
+  # The quickstart's small policy and its tokenizer.
+  package_data={'score_jax': ['assets/**']},
+  install_requires=INSTALL_REQUIRES,
+  extras_require=EXTRAS_REQUIRE,
+)
