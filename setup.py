@@ -17,14 +17,15 @@ INSTALL_REQUIRES = [
   # Arrays, compilation, meshes. 0.11 needs Python 3.12; 0.12 is not tried yet, so it is shut out.
   'jax>=0.10,<0.12',
   'flax>=0.12.7',  # linen modules and struct; the first release made for jax 0.10
-  'optax>=0.2.7',  # Adam, clipping, schedules
+  'optax>=0.2.8',  # Adam, clipping, schedules; 0.2.7 does not import with jax 0.10
   'orbax-checkpoint>=0.12',  # asynchronous checkpoints, local or in a bucket
   'chex>=0.1.91',  # rank, shape and type asserts at trace time
   'numpy>=2.0',  # arrays on the host; jax 0.10 needs 2.0
+  'scipy>=1.14',  # quantiles of the confidence intervals; jax 0.10 needs 1.14
   'etils[epath]>=1.14',  # one path type for local files and buckets
   'ml-collections>=1.1',  # config files and their command-line flags
   'absl-py>=2.3.1',  # the programs' flags and logging; chex needs 2.3.1
-  'sentencepiece>=0.2.1',  # the tokenizer that ships with the package
+  'sentencepiece>=0.2.2',  # the tokenizer that ships with the package; 0.2.1 crashes on loading it
   'gguf>=0.18',  # reads and dequantises GGUF checkpoints
   'tokenizers>=0.22',  # runs the BPE tokenizer found inside a GGUF checkpoint
   'jinja2>=3.1',  # renders the chat template found inside a GGUF checkpoint
@@ -34,7 +35,6 @@ INSTALL_REQUIRES = [
   'importlib_resources>=6.4',  # TFDS imports it for builders in packages and does not declare it
   # TFDS's file format that is read without TensorFlow; TFDS itself asks for it on Linux only.
   'array_record>=0.8; platform_system != "Windows"',
-  'tensorboardX>=2.6.4',  # TensorBoard files without TensorFlow
   'matplotlib>=3.9',  # the report's figure
   'tqdm>=4.66',  # the progress bar
 ]

@@ -28,9 +28,7 @@ def get_config() -> ConfigDict:
   run.task.name = 'arithmetic'
   run.task.num_train = 20_000
   run.task.num_test = 1024
-  run.task.level_weights = ConfigDict(
-    {'3': 1.0, '4': 1.0, '5': 1.0, '6': 1.0, '7': 0.5, '8': 0.5}
-  )
+  run.task.level_weights = ConfigDict({'3': 1.0, '4': 1.0, '5': 1.0, '6': 1.0, '7': 0.5, '8': 0.5})
   run.rollout.problems_per_step = 32
   run.rollout.samples_per_problem = 8
   run.rollout.prompt_tokens = 16
@@ -42,13 +40,14 @@ def get_config() -> ConfigDict:
 
   c = ConfigDict()
   c.run = run
-  c.rows = ConfigDict()
-  c.rows.stage1 = _row(stages.stage1(BETA1, BETA2), STEPS, init='')
-  c.rows.stage2 = _row(stages.stage2(ALPHA, BETA1), STEPS, init='stage1')
-  c.rows.multiturn_rl = _row(stages.multiturn_rl(BETA1), 2 * STEPS, init='')
+  c.rows = (
+    _row(stages.stage1(BETA1, BETA2), STEPS, init=''),
+    _row(stages.stage2(ALPHA, BETA1), STEPS, init='stage1'),
+    _row(stages.multiturn_rl(BETA1), 2 * STEPS, init=''),
+  )
   return c
 
 
 def _row(stage: stages.Stage, num_steps: int, init: str) -> ConfigDict:
-  stage_config = ConfigDict(dataclasses.asdict(stage))
-  return ConfigDict(dict(stage=stage_config, num_steps=num_steps, init=init))
+  """One row, named after its stage; `init` names the row above that it starts from."""
+  return ConfigDict(dict(stage=dataclasses.asdict(stage), num_steps=num_steps, init=init))

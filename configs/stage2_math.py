@@ -18,8 +18,8 @@ Expected numbers: not yet run at the paper's setting.
 """
 
 import dataclasses
-import importlib.util
-import pathlib
+import runpy
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -35,11 +35,7 @@ def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
   Returns:
     The config of Stage II.
   """
-  path = pathlib.Path(__file__).with_name('stage1_math.py')
-  spec = importlib.util.spec_from_file_location('stage1_math', path)
-  stage1_math = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(stage1_math)
-  c = stage1_math.get_config(preset)
+  c = runpy.run_path(str(Path(__file__).with_name('stage1_math.py')))['get_config'](preset)
   c.stage.update(dataclasses.asdict(stages.stage2(alpha=10.0, beta1=0.01)))
   c.init.required = True
   return c

@@ -14,7 +14,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import main, setup_run
+from score_jax import base_model, main, setup_run
 from score_jax.core import sharding
 from score_jax.core.config import check_config
 from score_jax.procedures.evaluation import Evaluation, evaluate
@@ -60,7 +60,7 @@ def run_config(run: epath.PathLike) -> ConfigDict:
 
 def evaluate_params(
   config: ConfigDict,
-  base: setup_run.Base,
+  base: base_model.Base,
   params: dict,
   task,
   num_problems: int,
@@ -124,8 +124,7 @@ def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
     | acc_t1 | 0.500 | 0.400 to 0.600 |
   """
   rows = [
-    f'| {key} | {m["mean"]:.3f} | {m["low"]:.3f} to {m["high"]:.3f} |'
-    for key, m in metrics.items()
+    f'| {key} | {m["mean"]:.3f} | {m["low"]:.3f} to {m["high"]:.3f} |' for key, m in metrics.items()
   ]
   return '\n'.join(['| metric | mean | 95% interval |', '|---|---|---|', *rows])
 
@@ -150,10 +149,10 @@ def _body() -> None:
     main.fail(f'--run={run} does not exist')
   config = main.checked_config(run_config(run) if run else None)
   mesh = sharding.make_mesh(config.mesh)
-  base = setup_run.load_base(config, mesh)
+  base = base_model.load_base(config, mesh)
   params = base.params
   if run:
-    params = setup_run.load_run(run, base, _WHICH.value)
+    params = base_model.load_run(run, base, _WHICH.value)
   task = setup_run.make_task(config)
   temperature = config.eval.temperature if _TEMPERATURE.value is None else _TEMPERATURE.value
   count = config.eval.num_problems if _NUM_PROBLEMS.value is None else _NUM_PROBLEMS.value

@@ -49,7 +49,10 @@ def checked_config(default=None):
   config = default if CONFIG.value is None else CONFIG.value
   if config is None:
     fail('--config is not set, for example --config=configs/stage1_math.py')
-  check_config(config)
+  try:
+    check_config(config)
+  except OSError as error:  # ml_collections tells of an unreadable file on the first use
+    fail(f'--config: {error}')
   missing = missing_inputs(config)
   if missing:
     fail('this config needs paths that are not there:\n  ' + '\n  '.join(missing))

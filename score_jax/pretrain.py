@@ -131,15 +131,14 @@ def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:
     A Markdown table.
   """
   lines = [
-    '| traces | worked at turn 1 | wrong first answer (context only) | worked at turn 2 '
-    '| changed at once at turn 2 |',
+    '| traces | worked at turn 1 | wrong at turn 1 (context only) | worked at turn 2, '
+    'after an answer at once / a worked one | another number at turn 2 |',
     '|---|---|---|---|---|',
   ]
   for steps, m in phases:
-    wrong = (1 - m.worked_t1) * m.wrong_t1
     lines.append(
-      f'| {steps * batch:,} | {m.worked_t1:.1%} | {wrong:.1%} | {m.worked_t2:.1%} '
-      f'| {m.changed_t2:.1%} |'
+      f'| {steps * batch:,} | {m.worked_t1:.1%} | {m.wrong_t1:.1%} '
+      f'| {m.worked_t2:.1%} / {m.worked_again_t2:.1%} | {m.changed_t2:.1%} |'
     )
   return '\n'.join(lines)
 
@@ -186,6 +185,7 @@ def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
     worked_t1=phase.worked_t1,
     wrong_t1=phase.wrong_t1,
     worked_t2=phase.worked_t2,
+    worked_again_t2=phase.worked_again_t2,
     changed_t2=phase.changed_t2,
     level_weights={int(k): float(v) for k, v in config.level_weights.items()},
   )

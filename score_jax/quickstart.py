@@ -38,12 +38,12 @@ def commit() -> str:
   return done.stdout.strip()
 
 
-def row_config(config: ConfigDict, name: str, workdir: epath.Path) -> ConfigDict:
+def row_config(config: ConfigDict, row: ConfigDict, workdir: epath.Path) -> ConfigDict:
   """Makes the run config of one row.
 
   Args:
     config: of `configs/quickstart.py`.
-    name: of the row.
+    row: one of `config.rows`.
     workdir: where the rows' run directories lie.
 
   Returns:
@@ -52,57 +52,57 @@ def row_config(config: ConfigDict, name: str, workdir: epath.Path) -> ConfigDict
   Raises:
     ValueError: for unknown keys, or a row that starts from a row that is not there.
   """
-  row = config.rows[name]
   run = config.run.copy_and_resolve_references()
   run.stage.update(row.stage)
   run.train.num_steps = row.num_steps
   if row.init:
-    if row.init not in config.rows:
-      raise ValueError(f'config.rows.{name}.init={row.init!r} is none of {sorted(config.rows)}')
+    names = [other.stage.name for other in config.rows]
+    if row.init not in names:
+      raise ValueError(f'config.rows: init={row.init!r} is none of {names}')
     run.init.path = str(workdir / row.init)
   check_config(run)
   return run
 
 
-def run_row(config: ConfigDict, name: str, workdir: epath.Path, code: str) -> dict:
-  """Trains (unless it is the base) and evaluates one row, or reads what an earlier start made.
+def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, code: str) -> dict:
+  """Trains and evaluates one row, or reads what an earlier start made.
 
   Args:
     config: of `configs/quickstart.py`.
-    name: 'base' or a key of `config.rows`.
+    row: one of `config.rows`, or None for the base policy, which is not trained.
     workdir: where the rows' run directories lie.
     code: the commit.
 
   Returns:
     The row of `report.json`.
   """
-  from score_jax import evaluate, setup_run, train
+  from score_jax import base_model, evaluate, setup_run, train
 
+  name = 'base' if row is None else row.stage.name
   done = workdir / name / 'row.json'
   if done.exists():
     return json.loads(done.read_text())
   start_s = time.monotonic()
-  is_base = name == 'base'
-  run = row_config(config, next(iter(config.rows)) if is_base else name, workdir)
+  run = row_config(config, config.rows[0] if row is None else row, workdir)
   setup = setup_run.prepare(run)
-  row = {}
+  result = {}
   try:
     params = setup.base.params
-    if not is_base:
+    if row is not None:
       train.train(setup, workdir / name)
-      params = setup_run.load_run(str(workdir / name), setup.base, run.init.which)
+      params = base_model.load_run(str(workdir / name), setup.base, run.init.which)
     for kind, temperature in TEMPERATURES.items():
       found = evaluate.evaluate_params(
         run, setup.base, params, setup.task, run.eval.num_problems, temperature, setup.mesh
       )
       about = {'row': name, 'temperature': temperature, 'seed': run.seed, 'commit': code}
       evaluate.save_evaluation(workdir / name / f'eval_{kind}', found, about)
-      row[kind] = {key: found.metrics[key] for key in METRICS}
+      result[kind] = {key: found.metrics[key] for key in METRICS}
   finally:
     setup.task.close()
-  row |= {'seed': run.seed, 'commit': code, 'seconds': round(time.monotonic() - start_s, 1)}
-  evaluate.write_atomic(done, json.dumps(row, indent=2) + '\n')
-  return row
+  result |= {'seed': run.seed, 'commit': code, 'seconds': round(time.monotonic() - start_s, 1)}
+  evaluate.write_atomic(done, json.dumps(result, indent=2) + '\n')
+  return result
 
 
 def _body() -> None:
@@ -120,9 +120,10 @@ def _body() -> None:
   code = commit()
   rows = {}
   try:
-    for name in ['base', *config.rows]:
+    for row in (None, *config.rows):
+      name = 'base' if row is None else row.stage.name
       print(f'== {name}', flush=True)
-      rows[name] = run_row(config, name, workdir, code)
+      rows[name] = run_row(config, row, workdir, code)
   except Preempted as error:
     print(error, file=sys.stderr)
     raise SystemExit(143) from None

@@ -119,15 +119,15 @@ def write(workdir: epath.Path, config: ConfigDict, rows: dict[str, dict]) -> Non
   first = next(iter(rows.values()))
   seconds = sum(row['seconds'] for row in rows.values())
   stages = [
-    f'- `{name}`: {row.num_steps} steps from {row.init or "base"}, reward weights '
+    f'- `{row.stage.name}`: {row.num_steps} steps from {row.init or "base"}, reward weights '
     f'{tuple(row.stage.reward_weight)}, bonus {tuple(row.stage.bonus)}, KL weights '
     f'{tuple(row.stage.kl_weight)}'
-    for name, row in config.rows.items()
+    for row in config.rows
   ]
   text = '\n\n'.join(
     [
       '# SCoRe on generated sums',
-      f'Seed {first["seed"]}, commit {first["commit"]}, {seconds:.0f} s of training and evaluation. '
+      f'Seed {first["seed"]}, commit {first["commit"]}, {seconds:.0f} s for all rows. '
       f'Held-out problems: {config.run.task.num_test}. Percent, with 95% intervals.',
       '\n'.join(stages),
       '## Greedy',

@@ -3,47 +3,24 @@
 import dataclasses
 import hashlib
 import logging
-from pathlib import Path
 
 import jax
 import optax
 from etils import epath
 from ml_collections import ConfigDict
 
+from score_jax.base_model import Base, load_base, load_start
 from score_jax.core import sharding
-from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer
-from score_jax.model import gguf, gguf_tokenizer, weights
-from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
-from score_jax.model.presets import preset
+from score_jax.core.tokenizers import Tokenizer
 from score_jax.objective.stages import Stage
-from score_jax.procedures.rollout import RolloutSpec
+from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.text import Prompts, encode_prompts
 from score_jax.procedures.train_step import StepOptions
 from score_jax.runs import leaves
-from score_jax.runs.restoring import restore_subtree
 from score_jax.tasks.arithmetic import load_arithmetic
 from score_jax.tasks.base import Task
 from score_jax.tasks.math import load_math
 from score_jax.tasks.sums import load_arithmetic_text
-
-EMBEDDED = Path(__file__).parent / 'assets' / 'arithmetic'
-
-
-@dataclasses.dataclass(frozen=True)
-class Base:
-  """The base model: what everything starts from and is held near.
-
-  Attributes:
-    decoder: the architecture.
-    tokenizer: text to ids and back.
-    params: parameters on the devices, sharded.
-    path: where they came from.
-  """
-
-  decoder: Decoder
-  tokenizer: Tokenizer
-  params: dict
-  path: str
 
 
 def missing_inputs(config: ConfigDict) -> list[str]:
@@ -96,212 +73,6 @@ def make_task(config: ConfigDict) -> Task:
     g = config.grader
     return load_math(config.data.path, num_workers=g.num_workers, timeout_s=g.timeout_s)
   raise ValueError(f"config.task.name={t.name!r} is none of 'arithmetic', 'sums', 'math'")
-
-
-def _is_gguf(path: str) -> bool:
-  return path.endswith('.gguf')
-
-
-def model_folder(config: ConfigDict) -> str:
-  """The path of the base model, with 'embedded' resolved."""
-  return str(EMBEDDED) if config.model.checkpoint == 'embedded' else config.model.checkpoint
-
-
-def make_decoder_config(config: ConfigDict) -> DecoderConfig:
-  """Reads the base model's sizes and applies the config's compute choices.
-
-  Args:
-    config: a checked config.
-
-  Returns:
-    The decoder's config.
-
-  Raises:
-    ValueError: if a named preset is not what the checkpoint holds, naming the field.
-  """
-  path, m = model_folder(config), config.model
-  found = gguf.read_config(path) if _is_gguf(path) else weights.read_config(path)
-  if m.preset:
-    want = preset(m.preset)
-    sizes = [f.name for f in dataclasses.fields(want) if f.name not in ('dtype', 'param_dtype')]
-    for name in sizes:
-      if name in ('remat', 'scan_unroll') or getattr(want, name) == getattr(found, name):
-        continue
-      raise ValueError(
-        f'{path} is no {m.preset}: {name} is {getattr(found, name)}, not {getattr(want, name)}'
-      )
-  return dataclasses.replace(
-    found, dtype=m.dtype, param_dtype='float32', remat=m.remat, scan_unroll=m.scan_unroll
-  )
-
-
-def make_tokenizer(config: ConfigDict) -> Tokenizer:
-  """Reads the tokenizer that belongs to the base model."""
-  path = model_folder(config)
-  if _is_gguf(path):
-    return gguf_tokenizer.read_tokenizer(path)
-  return SentencePieceTokenizer(epath.Path(path) / 'tokenizer.model')
-
-
-def param_shardings(decoder: DecoderConfig, mesh: jax.sharding.Mesh):
-  """Where each parameter lies.
-
-  Args:
-    decoder: the sizes.
-    mesh: the devices.
-
-  Returns:
-    A tree of NamedSharding, of the parameters' form.
-  """
-  _, axes = abstract_params(decoder)
-  return jax.tree.map(
-    lambda names: jax.sharding.NamedSharding(mesh, sharding.partition_spec(names)),
-    axes,
-    is_leaf=lambda x: isinstance(x, tuple),
-  )
-
-
-def load_base(config: ConfigDict, mesh: jax.sharding.Mesh) -> Base:
-  """Reads the base model onto the devices.
-
-  Args:
-    config: a checked config.
-    mesh: the devices.
-
-  Returns:
-    The base model.
-
-  Raises:
-    ValueError: for a file that is missing, damaged or of other sizes.
-  """
-  path = model_folder(config)
-  decoder = make_decoder_config(config)
-  reader = gguf if _is_gguf(path) else weights
-  params = jax.device_put(reader.read_params(path, decoder), param_shardings(decoder, mesh))
-  return Base(Decoder(decoder), make_tokenizer(config), params, path)
-
-
-def load_start(config: ConfigDict, base: Base) -> dict:
-  """Reads the parameters that the stage starts from.
-
-  Args:
-    config: a checked config.
-    base: the base model, whose shapes and shardings they must have.
-
-  Returns:
-    The base model's parameters, or those of the run `config.init.path`.
-
-  Raises:
-    ValueError: if that run has no good checkpoint, or one of other shapes.
-  """
-  if not config.init.path:
-    return base.params
-  return load_run(config.init.path, base, config.init.which)
-
-
-def load_run(run: str, base: Base, which: str) -> dict:
-  """Reads the trained parameters of a run.
-
-  Args:
-    run: a run directory, or one of its checkpoints.
-    base: the base model, whose shapes and shardings they must have.
-    which: 'best' by training reward, or 'latest'.
-
-  Returns:
-    The parameters, on the devices.
-
-  Raises:
-    ValueError: if there is no good checkpoint, or one of other shapes.
-  """
-  return restore_subtree(run, 'trainable', base.params, step=which).state
-
-
-def make_stage(config: ConfigDict) -> Stage:
-  """Reads the stage."""
-  s = config.stage
-  return Stage(
-    name=s.name,
-    reward_weight=tuple(s.reward_weight),
-    kl_weight=tuple(s.kl_weight),
-    bonus=tuple(s.bonus),
-    reference=s.reference,
-    discount=s.discount,
-  )
-
-
-def make_rollout_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSpec:
-  """Lays out an episode.
-
-  Args:
-    config: a checked config.
-    task: gives the instruction.
-    tokenizer: gives its ids and the ends of turn.
-
-  Returns:
-    The static shape of an episode.
-
-  Raises:
-    ValueError: if the stage has another number of turns than there are budgets.
-  """
-  turn_tokens = tuple(config.rollout.turn_tokens)
-  num_turns = len(config.stage.reward_weight)
-  if num_turns != len(turn_tokens):
-    raise ValueError(
-      f'config.rollout.turn_tokens={turn_tokens} has {len(turn_tokens)} turns, '
-      f'config.stage.reward_weight has {num_turns}'
-    )
-  followup = tuple(tokenizer.followup_ids(task.instruction))
-  return RolloutSpec(
-    prompt_tokens=config.rollout.prompt_tokens,
-    turn_tokens=turn_tokens,
-    followup_ids=(followup,) * (len(turn_tokens) - 1),
-    end_of_turn_ids=tuple(tokenizer.end_of_turn_ids),
-  )
-
-
-def make_step_options(config: ConfigDict) -> StepOptions:
-  """Reads the static choices of an update."""
-  o = config.objective
-  return StepOptions(
-    samples_per_problem=config.rollout.samples_per_problem,
-    micro_batches=config.train.micro_batches,
-    baseline=o.baseline,
-    kl_estimator=o.kl_estimator,
-    kl_credit=o.kl_credit,
-    temperature=config.rollout.temperature,
-    chunk=config.train.chunk_tokens,
-  )
-
-
-def make_optimizer(o: ConfigDict) -> optax.GradientTransformation:
-  """Builds the optimiser: clip, Adam, decoupled weight decay, schedule.
-
-  Args:
-    o: the `optimizer` part of a checked config.
-
-  Returns:
-    The optax transformation.
-
-  Raises:
-    ValueError: for an unknown schedule.
-  """
-  if o.schedule not in ('constant', 'cosine'):
-    raise ValueError(f"config.optimizer.schedule={o.schedule!r} is neither 'constant' nor 'cosine'")
-  rate = optax.constant_schedule(o.learning_rate)
-  if o.schedule == 'cosine':
-    if o.decay_steps <= o.warmup_steps:
-      raise ValueError(
-        f'config.optimizer.decay_steps={o.decay_steps} must be above warmup_steps={o.warmup_steps}'
-      )
-    rate = optax.cosine_decay_schedule(o.learning_rate, o.decay_steps - o.warmup_steps)
-  if o.warmup_steps:
-    warmup = optax.linear_schedule(0.0, o.learning_rate, o.warmup_steps)
-    rate = optax.join_schedules([warmup, rate], [o.warmup_steps])
-  parts = [optax.clip_by_global_norm(o.clip_norm)] if o.clip_norm else []
-  parts.append(optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps))
-  if o.weight_decay:
-    parts.append(optax.add_decayed_weights(o.weight_decay))
-  return optax.chain(*parts, optax.scale_by_learning_rate(rate))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -410,3 +181,91 @@ def content_checksums(setup: Setup) -> dict[str, str]:
     'start': of_params(setup.start),
     'problems': hashlib.blake2s(text.encode(), digest_size=8).hexdigest(),
   }
+
+
+def make_stage(config: ConfigDict) -> Stage:
+  """Reads the stage."""
+  s = config.stage
+  return Stage(
+    name=s.name,
+    reward_weight=tuple(s.reward_weight),
+    kl_weight=tuple(s.kl_weight),
+    bonus=tuple(s.bonus),
+    reference=s.reference,
+    discount=s.discount,
+  )
+
+
+def make_rollout_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSpec:
+  """Lays out an episode.
+
+  Args:
+    config: a checked config.
+    task: gives the instruction.
+    tokenizer: gives its ids and the ends of turn.
+
+  Returns:
+    The static shape of an episode.
+
+  Raises:
+    ValueError: if the stage has another number of turns than there are budgets.
+  """
+  turn_tokens = tuple(config.rollout.turn_tokens)
+  num_turns = len(config.stage.reward_weight)
+  if num_turns != len(turn_tokens):
+    raise ValueError(
+      f'config.rollout.turn_tokens={turn_tokens} has {len(turn_tokens)} turns, '
+      f'config.stage.reward_weight has {num_turns}'
+    )
+  followup = tuple(tokenizer.followup_ids(task.instruction))
+  return RolloutSpec(
+    prompt_tokens=config.rollout.prompt_tokens,
+    turn_tokens=turn_tokens,
+    followup_ids=(followup,) * (len(turn_tokens) - 1),
+    end_of_turn_ids=tuple(tokenizer.end_of_turn_ids),
+  )
+
+
+def make_step_options(config: ConfigDict) -> StepOptions:
+  """Reads the static choices of an update."""
+  o = config.objective
+  return StepOptions(
+    samples_per_problem=config.rollout.samples_per_problem,
+    micro_batches=config.train.micro_batches,
+    baseline=o.baseline,
+    kl_estimator=o.kl_estimator,
+    kl_credit=o.kl_credit,
+    temperature=config.rollout.temperature,
+    chunk=config.train.chunk_tokens,
+  )
+
+
+def make_optimizer(o: ConfigDict) -> optax.GradientTransformation:
+  """Builds the optimiser: clip, Adam, decoupled weight decay, schedule.
+
+  Args:
+    o: the `optimizer` part of a checked config.
+
+  Returns:
+    The optax transformation.
+
+  Raises:
+    ValueError: for an unknown schedule.
+  """
+  if o.schedule not in ('constant', 'cosine'):
+    raise ValueError(f"config.optimizer.schedule={o.schedule!r} is neither 'constant' nor 'cosine'")
+  rate = optax.constant_schedule(o.learning_rate)
+  if o.schedule == 'cosine':
+    if o.decay_steps <= o.warmup_steps:
+      raise ValueError(
+        f'config.optimizer.decay_steps={o.decay_steps} must be above warmup_steps={o.warmup_steps}'
+      )
+    rate = optax.cosine_decay_schedule(o.learning_rate, o.decay_steps - o.warmup_steps)
+  if o.warmup_steps:
+    warmup = optax.linear_schedule(0.0, o.learning_rate, o.warmup_steps)
+    rate = optax.join_schedules([warmup, rate], [o.warmup_steps])
+  parts = [optax.clip_by_global_norm(o.clip_norm)] if o.clip_norm else []
+  parts.append(optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps))
+  if o.weight_decay:
+    parts.append(optax.add_decayed_weights(o.weight_decay))
+  return optax.chain(*parts, optax.scale_by_learning_rate(rate))

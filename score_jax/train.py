@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
@@ -215,10 +216,9 @@ class Trainer:
     bucket = self.setup.config.train.length_bucket
     longest = longest_row(experience.episode)
     if jax.process_count() > 1:
-      from jax.experimental import multihost_utils
-
       longest = int(np.max(multihost_utils.process_allgather(np.int32(longest))))
-    return min(-(-longest // bucket) * bucket, self.setup.spec.first_slot(self.setup.spec.num_turns))
+    spec = self.setup.spec
+    return min(-(-longest // bucket) * bucket, spec.first_slot(spec.num_turns))
 
   def finish(self, step: int, metrics: dict, experience: Experience, start_s: float, bar) -> None:
     """Fetches a step's metrics, checks and logs them."""
@@ -276,8 +276,9 @@ class Trainer:
     train = self.setup.config.train
     if step % train.episodes_every_steps and step != 1:
       return
-    for b in range(min(train.num_saved_problems * self.collector.samples_per_problem,
-                       len(experience.problems))):
+    for b in range(
+      min(train.num_saved_problems * self.collector.samples_per_problem, len(experience.problems))
+    ):
       problem = experience.problems[b]
       self.episodes.append(
         {

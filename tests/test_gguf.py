@@ -12,7 +12,6 @@ from tokenizers import pre_tokenizers
 
 from score_jax.core.logits import project
 from score_jax.model import gguf as reader
-from score_jax.model import gguf_file
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params, causal_mask
 
 L, D, F, N, M, H = 2, 32, 64, 4, 2, 8
@@ -300,73 +299,15 @@ def test_tokenizer_errors(tmp_path, metadata, complaint):
     reader.read_tokenizer(path)
 
 
-def test_missing_and_foreign_files(tmp_path):
-  with pytest.raises(ValueError, match=r'no GGUF file at .*gone\.gguf'):
-    reader.read_config(tmp_path / 'gone.gguf')
-  with pytest.raises(ValueError, match='no GGUF file'):
-    reader.read_config(tmp_path)
-  for content in (b'', b'PK\x03\x04' * 100):
-    (tmp_path / 'zip.gguf').write_bytes(content)
-    with pytest.raises(ValueError, match=rf'zip\.gguf \({len(content)} bytes\) is not a GGUF file'):
-      reader.read_config(tmp_path / 'zip.gguf')
-
-
-def test_truncated_files(tmp_path):
-  """Wherever a file is cut, metadata or weights, it is refused and never read as something else."""
-  content = write(tmp_path / 'tiny.gguf').read_bytes()
-  cut = tmp_path / 'cut.gguf'
-  for size in [*range(1, 3000, 97), *range(3000, len(content), 5_003), len(content) - 1]:
-    cut.write_bytes(content[:size])
-    with pytest.raises(ValueError, match=rf'cut\.gguf \({size:,} bytes\) is not .* truncated'):
-      reader.read_config(cut)
-
-
-def test_a_remote_file_is_copied_and_the_copy_removed(tmp_path, monkeypatch):
-  path = write(tmp_path / 'tiny.gguf')
-
-  class Remote:
-    """Behaves like an epath in a bucket."""
-
-    def __fspath__(self):
-      return 'gs://bucket/tiny.gguf'
-
-    def exists(self):
-      return True
-
-    def is_dir(self):
-      return False
-
-    def open(self, mode):
-      return open(path, mode)
-
-  copies = tmp_path / 'copies'
-  copies.mkdir()
-  monkeypatch.setattr(gguf_file.epath, 'Path', lambda _: Remote())
-  monkeypatch.setattr(gguf_file.tempfile, 'tempdir', str(copies))
-  with reader.open_gguf('gs://bucket/tiny.gguf') as file:
-    assert file.path == 'gs://bucket/tiny.gguf'
-    assert len(list(copies.rglob('*.gguf'))) == 1
-    params = reader.read_params(file, reader.read_config(file))
-  assert not list(copies.iterdir())
-  assert params['embedder']['embedding'].shape == (V, D)
-
-
 def test_smollm2(smollm2_gguf, tmp_path):
   with reader.open_gguf(smollm2_gguf) as file:
     config = reader.read_config(file)
     tokenizer = reader.read_tokenizer(file)
     params = reader.read_params(file, config)
-  assert config == DecoderConfig(
-    vocab_size=49_152,
-    num_layers=30,
-    embed_dim=576,
-    mlp_dim=1536,
-    num_heads=9,
-    num_kv_heads=3,
-    head_dim=64,
-    rope_base=100_000.0,
-    norm_eps=1e-5,
-  )
+  sizes = (config.vocab_size, config.num_layers, config.embed_dim, config.mlp_dim)
+  assert sizes == (49_152, 30, 576, 1536)
+  assert (config.num_heads, config.num_kv_heads, config.head_dim) == (9, 3, 64)
+  assert (config.rope_base, config.norm_eps) == (100_000.0, 1e-5)
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 134_515_008
   assert tokenizer.vocab_size == 49_152
   assert tokenizer.end_of_turn_ids == (2, 0)

@@ -11,7 +11,8 @@ from score_jax.tasks import answers, base, equality, math
 
 _DATA = os.environ.get('SCORE_DATA_DIR', '../shared/data')
 needs_data = pytest.mark.skipif(
-    not os.path.exists(os.path.join(_DATA, 'math')), reason=f'no MATH under SCORE_DATA_DIR={_DATA}')
+  not os.path.exists(os.path.join(_DATA, 'math')), reason=f'no MATH under SCORE_DATA_DIR={_DATA}'
+)
 
 
 def _sentence(answer: str) -> str:
@@ -21,19 +22,23 @@ def _sentence(answer: str) -> str:
 def test_the_prompts_are_the_papers():
   problem = base.Problem(0, 'What is $2+2$?', '4')
   assert math.math_prompt(problem) == (
-      'You are a math expert. When you respond, respond only with the Solution of the final '
-      'Problem, thinking step by step. At the end of the Solution, when you give your final '
-      'answer, write it in the form "Final Answer: The final answer is $answer$. I hope it is '
-      'correct."'
-      '\n\nProblem: What is $2+2$?')
+    'You are a math expert. When you respond, respond only with the Solution of the final '
+    'Problem, thinking step by step. At the end of the Solution, when you give your final '
+    'answer, write it in the form "Final Answer: The final answer is $answer$. I hope it is '
+    'correct."'
+    '\n\nProblem: What is $2+2$?'
+  )
   assert math.MATH_INSTRUCTION == (
-      'There might be an error in the solution above because of lack of understanding of the '
-      'question. Please correct the error, if any, and rewrite the solution. Only output the final '
-      'solution! At the end of the Solution, when you give your final answer, write it in the form '
-      '"Final Answer: The final answer is $answer$. I hope it is correct."')
+    'There might be an error in the solution above because of lack of understanding of the '
+    'question. Please correct the error, if any, and rewrite the solution. Only output the final '
+    'solution! At the end of the Solution, when you give your final answer, write it in the form '
+    '"Final Answer: The final answer is $answer$. I hope it is correct."'
+  )
 
 
-@pytest.mark.parametrize('text, answer', [
+@pytest.mark.parametrize(
+  'text, answer',
+  [
     (_sentence('4'), '4'),
     (_sentence(r'\frac{1}{2}') + ' Thank you. 7', r'\frac{1}{2}'),
     (_sentence('1') + '\n' + _sentence('2'), '2'),
@@ -50,8 +55,10 @@ def test_the_prompts_are_the_papers():
     (r'The final answer is \boxed{2} or \boxed{3}.', r'\boxed{2} or \boxed{3}'),
     (r'We add, and the final answer is 1+1=\boxed{2} apples.', '2'),
     (_sentence(r'\$18.90'), r'\$18.90'),
-    (_sentence(r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}'),
-     r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}'),
+    (
+      _sentence(r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}'),
+      r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}',
+    ),
     (r'\boxed{1} and \boxed{\frac{1}{\sqrt{2}}}', r'\frac{1}{\sqrt{2}}'),
     (r'\boxed{\{1, 2\}}', r'\{1, 2\}'),
     (r'\boxed{5} then \boxed{6', '5'),
@@ -60,13 +67,15 @@ def test_the_prompts_are_the_papers():
     (r'\boxed{}', None),
     (r'\boxed{', None),
     ('Final Answer: The final answer is $$. I hope it is correct.', None),
-])
+  ],
+)
 def test_the_final_answer_is_found(text, answer):
   assert answers.extract_answer(text) == answer
 
 
 @pytest.mark.parametrize(
-    'piece', [' ', '$', '\\', '*', '{', '\\boxed{', 'final answer is ', '1,', '-'])
+  'piece', [' ', '$', '\\', '*', '{', '\\boxed{', 'final answer is ', '1,', '-']
+)
 def test_extraction_is_linear_in_what_a_policy_may_write(piece):
   text = 'final answer is ' + piece * (200_000 // len(piece))
   start = time.monotonic()
@@ -76,53 +85,144 @@ def test_extraction_is_linear_in_what_a_policy_may_write(piece):
 
 
 EQUAL = [
-    (r'\frac{1}{2}', '1/2'), (r'\frac{1}{2}', '0.5'), (r'\frac{1}{2}', r'\dfrac12'),
-    (r'\frac{1}{2}', r'\frac{2}{4}'), (r'-\frac{1}{2}', r'\frac{-1}{2}'),
-    (r'1\frac{4}{5}', r'\frac{9}{5}'), (r'137 \frac{1}{2}', '137.5'), (r'\frac43', r'\frac{4}{3}'),
-    ('50', r'50\%'), (r'50\%', '50'), ('90^\\circ', '90'), ('90^\\circ', r'90 \text{ degrees}'),
-    ('10,\\!080', '10080'), ('10,\\!080', '10,080'), ('58,500', '58500'), ('1000', '1{,}000'),
-    ('11,\\! 111,\\! 111,\\! 100', '11111111100'), ('1,-2', '-2, 1'), ('1,-2', '\\{1,-2\\}'),
-    ('(3,4]', r'\left( 3, 4 \right]'), ('(2,\\infty)', 'x>2'), ('x<5', '5>x'),
-    ('(0,9) \\cup (9,36)', '(9,36)\\cup(0,9)'), ('x \\in [-2,7]', '[-2,7]'),
-    (r'\begin{pmatrix} -2 \\ 1/3 \end{pmatrix}', r'\begin{bmatrix}-2\\\frac13\end{bmatrix}'),
-    (r'\text{Evelyn}', 'Evelyn'), (r'\text{Evelyn}', r'\textbf{Evelyn}'), (r'\text{even}', 'even'),
-    (r'\text{(C)}', 'C'), (r'\text{(C)}', r'\textbf{(C)}'), ('p - q', '-q+p'), ('2k+2', '2(k+1)'),
-    ('x=5', '5'), ('5', 'x=5'), ('y = 2x + 3', 'y-2x=3'),
-    ('5x - 7y + 11z + 4 = 0', '10x - 14y + 22z + 8 = 0'),
-    ('1 \\pm \\sqrt{19}', '1-\\sqrt{19}, 1+\\sqrt{19}'), ('52_8', '52_{8}'), ('5', '5_{10}'),
-    ('\\$32,\\!348', '\\$32,348'), ('\\$18.90', '18.9'), ('864 \\mbox{ inches}^2', '864'),
-    ('5', '$5$ cm'), ('6 - 5i', '-5i+6'), ('3\\sqrt{13}', '\\sqrt{117}'),
-    ('\\cot x', '\\frac{\\cos x}{\\sin x}'), ('.0000672', '6.72 \\times 10^{-5}'),
-    ('.35625', '0.35625'), ('05\\!:\\!00', '05:00'), ('5r^5', '5r^{5}'),
+  (r'\frac{1}{2}', '1/2'),
+  (r'\frac{1}{2}', '0.5'),
+  (r'\frac{1}{2}', r'\dfrac12'),
+  (r'\frac{1}{2}', r'\frac{2}{4}'),
+  (r'-\frac{1}{2}', r'\frac{-1}{2}'),
+  (r'1\frac{4}{5}', r'\frac{9}{5}'),
+  (r'137 \frac{1}{2}', '137.5'),
+  (r'\frac43', r'\frac{4}{3}'),
+  ('50', r'50\%'),
+  (r'50\%', '50'),
+  ('90^\\circ', '90'),
+  ('90^\\circ', r'90 \text{ degrees}'),
+  ('10,\\!080', '10080'),
+  ('10,\\!080', '10,080'),
+  ('58,500', '58500'),
+  ('1000', '1{,}000'),
+  ('11,\\! 111,\\! 111,\\! 100', '11111111100'),
+  ('1,-2', '-2, 1'),
+  ('1,-2', '\\{1,-2\\}'),
+  ('(3,4]', r'\left( 3, 4 \right]'),
+  ('(2,\\infty)', 'x>2'),
+  ('x<5', '5>x'),
+  ('(0,9) \\cup (9,36)', '(9,36)\\cup(0,9)'),
+  ('x \\in [-2,7]', '[-2,7]'),
+  (r'\begin{pmatrix} -2 \\ 1/3 \end{pmatrix}', r'\begin{bmatrix}-2\\\frac13\end{bmatrix}'),
+  (r'\text{Evelyn}', 'Evelyn'),
+  (r'\text{Evelyn}', r'\textbf{Evelyn}'),
+  (r'\text{even}', 'even'),
+  (r'\text{(C)}', 'C'),
+  (r'\text{(C)}', r'\textbf{(C)}'),
+  ('p - q', '-q+p'),
+  ('2k+2', '2(k+1)'),
+  ('x=5', '5'),
+  ('5', 'x=5'),
+  ('y = 2x + 3', 'y-2x=3'),
+  ('5x - 7y + 11z + 4 = 0', '10x - 14y + 22z + 8 = 0'),
+  ('1 \\pm \\sqrt{19}', '1-\\sqrt{19}, 1+\\sqrt{19}'),
+  ('52_8', '52_{8}'),
+  ('5', '5_{10}'),
+  ('\\$32,\\!348', '\\$32,348'),
+  ('\\$18.90', '18.9'),
+  ('864 \\mbox{ inches}^2', '864'),
+  ('5', '$5$ cm'),
+  ('6 - 5i', '-5i+6'),
+  ('3\\sqrt{13}', '\\sqrt{117}'),
+  ('\\cot x', '\\frac{\\cos x}{\\sin x}'),
+  ('.0000672', '6.72 \\times 10^{-5}'),
+  ('.35625', '0.35625'),
+  ('05\\!:\\!00', '05:00'),
+  ('5r^5', '5r^{5}'),
 ]
 
 DIFFERENT = [
-    (r'\frac{1}{2}', r'\frac{1}{3}'), (r'\frac{1}{3}', '0.33'), (r'\frac{1}{3}', '0.3333333333'),
-    (r'-\frac12', r'\frac12'), (r'1\frac{4}{5}', r'\frac{4}{5}'), ('3\\frac{1}{2}', '\\frac{3}{2}'),
-    ('5', '50'), ('15', '0.15'), ('90^\\circ', '60'), ('58500', '58'), ('58500', '500'),
-    ('1,-2', '1'), ('1,-2', '1,2'), ('3, 5, 7', '357'), ('1,2', '1,2,3'), ('1,2', '1.2'),
-    ('1,2', '12'), ('25', '5 5'), ('12', '1 2'), ('12', '21'), ('12', '-12'), ('12', '12x'),
-    ('(3,4]', '[3,4]'), ('(3,4]', '(3,4)'), ('(3,4]', '[3,4)'), ('(-2,1)', '(1,-2)'),
-    ('(2,\\infty)', '[2,\\infty)'), ('(2,\\infty)', '(2,3)'), ('(0,9) \\cup (9,36)', '(0,36)'),
-    ('x \\in [-2,7]', '(-2,7)'), ('x<5', 'x\\le 5'), ('x<5', '5'),
-    (r'\begin{pmatrix} -2 \\ 1 \end{pmatrix}', r'\begin{pmatrix} -2 & 1 \end{pmatrix}'),
-    (r'\begin{pmatrix} -2 \\ 1 \end{pmatrix}', r'\begin{pmatrix} 1 \\ -2 \end{pmatrix}'),
-    (r'\text{Evelyn}', r'\text{Eve}'), (r'\text{even}', 'odd'), (r'\text{even}', 'not even'),
-    (r'\text{no}', 'on'), (r'\text{(C)}', r'\text{(D)}'), (r'\text{(C)}', 'C, D'),
-    ('p - q', 'q - p'), ('2k+2', '2k'), ('2k', '2n'), ('2k', '2'), ('x=5', 'x=-5'), ('5', 'x=6'),
-    ('y = 2x + 3', 'y=2x-3'), ('1 \\pm \\sqrt{19}', '1+\\sqrt{19}'),
-    ('1 \\pm \\sqrt{19}', '1 \\pm \\sqrt{17}'), ('\\$36', '-36'),
-    ('864 \\mbox{ inches}^2', '864^2'),
-    ('6 - 5i', '6+5i'), ('\\pi', '3.14159265'), ('12\\pi', '12'), ('3\\sqrt{13}', '3\\sqrt{12}'),
-    ('3.21', '3.2'), ('2', '2.0000001'), ('2', '1.99999999'), ('0', ''), ('120', 'n!'),
-    ('(6,31,-1)', '(31,6,-1)'), ('2:3', '3:2'), ('0', '\\frac{1}{0}'), ('-1', '\\frac{1}{0}'),
-    # Hedging.
-    ('2', '2 or 3'), ('2', '2 \\text{ or } 3'), ('2', 'x=2 or x=3'), ('2', '2, 3'),
-    ('2', r'\boxed{2} or \boxed{3}'), ('8', '8 \\pm 1'), ('2', '2 \\neq 3'),
-    # Called equal by math-verify's defaults: see the head of equality.py.
-    ('.0000672', '0.000067'), ('0', '0.0000001'), ('52_8', '52_9'), ('52_8', '52'),
-    ('4210_{5}', '4210'), ('5t', '5'), ('2m', '2'), ('3ab', '3'), ('4h', '4s'),
-    ('5', 'not 5'), ('5', r'I think 5 \frac'), ('11:00', '11:30'),
+  (r'\frac{1}{2}', r'\frac{1}{3}'),
+  (r'\frac{1}{3}', '0.33'),
+  (r'\frac{1}{3}', '0.3333333333'),
+  (r'-\frac12', r'\frac12'),
+  (r'1\frac{4}{5}', r'\frac{4}{5}'),
+  ('3\\frac{1}{2}', '\\frac{3}{2}'),
+  ('5', '50'),
+  ('15', '0.15'),
+  ('90^\\circ', '60'),
+  ('58500', '58'),
+  ('58500', '500'),
+  ('1,-2', '1'),
+  ('1,-2', '1,2'),
+  ('3, 5, 7', '357'),
+  ('1,2', '1,2,3'),
+  ('1,2', '1.2'),
+  ('1,2', '12'),
+  ('25', '5 5'),
+  ('12', '1 2'),
+  ('12', '21'),
+  ('12', '-12'),
+  ('12', '12x'),
+  ('(3,4]', '[3,4]'),
+  ('(3,4]', '(3,4)'),
+  ('(3,4]', '[3,4)'),
+  ('(-2,1)', '(1,-2)'),
+  ('(2,\\infty)', '[2,\\infty)'),
+  ('(2,\\infty)', '(2,3)'),
+  ('(0,9) \\cup (9,36)', '(0,36)'),
+  ('x \\in [-2,7]', '(-2,7)'),
+  ('x<5', 'x\\le 5'),
+  ('x<5', '5'),
+  (r'\begin{pmatrix} -2 \\ 1 \end{pmatrix}', r'\begin{pmatrix} -2 & 1 \end{pmatrix}'),
+  (r'\begin{pmatrix} -2 \\ 1 \end{pmatrix}', r'\begin{pmatrix} 1 \\ -2 \end{pmatrix}'),
+  (r'\text{Evelyn}', r'\text{Eve}'),
+  (r'\text{even}', 'odd'),
+  (r'\text{even}', 'not even'),
+  (r'\text{no}', 'on'),
+  (r'\text{(C)}', r'\text{(D)}'),
+  (r'\text{(C)}', 'C, D'),
+  ('p - q', 'q - p'),
+  ('2k+2', '2k'),
+  ('2k', '2n'),
+  ('2k', '2'),
+  ('x=5', 'x=-5'),
+  ('5', 'x=6'),
+  ('y = 2x + 3', 'y=2x-3'),
+  ('1 \\pm \\sqrt{19}', '1+\\sqrt{19}'),
+  ('1 \\pm \\sqrt{19}', '1 \\pm \\sqrt{17}'),
+  ('\\$36', '-36'),
+  ('864 \\mbox{ inches}^2', '864^2'),
+  ('6 - 5i', '6+5i'),
+  ('\\pi', '3.14159265'),
+  ('12\\pi', '12'),
+  ('3\\sqrt{13}', '3\\sqrt{12}'),
+  ('3.21', '3.2'),
+  ('2', '2.0000001'),
+  ('2', '1.99999999'),
+  ('0', ''),
+  ('120', 'n!'),
+  ('(6,31,-1)', '(31,6,-1)'),
+  ('2:3', '3:2'),
+  ('0', '\\frac{1}{0}'),
+  ('-1', '\\frac{1}{0}'),
+  # Hedging.
+  ('2', '2 or 3'),
+  ('2', '2 \\text{ or } 3'),
+  ('2', 'x=2 or x=3'),
+  ('2', '2, 3'),
+  ('2', r'\boxed{2} or \boxed{3}'),
+  ('8', '8 \\pm 1'),
+  ('2', '2 \\neq 3'),
+  # Called equal by math-verify's defaults: see the head of equality.py.
+  ('.0000672', '0.000067'),
+  ('0', '0.0000001'),
+  ('52_8', '52_9'),
+  ('52_8', '52'),
+  ('4210_{5}', '4210'),
+  ('5t', '5'),
+  ('2m', '2'),
+  ('3ab', '3'),
+  ('4h', '4s'),
+  ('5', 'not 5'),
+  ('5', r'I think 5 \frac'),
+  ('11:00', '11:30'),
 ]
 
 
@@ -139,8 +239,10 @@ def test_different_answers(reference, answer):
 @pytest.fixture(scope='module')
 def hand_made(tmp_path_factory):
   root = tmp_path_factory.mktemp('data')
-  rows = [{'problem': f'p{i}', 'answer': a, 'level': level} for i, (a, level) in enumerate(
-      [('5', 3), (r'\frac{1}{2}', None), ('', 1)])]
+  rows = [
+    {'problem': f'p{i}', 'answer': a, 'level': level}
+    for i, (a, level) in enumerate([('5', 3), (r'\frac{1}{2}', None), ('', 1)])
+  ]
   (root / 'math').mkdir()
   for name in ('train', 'test'):
     (root / 'math' / f'{name}.jsonl').write_text('\n'.join(map(json.dumps, rows)))
@@ -157,9 +259,15 @@ def test_rows_become_problems(hand_made):
 def test_grading_goes_through_the_workers(hand_made):
   five, half, none = hand_made.train
   verdicts = hand_made.grade(
-      [five, half, five, five, none], [_sentence('5'), _sentence('0.5'), _sentence('6'), '5', '5'])
+    [five, half, five, five, none], [_sentence('5'), _sentence('0.5'), _sentence('6'), '5', '5']
+  )
   assert [v.reason for v in verdicts] == [
-      'correct', 'correct', 'wrong', 'no_answer', 'no_reference']
+    'correct',
+    'correct',
+    'wrong',
+    'no_answer',
+    'no_reference',
+  ]
   assert [v.reward for v in verdicts] == [1.0, 1.0, 0.0, 0.0, 0.0]
   with pytest.raises(ValueError, match='1 problems but 0 texts'):
     hand_made.grade([five], [])
@@ -168,16 +276,16 @@ def test_grading_goes_through_the_workers(hand_made):
 def test_hostile_answers_cost_only_themselves(hand_made):
   five = hand_made.train[0]
   hostile = {
-      'tower of powers': _sentence('9^{9^{9^9}}'),
-      'factorials': _sentence('((9!)!)!'),
-      'nested braces': _sentence('{' * 9_000 + '}' * 9_000),
-      'short nested braces': _sentence('{' * 200 + '5' + '}' * 200),
-      'open braces': '\\boxed{' + '{' * 10_000,
-      'a megabyte': 'a' * 1_000_000,
-      'surrogates': _sentence('\udcff\ud800 5'),
-      'bytes that are no text': b'Final answer is \xff\xfe\x00'.decode('utf-8', 'surrogateescape'),
-      'null': _sentence('\0'),
-      'code': _sentence('__import__("os").abort()'),
+    'tower of powers': _sentence('9^{9^{9^9}}'),
+    'factorials': _sentence('((9!)!)!'),
+    'nested braces': _sentence('{' * 9_000 + '}' * 9_000),
+    'short nested braces': _sentence('{' * 200 + '5' + '}' * 200),
+    'open braces': '\\boxed{' + '{' * 10_000,
+    'a megabyte': 'a' * 1_000_000,
+    'surrogates': _sentence('\udcff\ud800 5'),
+    'bytes that are no text': b'Final answer is \xff\xfe\x00'.decode('utf-8', 'surrogateescape'),
+    'null': _sentence('\0'),
+    'code': _sentence('__import__("os").abort()'),
   }
   texts = [text for bad in hostile.values() for text in (bad, _sentence('5'))]
   verdicts = hand_made.grade([five] * len(texts), texts)
@@ -190,7 +298,8 @@ def test_hostile_answers_cost_only_themselves(hand_made):
   assert reasons['open braces'] == 'no_answer'
   # 200 braces around a 5 are a 5; whether the parser gets that far is not ours to say.
   assert {name for name, reason in reasons.items() if reason == 'correct'} <= {
-      'short nested braces'}
+    'short nested braces'
+  }
 
 
 def test_missing_data_names_the_flag(tmp_path):

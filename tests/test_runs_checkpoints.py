@@ -22,8 +22,8 @@ from score_jax.runs.checkpoints import Checkpoints
 
 # A read that fails inside Orbax leaves coroutines behind that are collected later.
 pytestmark = [
-    pytest.mark.filterwarnings('ignore:coroutine .* was never awaited:RuntimeWarning'),
-    pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
+  pytest.mark.filterwarnings('ignore:coroutine .* was never awaited:RuntimeWarning'),
+  pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
 ]
 
 
@@ -36,19 +36,19 @@ def collect_what_failed_reads_leave():
 def make_state(step):
   """A state with what a train state has: nested dicts, a tuple, counters, flags, bf16."""
   return {
-      'trainable': {
-          'w': jax.random.normal(jax.random.key(step), (20, 30)),
-          'b': (jnp.arange(7) + step).astype(jnp.bfloat16),
-      },
-      'opt': (jnp.int32(step), {'mu': jnp.full((3, 4), step / 8), 'empty': ()}, None),
-      'host': np.arange(5, dtype=np.int64) * step,
-      'flag': jnp.array([True, False]),
+    'trainable': {
+      'w': jax.random.normal(jax.random.key(step), (20, 30)),
+      'b': (jnp.arange(7) + step).astype(jnp.bfloat16),
+    },
+    'opt': (jnp.int32(step), {'mu': jnp.full((3, 4), step / 8), 'empty': ()}, None),
+    'host': np.arange(5, dtype=np.int64) * step,
+    'flag': jnp.array([True, False]),
   }
 
 
 def abstract(tree):
   return jax.tree.map(
-      lambda x: x if isinstance(x, np.ndarray) else jax.ShapeDtypeStruct(x.shape, x.dtype), tree
+    lambda x: x if isinstance(x, np.ndarray) else jax.ShapeDtypeStruct(x.shape, x.dtype), tree
   )
 
 
@@ -91,7 +91,8 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep_last=2) as ckpts:
       assert ckpts.all_steps() == kept[step]
       assert ckpts.best_step() == max(
-          (s for s in kept[step] if s != 3), key=lambda s: (rewards[s], s))
+        (s for s in kept[step] if s != 3), key=lambda s: (rewards[s], s)
+      )
       assert ckpts.oldest_resumable_step() == kept[step][-2:][0]
 
 
@@ -108,12 +109,15 @@ def test_a_step_is_saved_once_and_buffers_may_be_reused_at_once(tmp_path):
   assert_same(restored.state, {'big': jnp.arange(2_000_000.0), 'host': np.arange(3)})
 
 
-@pytest.mark.parametrize('state, message', [
+@pytest.mark.parametrize(
+  'state, message',
+  [
     ({'a': {'n': 3}}, 'leaf "a/n" is a int, not an array'),
     ({'a': jax.random.key(0)}, r'leaf "a" has dtype key<fry>'),
     ({'a': jnp.zeros(2, jnp.complex64)}, 'leaf "a" has dtype complex64'),
     (jnp.zeros(2), 'put a bare array into a dict'),
-])
+  ],
+)
 def test_states_that_cannot_be_saved_are_refused(tmp_path, state, message):
   with Checkpoints(tmp_path) as ckpts, pytest.raises(ValueError, match=message):
     ckpts.save(1, state, {}, 0.0)
@@ -130,10 +134,10 @@ def test_another_shape_dtype_or_tree_is_an_error_and_no_damage(tmp_path):
       ckpts.restore(other)
     assert ckpts.all_steps() == [1, 2]
   for line in [
-      'trainable/w: float32[20, 30] in the checkpoint, float32[20, 31] in the program',
-      'opt/1/mu: float32[3, 4] in the checkpoint, bfloat16[3, 4] in the program',
-      'more: not in the checkpoint, bool[2] in the program',
-      'flag: bool[2] in the checkpoint, not in the program',
+    'trainable/w: float32[20, 30] in the checkpoint, float32[20, 31] in the program',
+    'opt/1/mu: float32[3, 4] in the checkpoint, bfloat16[3, 4] in the program',
+    'more: not in the checkpoint, bool[2] in the program',
+    'flag: bool[2] in the checkpoint, not in the program',
   ]:
     assert line in str(error.value)
 
@@ -209,8 +213,11 @@ def test_a_subtree_is_restored_from_any_path_that_means_a_checkpoint(tmp_path):
   save_all(tmp_path / 'checkpoints', {1: 0.1, 2: 0.9, 3: 0.3})
   restore = checkpoints.restore_subtree
   for path, step, want in [
-      (tmp_path, 'best', 2), (tmp_path, 'latest', 3), (tmp_path, 1, 1),
-      (tmp_path / 'checkpoints', 'best', 2), (tmp_path / 'checkpoints' / '1', 'best', 1),
+    (tmp_path, 'best', 2),
+    (tmp_path, 'latest', 3),
+    (tmp_path, 1, 1),
+    (tmp_path / 'checkpoints', 'best', 2),
+    (tmp_path / 'checkpoints' / '1', 'best', 1),
   ]:
     restored = restore(path, 'trainable', abstract(make_state(0))['trainable'], step)
     assert restored.step == want and restored.metadata == {'position': 3 * want}
@@ -271,9 +278,13 @@ def test_orbax_is_quiet_but_its_warnings_pass(tmp_path, caplog):
 
 def run_python(script, *args, **environment):
   return subprocess.run(
-      [sys.executable, '-c', textwrap.dedent(script), *map(str, args)],
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}, cwd=ROOT, text=True,
-      capture_output=True, timeout=120, check=False,
+    [sys.executable, '-c', textwrap.dedent(script), *map(str, args)],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', **environment},
+    cwd=ROOT,
+    text=True,
+    capture_output=True,
+    timeout=120,
+    check=False,
   )
 
 
@@ -304,8 +315,7 @@ OTHER_SHARDING = """
 
 
 def test_a_state_is_restored_to_another_sharding(tmp_path):
-  done = run_python(
-      OTHER_SHARDING, tmp_path, XLA_FLAGS='--xla_force_host_platform_device_count=4')
+  done = run_python(OTHER_SHARDING, tmp_path, XLA_FLAGS='--xla_force_host_platform_device_count=4')
   assert done.returncode == 0, done.stderr
 
 
@@ -392,11 +402,19 @@ def test_a_run_killed_twenty_times_equals_an_uninterrupted_one(tmp_path):
   killed, whole = tmp_path / 'killed', tmp_path / 'whole'
   num_kills = num_during_save = 0
   errors = open(tmp_path / 'stderr', 'w+')
-  with errors, subprocess.Popen(
-      [sys.executable, '-c', textwrap.dedent(KILLED_RUN)], cwd=ROOT, text=True, bufsize=1,
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+  with (
+    errors,
+    subprocess.Popen(
+      [sys.executable, '-c', textwrap.dedent(KILLED_RUN)],
+      cwd=ROOT,
+      text=True,
+      bufsize=1,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=errors,
       env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-  ) as server:
+    ) as server,
+  ):
 
     def temporary():
       return set((killed / 'checkpoints').glob('*orbax-checkpoint-tmp'))
@@ -421,8 +439,9 @@ def test_a_run_killed_twenty_times_equals_an_uninterrupted_one(tmp_path):
 
       def is_time_to_kill(odd=num_kills % 2, end_s=end_s, during_save=during_save, past=is_past):
         return (
-            during_save() if odd  # as soon as a save is under way
-            else time.monotonic() > end_s or newest() > past  # leaves work for the other kills
+          during_save()
+          if odd  # as soon as a save is under way
+          else time.monotonic() > end_s or newest() > past  # leaves work for the other kills
         )
 
       code = run_until(server, killed, is_time_to_kill)
@@ -439,12 +458,16 @@ def test_a_run_killed_twenty_times_equals_an_uninterrupted_one(tmp_path):
   def kept(workdir):
     state = restoring.restore_subtree(workdir, step='latest')
     best = restoring.restore_subtree(workdir, step='best')
-    records = [{k: v for k, v in record.items() if not k.startswith('time/')}
-               for record in metrics.read_metrics(workdir)]
+    records = [
+      {k: v for k, v in record.items() if not k.startswith('time/')}
+      for record in metrics.read_metrics(workdir)
+    ]
     folders = ('metrics', 'tensorboard', 'verdicts')
     names = sorted(path.name for folder in folders for path in (workdir / folder).iterdir())
-    bodies = {step: stored.read_body(workdir / 'checkpoints' / str(step))
-              for step in stored.committed_steps(workdir / 'checkpoints')}
+    bodies = {
+      step: stored.read_body(workdir / 'checkpoints' / str(step))
+      for step in stored.committed_steps(workdir / 'checkpoints')
+    }
     return state, best, records, names, bodies
 
   state, best, records, names, bodies = kept(whole)

@@ -7,11 +7,11 @@ import pytest
 from score_jax.runs import identity
 
 CONFIG = {
-    'seed': 0,
-    'mesh': {'data': 8},
-    'optimizer': {'learning_rate': 5e-6, 'betas': (0.9, 0.999), 'clip': float('inf')},
-    'num_steps': 100,
-    'meshed': 1,
+  'seed': 0,
+  'mesh': {'data': 8},
+  'optimizer': {'learning_rate': 5e-6, 'betas': (0.9, 0.999), 'clip': float('inf')},
+  'num_steps': 100,
+  'meshed': 1,
 }
 EXEMPT = ('mesh', 'num_steps')
 
@@ -41,18 +41,24 @@ def test_exempt_keys_may_change_and_are_told_and_stored(tmp_path):
   identity.check_or_write_config(tmp_path, CONFIG, EXEMPT)
   other = changed(num_steps=200, mesh={'data': 4, 'model': 2})
   assert identity.check_or_write_config(tmp_path, other, EXEMPT) == {
-      'mesh.data': (8, 4), 'mesh.model': ('(absent)', 2), 'num_steps': (100, 200)}
+    'mesh.data': (8, 4),
+    'mesh.model': ('(absent)', 2),
+    'num_steps': (100, 200),
+  }
   assert json.loads((tmp_path / 'config.json').read_text())['num_steps'] == 200
 
 
-@pytest.mark.parametrize('updates, shown', [
+@pytest.mark.parametrize(
+  'updates, shown',
+  [
     ({'optimizer__learning_rate': 1e-5}, 'optimizer.learning_rate: 5e-06 in the run, 1e-05 now'),
     ({'optimizer__betas': (0.9, 0.99)}, r'optimizer.betas: \[0.9, 0.999\] in the run'),
     ({'optimizer__clip': None}, "optimizer.clip: 'inf' in the run, None now"),
     ({'optimizer__eps': 1e-8}, r"optimizer.eps: '\(absent\)' in the run, 1e-08 now"),
     ({'seed': False}, 'seed: 0 in the run, False now'),
     ({'meshed': 2}, 'meshed: 1 in the run, 2 now'),
-])
+  ],
+)
 def test_other_mathematics_is_refused_and_shown(tmp_path, updates, shown):
   identity.check_or_write_config(tmp_path, CONFIG, EXEMPT)
   before = (tmp_path / 'config.json').read_bytes()

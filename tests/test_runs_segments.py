@@ -40,11 +40,19 @@ def test_write_atomic_replaces_whole_files_and_leaves_no_litter(tmp_path):
 
 def test_numbers_of_every_kind_become_valid_json(tmp_path):
   log = segments.SegmentedLog(tmp_path, 'm')
-  log.append({
-      'step': np.int64(3), 'nan': float('nan'), 'inf': np.float32(np.inf), 'jax': jnp.float32(0.1),
-      'bf16': jnp.bfloat16(1.5), 'np_bf16': ml_dtypes.bfloat16(2.5), 'flag': np.bool_(True),
-      'list': (jnp.arange(2), None), 'text': 'line\nbreak \u2028 \ud800',
-  })
+  log.append(
+    {
+      'step': np.int64(3),
+      'nan': float('nan'),
+      'inf': np.float32(np.inf),
+      'jax': jnp.float32(0.1),
+      'bf16': jnp.bfloat16(1.5),
+      'np_bf16': ml_dtypes.bfloat16(2.5),
+      'flag': np.bool_(True),
+      'list': (jnp.arange(2), None),
+      'text': 'line\nbreak \u2028 \ud800',
+    }
+  )
   log.flush()
   [path] = tmp_path.iterdir()
   assert path.name == 'm-00000000.jsonl' and path.read_bytes().count(b'\n') == 1
@@ -53,10 +61,19 @@ def test_numbers_of_every_kind_become_valid_json(tmp_path):
     raise AssertionError(f'{constant} is not JSON')
 
   json.loads(path.read_text(), parse_constant=refuse)
-  assert segments.read_segments(tmp_path, 'm') == [{
-      'step': 3, 'nan': None, 'inf': None, 'jax': float(np.float32(0.1)), 'bf16': 1.5,
-      'np_bf16': 2.5, 'flag': True, 'list': [[0, 1], None], 'text': 'line\nbreak \u2028 \ud800',
-  }]
+  assert segments.read_segments(tmp_path, 'm') == [
+    {
+      'step': 3,
+      'nan': None,
+      'inf': None,
+      'jax': float(np.float32(0.1)),
+      'bf16': 1.5,
+      'np_bf16': 2.5,
+      'flag': True,
+      'list': [[0, 1], None],
+      'text': 'line\nbreak \u2028 \ud800',
+    }
+  ]
 
 
 def test_records_that_cannot_be_written_are_refused(tmp_path):
@@ -92,9 +109,10 @@ def test_flush_makes_records_visible_and_the_timer_does_it_alone(tmp_path):
   assert segments.read_segments(tmp_path, 'e') == [{'step': 0}]
 
 
-@pytest.mark.parametrize('restored, killed_at', [
-    (restored, at) for restored in (-1, 0, 5, 10, 15) for at in range(restored + 1, 18)
-])
+@pytest.mark.parametrize(
+  'restored, killed_at',
+  [(restored, at) for restored in (-1, 0, 5, 10, 15) for at in range(restored + 1, 18)],
+)
 def test_resumed_log_equals_an_uninterrupted_one(tmp_path, restored, killed_at):
   write_run(tmp_path / 'whole', 18).flush()
   write_run(tmp_path / 'killed', killed_at)  # what was not flushed is lost
@@ -119,7 +137,9 @@ def test_a_record_of_a_later_step_goes_to_the_next_segment(tmp_path):
   log.cut(5)
   log.flush()
   assert {n: json.loads(t)['step'] for n, t in listing(tmp_path).items()} == {
-      'm-00000000.jsonl': 4, 'm-00000006.jsonl': 6}
+    'm-00000000.jsonl': 4,
+    'm-00000006.jsonl': 6,
+  }
   log.cut(5)  # a save on SIGTERM right after a regular one
   log.cut(6)
   assert [r['step'] for r in segments.read_segments(tmp_path, 'm')] == [4, 6]
@@ -147,18 +167,25 @@ def make_event_class():
   field = descriptor_pb2.FieldDescriptorProto
   file = descriptor_pb2.FileDescriptorProto(name='of_a_test.proto', package='of_a_test')
   for name, fields in {
-      'Value': [('tag', 1, field.TYPE_STRING), ('simple_value', 2, field.TYPE_FLOAT)],
-      'Summary': [('value', 1, '.of_a_test.Value')],
-      'Event': [('wall_time', 1, field.TYPE_DOUBLE), ('step', 2, field.TYPE_INT64),
-                ('file_version', 3, field.TYPE_STRING), ('summary', 5, '.of_a_test.Summary')],
+    'Value': [('tag', 1, field.TYPE_STRING), ('simple_value', 2, field.TYPE_FLOAT)],
+    'Summary': [('value', 1, '.of_a_test.Value')],
+    'Event': [
+      ('wall_time', 1, field.TYPE_DOUBLE),
+      ('step', 2, field.TYPE_INT64),
+      ('file_version', 3, field.TYPE_STRING),
+      ('summary', 5, '.of_a_test.Summary'),
+    ],
   }.items():
     message = file.message_type.add(name=name)
     for key, number, kind in fields:
       nested = isinstance(kind, str)
       message.field.add(
-          name=key, number=number, type=field.TYPE_MESSAGE if nested else kind,
-          type_name=kind if nested else None,
-          label=field.LABEL_REPEATED if key == 'value' else field.LABEL_OPTIONAL)
+        name=key,
+        number=number,
+        type=field.TYPE_MESSAGE if nested else kind,
+        type_name=kind if nested else None,
+        label=field.LABEL_REPEATED if key == 'value' else field.LABEL_OPTIONAL,
+      )
   pool = descriptor_pool.DescriptorPool()
   pool.Add(file)
   return message_factory.GetMessageClass(pool.FindMessageTypeByName('of_a_test.Event'))
@@ -182,10 +209,15 @@ def read_events(path):
   return found
 
 
-@pytest.mark.parametrize('data, crc', [  # RFC 3720, B.4
-    (bytes(32), 0x8A9136AA), (b'\xff' * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E),
+@pytest.mark.parametrize(
+  'data, crc',
+  [  # RFC 3720, B.4
+    (bytes(32), 0x8A9136AA),
+    (b'\xff' * 32, 0x62A8AB43),
+    (bytes(range(32)), 0x46DD794E),
     (bytes(range(31, -1, -1)), 0x113FDB5C),
-])
+  ],
+)
 def test_crc32c_of_the_standard(data, crc):
   assert events.masked_crc32c(data) == ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
 
@@ -195,8 +227,10 @@ def test_event_files_hold_negative_steps_and_numbers_beyond_float32(tmp_path):
   rows = [(1.5, -1, {'a/b': 1e300, 'c': True}), (2.5, 300, {'é': -0.5})]
   path.write_bytes(events.event_file(rows))
   assert read_events(path) == {
-      ('a/b', -1): (float(np.finfo(np.float32).max), 1.5), ('c', -1): (1.0, 1.5),
-      ('é', 300): (-0.5, 2.5)}
+    ('a/b', -1): (float(np.finfo(np.float32).max), 1.5),
+    ('c', -1): (1.0, 1.5),
+    ('é', 300): (-0.5, 2.5),
+  }
 
 
 def test_metrics_come_back_from_json_lines_and_from_tensorboard(tmp_path):
@@ -214,7 +248,8 @@ def test_metrics_come_back_from_json_lines_and_from_tensorboard(tmp_path):
   assert [p.name.split('.')[3] for p in paths] == ['00000000', '00000003']
   found = read_events(paths[0]) | read_events(paths[1])
   assert {k: v[0] for k, v in found.items() if k[0] == 'train/loss'} == {
-      ('train/loss', s): s / 4 for s in range(4)}
+    ('train/loss', s): s / 4 for s in range(4)
+  }
   assert not any(tag == 'eval/acc_t1' for tag, _ in found)
   assert math.isclose(found['train/loss', 3][1], records[3]['time/unix_s'])
 

@@ -13,9 +13,14 @@ from score_jax.tasks import base, jsonl, sums
 
 def _task(train, test):
   return base.Task(
-      name='t', train=[base.Problem(i, q, '') for i, q in enumerate(train)],
-      test=[base.Problem(i, q, '') for i, q in enumerate(test)], prompt=str, instruction='',
-      grade=lambda problems, texts: [], close=lambda: None)
+    name='t',
+    train=[base.Problem(i, q, '') for i, q in enumerate(train)],
+    test=[base.Problem(i, q, '') for i, q in enumerate(test)],
+    prompt=str,
+    instruction='',
+    grade=lambda problems, texts: [],
+    close=lambda: None,
+  )
 
 
 def test_check_disjoint_names_both_problems():
@@ -31,9 +36,11 @@ def test_values_are_frozen():
 
 
 def test_the_tasks_import_no_jax():
-  code = ('import sys\n'
-          'from score_jax.tasks import base, jsonl, math, sums, answers, workers\n'
-          'print(sorted({"jax", "sympy", "tensorflow"} & set(sys.modules)))')
+  code = (
+    'import sys\n'
+    'from score_jax.tasks import base, jsonl, math, sums, answers, workers\n'
+    'print(sorted({"jax", "sympy", "tensorflow"} & set(sys.modules)))'
+  )
   printed = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
   assert printed.stdout.strip() == '[]'
 
@@ -53,14 +60,17 @@ def test_rows_are_read_in_order_with_all_their_fields(tmp_path):
   assert jsonl.read_jsonl(path, ['question']) == rows
 
 
-@pytest.mark.parametrize('line, message', [
+@pytest.mark.parametrize(
+  'line, message',
+  [
     (b'{"q": "a"', r'a\.jsonl:3: not JSON: '),
     (b'[1]', r'a\.jsonl:3: a JSON object was expected, found list'),
     (b'{"p": "a"}', r"a\.jsonl:3: missing field 'q'; the row has \['p'\]"),
     (b'{"q": 12}', r"a\.jsonl:3: field 'q' should be text, found int"),
     (b'{"q": "\xff"}', r'a\.jsonl:3: not UTF-8: byte 0xff at column 8'),
     (b'[' * 100_000, r'a\.jsonl:3: not JSON: '),
-])
+  ],
+)
 def test_a_broken_line_is_named(tmp_path, line, message):
   # The second line is blank and counts, as it does in an editor.
   path = _write(tmp_path / 'a.jsonl', b'{"q": "fine"}\n\n' + line + b'\n{"q": "fine"}\n')
@@ -102,7 +112,8 @@ def test_sums_are_right_distinct_and_split_by_unordered_pair():
 
 def test_sums_are_the_same_for_the_same_seed_only():
   first, again, other = (
-      sums.load_arithmetic_text(seed=seed, num_train=20, num_test=5) for seed in (0, 0, 1))
+    sums.load_arithmetic_text(seed=seed, num_train=20, num_test=5) for seed in (0, 0, 1)
+  )
   assert first.train == again.train and first.test == again.test
   assert first.train != other.train
 
@@ -115,12 +126,15 @@ def test_every_sum_of_a_small_range_can_be_asked_for():
     assert len(set(asked)) == 8 and set(asked) <= set(itertools.product(range(3), repeat=2))
 
 
-@pytest.mark.parametrize('kwargs, message', [
+@pytest.mark.parametrize(
+  'kwargs, message',
+  [
     ({'num_train': 1000}, r'num_train=1000, but only \d+ problems are left: low=2..high=20'),
     ({'num_test': 400}, r'num_test=400, but only 361 problems are left'),
     ({'low': 5, 'high': 4}, r'low=5 must not be above high=4'),
     ({'style': 'poem'}, r"style='poem' is unknown"),
-])
+  ],
+)
 def test_impossible_sums(kwargs, message):
   with pytest.raises(ValueError, match=message):
     sums.load_arithmetic_text(**kwargs)
@@ -128,8 +142,8 @@ def test_impossible_sums(kwargs, message):
 
 def test_the_styles():
   plain, paper = (
-      sums.load_arithmetic_text(style=style, num_train=2, num_test=1)
-      for style in ('plain', 'math'))
+    sums.load_arithmetic_text(style=style, num_train=2, num_test=1) for style in ('plain', 'math')
+  )
   problem = base.Problem(0, 'What is 3 + 4?', '7')
   assert plain.prompt(problem) == 'What is 3 + 4?'
   assert plain.instruction.endswith('Only output the final solution!')
@@ -137,7 +151,9 @@ def test_the_styles():
   assert paper.instruction.endswith('I hope it is correct."')
 
 
-@pytest.mark.parametrize('reference, text, reason', [
+@pytest.mark.parametrize(
+  'reference, text, reason',
+  [
     ('7', '7', 'correct'),
     ('7', '3 + 4 = 7.', 'correct'),
     ('7', 'The sum of 3 and 4 is **7**!', 'correct'),
@@ -161,9 +177,10 @@ def test_the_styles():
     ('7', 'seven', 'no_answer'),
     ('7', '\ud800\0', 'no_answer'),
     ('7', ' 7' * 20_000, 'too_long'),
-])
+  ],
+)
 def test_grading_of_sums(reference, text, reason):
-  verdict, = sums.grade_integers([base.Problem(0, '?', reference)], [text])
+  (verdict,) = sums.grade_integers([base.Problem(0, '?', reference)], [text])
   assert verdict == base.Verdict(float(reason == 'correct'), reason)
 
 

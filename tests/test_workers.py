@@ -137,7 +137,8 @@ def test_workers_killed_while_idle_are_replaced(make_pool):
 @pytest.mark.skipif(sys.platform != 'linux', reason='RLIMIT_AS is enforced on Linux only')
 def test_memory_is_limited(make_pool):
   verdicts = make_pool(num_workers=1, memory_bytes=1 << 29).grade(
-      [('eat', str(1 << 30)), ('echo', 'next')])
+    [('eat', str(1 << 30)), ('echo', 'next')]
+  )
   assert verdicts[0].reason.startswith('error: MemoryError')
   assert verdicts[1] == base.Verdict(1.0, 'next')
 
@@ -191,8 +192,12 @@ def test_workers_end_when_the_parent_is_killed(then):
   """)
   path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
   with subprocess.Popen(
-      [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-      env={**os.environ, 'PYTHONPATH': path}) as parent:
+    [sys.executable, '-c', code],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': path},
+  ) as parent:
     worker = int(parent.stdout.readline())
     time.sleep(0.3)
     assert _is_alive(worker)

@@ -75,6 +75,16 @@ def default_config() -> ConfigDict:
   c.stage.reference = 'base'
   c.stage.discount = 0.0
 
+  _add_procedure(c)
+  c.eval = ConfigDict()
+  c.eval.num_problems = 0  # evaluation problems; 0 takes all
+  c.eval.batch = 512  # episodes sampled at once
+  c.eval.temperature = 0.0  # 0 is greedy
+  return c
+
+
+def _add_procedure(c: ConfigDict) -> None:
+  """Adds what an update is made of."""
   c.objective = ConfigDict()
   c.objective.baseline = 'rloo'  # 'rloo', 'rloo_given_r1' or 'none'
   c.objective.kl_estimator = 'exact'  # 'exact', 'k1_reward' or 'k2'
@@ -110,12 +120,6 @@ def default_config() -> ConfigDict:
   c.train.episodes_every_steps = 10  # steps between saved sample episodes
   c.train.num_saved_problems = 2  # problems whose samples are saved then
   c.train.progress = True  # show a progress bar
-
-  c.eval = ConfigDict()
-  c.eval.num_problems = 0  # evaluation problems; 0 takes all
-  c.eval.batch = 512  # episodes sampled at once
-  c.eval.temperature = 0.0  # 0 is greedy
-  return c
 
 
 def leaves(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:

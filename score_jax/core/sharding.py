@@ -49,7 +49,7 @@ def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None)
     raise ValueError(f'config.mesh={tuple(shape)} needs {len(MESH_AXES)} sizes, for {MESH_AXES}')
   if sizes.count(-1) == 1:
     known = int(np.prod([s for s in sizes if s != -1]))
-    sizes[sizes.index(-1)] = len(devices) // known
+    sizes[sizes.index(-1)] = len(devices) // known if known else 0
   if int(np.prod(sizes)) != len(devices) or min(sizes) < 1:
     raise ValueError(
       f'config.mesh={tuple(shape)} does not fit {len(devices)} devices: the sizes of {MESH_AXES} '
@@ -72,8 +72,8 @@ def partition_spec(axes: Sequence[str | None], rules=None) -> P:
     ValueError: for a name that the table lacks, or a mesh axis that is used twice.
 
   Example:
-    >>> partition_spec(('vocab', 'embed'))
-    PartitionSpec('tensor', 'fsdp')
+    >>> tuple(partition_spec(('vocab', 'embed')))
+    ('tensor', 'fsdp')
   """
   rules = RULES if rules is None else rules
   used: list[str] = []

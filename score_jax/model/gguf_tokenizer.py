@@ -19,8 +19,9 @@ _CONTROL, _USER_DEFINED = 3, 4  # values of `tokenizer.ggml.token_type`
 def read_tokenizer(source: epath.PathLike | GgufFile) -> HFTokenizer:
   """Builds a GGUF file's own tokenizer, chat template included.
 
-  Digits are split as the file's `tokenizer.ggml.pre` says. (`transformers` drops that name for
-  `smollm` files, and then splits runs of spaces before a digit unlike the published tokenizer.)
+  Numbers are set apart as the file's `tokenizer.ggml.pre` says. (`transformers` 5 does not know the
+  name `smollm`, and so takes a space to the number behind it, which SmolLM2 never saw: two spaces
+  and a digit get other ids there.)
 
   Args:
     source: path of the file, or the file from `open_gguf`.

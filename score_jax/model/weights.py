@@ -1,8 +1,8 @@
 """A weights folder: a model, its tokenizer and nothing else, small enough to read by eye.
 
-    config.json       sizes of the decoder
-    params.npz        parameters by path, such as layers/attn/q
-    tokenizer.model   SentencePiece
+config.json       sizes of the decoder
+params.npz        parameters by path, such as layers/attn/q
+tokenizer.model   SentencePiece
 """
 
 import dataclasses

@@ -1,10 +1,14 @@
 """From raw rewards to per-turn advantages: weights, bonus, discount, baseline."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 
 BASELINES = ('rloo', 'rloo_given_r1', 'none')
+# These sums are tiny, and accelerators would round their inputs to bfloat16 by default.
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def shape_rewards(
@@ -46,7 +50,7 @@ def shape_rewards(
   # 0 ** 0 is 1: a turn always gets its own pay.
   power_KK = jnp.where(ahead_KK == 0, 1.0, discount ** jnp.maximum(ahead_KK, 1))
   credit_KK = jnp.where(ahead_KK >= 0, power_KK, 0.0)
-  return jnp.einsum('bj,kj->bk', own_BK, credit_KK)
+  return _einsum('bj,kj->bk', own_BK, credit_KK)
 
 
 def advantages(
@@ -105,18 +109,18 @@ def advantages(
   shaped_PGK = shaped_BK.reshape(B // G, G, K)
   is_other_GG = ~jnp.eye(G, dtype=bool)
   if baseline == 'rloo':
-    mean_PGK = jnp.einsum('gj,pjk->pgk', is_other_GG.astype(jnp.float32), shaped_PGK) / (G - 1)
+    mean_PGK = _einsum('gj,pjk->pgk', is_other_GG.astype(jnp.float32), shaped_PGK) / (G - 1)
     return (shaped_PGK - mean_PGK).reshape(B, K)
   before_BK = jnp.concatenate([jnp.zeros_like(reward_BK[:, :1]), reward_BK[:, :-1]], axis=1)
   before_PGK = before_BK.reshape(B // G, G, K)
   is_alike_PGGK = before_PGK[:, :, None] == before_PGK[:, None, :]
   is_peer_PGGK = is_alike_PGGK & is_other_GG[None, :, :, None]
   num_peers_PGK = is_peer_PGGK.sum(axis=2)
-  peers_PGK = jnp.einsum('pgjk,pjk->pgk', is_peer_PGGK.astype(jnp.float32), shaped_PGK)
+  peers_PGK = _einsum('pgjk,pjk->pgk', is_peer_PGGK.astype(jnp.float32), shaped_PGK)
   known_PGK = -bonus_K[None, None] * before_PGK
-  others_PGK = jnp.einsum(
-    'gj,pjk->pgk', is_other_GG.astype(jnp.float32), shaped_PGK - known_PGK
-  ) / (G - 1)
+  others_PGK = _einsum('gj,pjk->pgk', is_other_GG.astype(jnp.float32), shaped_PGK - known_PGK) / (
+    G - 1
+  )
   mean_PGK = jnp.where(
     num_peers_PGK > 0, peers_PGK / jnp.maximum(num_peers_PGK, 1), others_PGK + known_PGK
   )

@@ -54,7 +54,7 @@ def score_tokens(
 
   Raises:
     AssertionError: at trace time, if shapes disagree.
-    ValueError: if the temperature is not above 0.
+    ValueError: if the temperature or the chunk is not above 0.
 
   Source: arXiv:2409.12917, Eq. 2, the KL term, exact over the vocabulary at each prefix.
   """
@@ -62,6 +62,8 @@ def score_tokens(
   chex.assert_rank([head_DV, ref_head_DV], 2)
   if temperature <= 0:
     raise ValueError(f'config.rollout.temperature={temperature} must be above 0 to train')
+  if chunk < 1:
+    raise ValueError(f'config.train.chunk_tokens={chunk} must be at least 1')
   ref_hidden_BTD = jax.lax.stop_gradient(ref_hidden_BTD)
   ref_head_DV = jax.lax.stop_gradient(ref_head_DV)
 

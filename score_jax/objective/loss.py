@@ -21,6 +21,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from score_jax.core.masked import masked_sum
 from score_jax.objective.logprobs import TokenScores
 
 KL_ESTIMATORS = ('exact', 'k1_reward', 'k2')
@@ -121,7 +122,7 @@ def turn_sums(x_BT: jax.Array, mask_BKT: jax.Array) -> jax.Array:
   """
   chex.assert_type([x_BT, mask_BKT], [jnp.float32, bool])
   chex.assert_equal_shape([x_BT, mask_BKT[:, 0]])
-  return jnp.einsum('bt,bkt->bk', x_BT, mask_BKT.astype(jnp.float32))
+  return masked_sum(jnp.broadcast_to(x_BT[:, None], mask_BKT.shape), mask_BKT, axis=-1)
 
 
 def policy_loss(

@@ -10,7 +10,8 @@ from scipy import stats
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder
-from score_jax.procedures.rollout import RolloutSpec, episode_keys, rollout
+from score_jax.procedures.layout import RolloutSpec
+from score_jax.procedures.rollout import episode_keys, rollout
 from score_jax.procedures.text import Prompts, fill_slots, turn_texts
 from score_jax.tasks.base import Task
 
@@ -75,8 +76,8 @@ def paired_difference(gained: int, lost: int, total: int) -> dict[str, float]:
   half = 1.959964 * np.sqrt((b + c) - (b - c) ** 2 / n) / n
   return {
     'mean': (gained - lost) / total,
-    'low': float(centre - half),
-    'high': float(centre + half),
+    'low': max(-1.0, float(centre - half)),
+    'high': min(1.0, float(centre + half)),
   }
 
 
@@ -190,7 +191,8 @@ def evaluate(
     keys_B = episode_keys(seed, EVAL_STEP, ids_B, np.zeros_like(ids_B))
     episode = rollout(decoder, spec, params, tokens_BT, is_token_BT, keys_B, temperature)
     # Rows that only fill the batch are dropped before grading.
-    episode = jax.tree.map(lambda x: x[: len(problems)], jax.device_get(episode))
+    count = len(problems)
+    episode = jax.tree.map(lambda x, n=count: x[:n], jax.device_get(episode))
     texts, verdicts = grade_episode(episode, problems, task, tokenizer)
     for b, problem in enumerate(problems):
       turns = range(spec.num_turns)

@@ -11,7 +11,8 @@ import numpy as np
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder
-from score_jax.procedures.rollout import RolloutSpec, episode_keys, rollout
+from score_jax.procedures.layout import RolloutSpec
+from score_jax.procedures.rollout import episode_keys, rollout
 from score_jax.procedures.text import Prompts, fill_slots, turn_texts
 from score_jax.tasks.base import Problem, Task
 
@@ -123,11 +124,7 @@ class Collector:
 
   def _first_turn(self, params, tokens_BT, is_token_BT, keys_B):
     """Samples only turn 1, and hands it over as a given answer."""
-    spec = dataclasses.replace(
-      self.spec, turn_tokens=self.spec.turn_tokens[:1], followup_ids=()
-    )
-    episode = rollout(
-      self.decoder, spec, params, tokens_BT, is_token_BT, keys_B, self.temperature
-    )
+    spec = dataclasses.replace(self.spec, turn_tokens=self.spec.turn_tokens[:1], followup_ids=())
+    episode = rollout(self.decoder, spec, params, tokens_BT, is_token_BT, keys_B, self.temperature)
     first = spec.prompt_tokens
     return episode.tokens[:, first:], episode.is_sampled[:, first:]

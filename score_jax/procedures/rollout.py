@@ -14,7 +14,6 @@ One prefill with its decoding is one jitted segment; the state is donated from o
 Between segments lies the host, where grading of the turn before can begin.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -25,51 +24,10 @@ import numpy as np
 
 from score_jax.core.logits import project
 from score_jax.core.types import Episode
-from score_jax.model.decoder import Decoder, causal_mask
+from score_jax.model.attention import causal_mask
+from score_jax.model.decoder import Decoder
 from score_jax.model.sampling import sample
-
-
-@dataclasses.dataclass(frozen=True)
-class RolloutSpec:
-  """The static shape of an episode; one compilation for each.
-
-  Attributes:
-    prompt_tokens: slots for the prompt.
-    turn_tokens: budget of each turn in tokens, the end of turn included; K = its length.
-    followup_ids: for each turn but the first, the token ids between the answers.
-    end_of_turn_ids: any of these ends a turn; the first is appended to a cut answer.
-    top_k: see `score_jax.model.sampling.sampling_logp`.
-    top_p: same.
-  """
-
-  prompt_tokens: int
-  turn_tokens: tuple[int, ...]
-  followup_ids: tuple[tuple[int, ...], ...]
-  end_of_turn_ids: tuple[int, ...]
-  top_k: int = 0
-  top_p: float = 1.0
-
-  def __post_init__(self):
-    if len(self.followup_ids) != len(self.turn_tokens) - 1:
-      raise ValueError(
-        f'{len(self.turn_tokens)} turns need {len(self.turn_tokens) - 1} instructions, '
-        f'got {len(self.followup_ids)}'
-      )
-    if min(self.turn_tokens) < 1 or self.prompt_tokens < 1 or not self.end_of_turn_ids:
-      raise ValueError(f'every budget must be at least 1 token and end_of_turn_ids not empty: {self}')
-
-  @property
-  def num_turns(self) -> int:
-    """K."""
-    return len(self.turn_tokens)
-
-  def input_slots(self, turn: int) -> int:
-    """Slots that are prefilled before a turn: the prompt, or eot and instruction."""
-    return self.prompt_tokens if turn == 0 else 1 + len(self.followup_ids[turn - 1])
-
-  def first_slot(self, turn: int) -> int:
-    """The slot at which a turn's prefill begins; turn K gives the number of all slots."""
-    return sum(self.input_slots(k) + self.turn_tokens[k] for k in range(turn))
+from score_jax.procedures.layout import RolloutSpec
 
 
 @flax.struct.dataclass
@@ -187,9 +145,7 @@ def _decode(decoder, spec, params, state, keys_B, temperature, turn) -> RolloutS
     return step + 1, is_done_B, state.replace(episode=episode)
 
   is_done_B = jnp.zeros(state.num_tokens.shape, bool)
-  _, is_done_B, state = jax.lax.while_loop(
-    keep_going, one_token, (jnp.int32(0), is_done_B, state)
-  )
+  _, is_done_B, state = jax.lax.while_loop(keep_going, one_token, (jnp.int32(0), is_done_B, state))
   is_truncated = state.episode.is_truncated.at[:, turn].set(~is_done_B)
   return state.replace(episode=state.episode.replace(is_truncated=is_truncated))
 

@@ -10,7 +10,8 @@ import optax
 from score_jax.core.logits import project
 from score_jax.core.masked import masked_mean, masked_sum
 from score_jax.core.types import TrainState
-from score_jax.model.decoder import Decoder, causal_mask
+from score_jax.model.attention import causal_mask
+from score_jax.model.decoder import Decoder
 
 
 @flax.struct.dataclass
@@ -42,9 +43,7 @@ def cross_entropy(decoder: Decoder, params: dict, traces: Traces) -> tuple[jax.A
   B, T = traces.tokens.shape
   positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
   mask_BTT = causal_mask(positions_BT, positions_BT, traces.is_token)
-  hidden_BTD, head_DV, _ = decoder.apply(
-    {'params': params}, traces.tokens, positions_BT, mask_BTT
-  )
+  hidden_BTD, head_DV, _ = decoder.apply({'params': params}, traces.tokens, positions_BT, mask_BTT)
   logits_BTV = project(hidden_BTD[:, :-1], head_DV)
   targets_BT = traces.tokens[:, 1:]
   nll_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
@@ -73,9 +72,9 @@ def make_supervised_step(
   """
 
   def step(state: TrainState, traces: Traces):
-    grads, metrics = jax.grad(
-      lambda params: cross_entropy(decoder, params, traces), has_aux=True
-    )(state.trainable)
+    grads, metrics = jax.grad(lambda params: cross_entropy(decoder, params, traces), has_aux=True)(
+      state.trainable
+    )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
     metrics['train/grad_norm'] = optax.global_norm(grads)

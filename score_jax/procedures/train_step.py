@@ -15,7 +15,8 @@ import optax
 
 from score_jax.core.masked import masked_max, masked_mean
 from score_jax.core.types import Batch, Episode, TrainState, compact, turn_masks
-from score_jax.model.decoder import Decoder, causal_mask
+from score_jax.model.attention import causal_mask
+from score_jax.model.decoder import Decoder
 from score_jax.objective.advantages import advantages, shape_rewards
 from score_jax.objective.logprobs import score_tokens
 from score_jax.objective.loss import check_kl_choice, policy_loss, turn_sums

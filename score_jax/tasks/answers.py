@@ -78,7 +78,7 @@ def clean(answer: str) -> str:
     '2 or 3'
   """
   if answer.count(r'\boxed') == 1:
-    boxed = _balanced(answer[answer.index(r'\boxed'):])
+    boxed = _balanced(answer[answer.index(r'\boxed') :])
     answer = answer if boxed is None else boxed
   answer = answer.strip(' \n\t*')
   united = _DOLLARS_THEN_WORDS.fullmatch(answer)
@@ -95,15 +95,15 @@ def _from_sentence(text: str) -> str | None:
   sentences = list(_SENTENCE.finditer(text))
   if not sentences:
     return None
-  rest = text[sentences[-1].end():].lstrip(' :\n\t*')
+  rest = text[sentences[-1].end() :].lstrip(' :\n\t*')
   tail = _TAIL.search(rest)
   if tail:
-    return clean(rest[:tail.start()]) or None
+    return clean(rest[: tail.start()]) or None
   # The closing words are missing: a display runs to its end, anything else to the end of its
   # sentence or line.
   closing = _DISPLAY.get(rest[:2])
   if closing and closing in rest[2:]:
-    return clean(rest[2:rest.index(closing, 2)]) or None
+    return clean(rest[2 : rest.index(closing, 2)]) or None
   return clean(_SENTENCE_END.split(rest, maxsplit=1)[0]) or None
 
 
@@ -120,6 +120,6 @@ def _balanced(text: str) -> str | None:
       continue
     depth += {'{': 1, '}': -1}.get(text[position], 0)
     if depth == 0:
-      return text[start + 1:position]
+      return text[start + 1 : position]
     position += 1
   return None

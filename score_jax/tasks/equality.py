@@ -78,7 +78,8 @@ def is_equal(reference: str, answer: str) -> bool:
     return _SPACING.sub('', reference) == _SPACING.sub('', answer)
   given = _parse(answer)
   return given is not None and math_verify.verify(
-      parsed, given, allow_set_relation_comp=True, timeout_seconds=None)
+    parsed, given, allow_set_relation_comp=True, timeout_seconds=None
+  )
 
 
 def _latex_config(units: bool) -> math_verify.LatexExtractionConfig:
@@ -94,8 +95,12 @@ _WITH_UNITS, _WITHOUT_UNITS = _latex_config(units=True), _latex_config(units=Fal
 def _parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
   """LaTeX as a sympy object with exact decimals, or None where it does not parse to a value."""
   parsed = math_verify.parse(
-      f'${latex}$', [_WITH_UNITS if _TEXT.search(latex) else _WITHOUT_UNITS],
-      fallback_mode='no_fallback', extraction_mode='first_match', parsing_timeout=None)
+    f'${latex}$',
+    [_WITH_UNITS if _TEXT.search(latex) else _WITHOUT_UNITS],
+    fallback_mode='no_fallback',
+    extraction_mode='first_match',
+    parsing_timeout=None,
+  )
   if not parsed or parsed[0].has(sympy.zoo, sympy.nan):
     return None
   decimals = parsed[0].atoms(sympy.Float)

@@ -8,10 +8,10 @@ from etils import epath
 
 
 def read_jsonl(
-    path: str | os.PathLike[str],
-    fields: Sequence[str],
-    *,
-    flag: str = '--config.data.path',
+  path: str | os.PathLike[str],
+  fields: Sequence[str],
+  *,
+  flag: str = '--config.data.path',
 ) -> list[dict]:
   """Reads every row of a JSON-lines file, local or in a bucket.
 
@@ -50,7 +50,7 @@ def _parse_row(line: bytes, fields: Sequence[str], where: str) -> dict:
     text = line.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     raise ValueError(
-        f'{where}: not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}'
+      f'{where}: not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}'
     ) from error
   try:
     row = json.loads(text)
@@ -63,5 +63,6 @@ def _parse_row(line: bytes, fields: Sequence[str], where: str) -> dict:
       raise ValueError(f'{where}: missing field {field!r}; the row has {sorted(row)}')
     if not isinstance(row[field], str):
       raise ValueError(
-          f'{where}: field {field!r} should be text, found {type(row[field]).__name__}')
+        f'{where}: field {field!r} should be text, found {type(row[field]).__name__}'
+      )
   return row

@@ -14,15 +14,17 @@ from etils import epath
 from score_jax.tasks import base, jsonl, workers
 
 MATH_PROMPT = (
-    'You are a math expert. When you respond, respond only with the Solution of the final Problem, '
-    'thinking step by step. At the end of the Solution, when you give your final answer, write it '
-    'in the form "Final Answer: The final answer is $answer$. I hope it is correct."')
+  'You are a math expert. When you respond, respond only with the Solution of the final Problem, '
+  'thinking step by step. At the end of the Solution, when you give your final answer, write it '
+  'in the form "Final Answer: The final answer is $answer$. I hope it is correct."'
+)
 
 MATH_INSTRUCTION = (
-    'There might be an error in the solution above because of lack of understanding of the '
-    'question. Please correct the error, if any, and rewrite the solution. Only output the final '
-    'solution! At the end of the Solution, when you give your final answer, write it in the form '
-    '"Final Answer: The final answer is $answer$. I hope it is correct."')
+  'There might be an error in the solution above because of lack of understanding of the '
+  'question. Please correct the error, if any, and rewrite the solution. Only output the final '
+  'solution! At the end of the Solution, when you give your final answer, write it in the form '
+  '"Final Answer: The final answer is $answer$. I hope it is correct."'
+)
 
 _GRADER = 'score_jax.tasks.equality:grade_final_answer'
 
@@ -38,12 +40,12 @@ def math_prompt(problem: base.Problem) -> str:
 
 
 def load_math(
-    data_path: str | os.PathLike[str],
-    *,
-    train_file: str = 'math/train.jsonl',
-    test_file: str = 'math/test.jsonl',
-    num_workers: int = 2,
-    timeout_s: float = 5.0,
+  data_path: str | os.PathLike[str],
+  *,
+  train_file: str = 'math/train.jsonl',
+  test_file: str = 'math/test.jsonl',
+  num_workers: int = 2,
+  timeout_s: float = 5.0,
 ) -> base.Task:
   """MATH from JSON-lines files, graded in worker processes.
 
@@ -69,25 +71,40 @@ def load_math(
 
   def grade(problems: Sequence[base.Problem], texts: Sequence[str]) -> list[base.Verdict]:
     base.check_same_length(problems, texts)
-    return pool.grade([
-        (problem.answer, text) for problem, text in zip(problems, texts, strict=True)])
+    return pool.grade(
+      [(problem.answer, text) for problem, text in zip(problems, texts, strict=True)]
+    )
 
   return base.Task(
-      name='math', train=train, test=test, prompt=math_prompt, instruction=MATH_INSTRUCTION,
-      grade=grade, close=pool.close)
+    name='math',
+    train=train,
+    test=test,
+    prompt=math_prompt,
+    instruction=MATH_INSTRUCTION,
+    grade=grade,
+    close=pool.close,
+  )
 
 
 def _read_problems(path: epath.Path) -> list[base.Problem]:
   """One split."""
   rows = jsonl.read_jsonl(path, ('problem', 'answer'))
   problems = [
-      base.Problem(
-          id=i, question=row['problem'], answer=row['answer'],
-          level='' if row.get('level') is None else str(row['level']))
-      for i, row in enumerate(rows)]
+    base.Problem(
+      id=i,
+      question=row['problem'],
+      answer=row['answer'],
+      level='' if row.get('level') is None else str(row['level']),
+    )
+    for i, row in enumerate(rows)
+  ]
   unanswered = [problem.id for problem in problems if not problem.answer.strip()]
   if unanswered:
     logging.getLogger(__name__).warning(
-        '%s: %d of %d problems have no reference answer and can never be right: ids %s',
-        path, len(unanswered), len(problems), unanswered[:10])
+      '%s: %d of %d problems have no reference answer and can never be right: ids %s',
+      path,
+      len(unanswered),
+      len(problems),
+      unanswered[:10],
+    )
   return problems

@@ -22,10 +22,11 @@ class Mixture:
   """How often each habit stands in the pretraining data. Fractions.
 
   Attributes:
-    worked_t1: first answers that are worked; the others are given at once.
-    wrong_t1: of the first answers given at once, those replaced by a wrong number. They are
-      context for turn 2 and are not trained, so they teach no errors at turn 1.
-    worked_t2: second answers that are worked.
+    worked_t1: first answers that are worked; the rest is given at once.
+    wrong_t1: first answers whose number is replaced by a wrong one. They are context for turn 2
+      and are not trained, so they teach no errors at turn 1.
+    worked_t2: second answers that are worked, after a first answer given at once.
+    worked_again_t2: the same, after a worked first answer.
     changed_t2: second answers that give another number at once (most often a wrong one); the
       rest repeats the first answer's number.
     level_weights: relative frequency of each number of addends.
@@ -34,14 +35,16 @@ class Mixture:
   worked_t1: float
   wrong_t1: float
   worked_t2: float
+  worked_again_t2: float
   changed_t2: float
   level_weights: dict[int, float]
 
   def __post_init__(self):
-    if self.worked_t2 > self.worked_t1:
+    if max(self.worked_t2, self.worked_again_t2) > self.worked_t1:
       raise ValueError(
-        f'config.mixture: worked_t2={self.worked_t2} is above worked_t1={self.worked_t1}; the base '
-        f'policy must not be taught to work at turn 2'
+        f'config.phases: worked_t2={self.worked_t2} and worked_again_t2={self.worked_again_t2} '
+        f'must not be above worked_t1={self.worked_t1}: the base policy must not be taught to '
+        f'work at turn 2'
       )
 
 
@@ -79,16 +82,17 @@ def draw_trace(rng: np.random.Generator, mixture: Mixture) -> Trace:
     The trace.
   """
   addends = draw_addends(rng, mixture.level_weights, held_out=False)
-  total = said = sum(addends)
+  said = total = sum(addends)
   is_worked = rng.random() < mixture.worked_t1
-  is_wrong = not is_worked and rng.random() < mixture.wrong_t1
+  is_wrong = rng.random() < mixture.wrong_t1
   if is_wrong:
     said = _another(rng, total)
-  first = worked_answer(addends) if is_worked else direct_answer(said)
+  work = worked_answer(addends).partition('=')[0] if is_worked else ''
+  first = work + direct_answer(said)
   habit = rng.random()
-  if habit < mixture.worked_t2:
+  if habit < (mixture.worked_again_t2 if is_worked else mixture.worked_t2):
     second = worked_answer(addends)
-  elif habit < mixture.worked_t2 + mixture.changed_t2:
+  elif habit > 1 - mixture.changed_t2:
     second = direct_answer(_another(rng, said))
   else:
     second = direct_answer(said)

@@ -18,13 +18,13 @@ _MAX_CHARS = 20_000
 
 
 def load_arithmetic_text(
-    *,
-    low: int = 2,
-    high: int = 20,
-    num_train: int = 250,
-    num_test: int = 100,
-    seed: int = 0,
-    style: str = 'plain',
+  *,
+  low: int = 2,
+  high: int = 20,
+  num_train: int = 250,
+  num_test: int = 100,
+  seed: int = 0,
+  style: str = 'plain',
 ) -> base.Task:
   """Problems 'What is a + b?' with a and b in low..high, both ends included.
 
@@ -49,15 +49,20 @@ def load_arithmetic_text(
     raise ValueError(f"style={style!r} is unknown; choose 'plain' or 'math'.")
   if low > high or num_train < 1 or num_test < 1:
     raise ValueError(
-        f'low={low} must not be above high={high}, and num_train={num_train} and '
-        f'num_test={num_test} must be at least 1.')
+      f'low={low} must not be above high={high}, and num_train={num_train} and '
+      f'num_test={num_test} must be at least 1.'
+    )
   train, test = _draw(low, high, num_train, num_test, seed)
   is_plain = style == 'plain'
   return base.Task(
-      name='sums', train=train, test=test,
-      prompt=(lambda problem: problem.question) if is_plain else math_task.math_prompt,
-      instruction=PLAIN_INSTRUCTION if is_plain else math_task.MATH_INSTRUCTION,
-      grade=grade_integers, close=lambda: None)
+    name='sums',
+    train=train,
+    test=test,
+    prompt=(lambda problem: problem.question) if is_plain else math_task.math_prompt,
+    instruction=PLAIN_INSTRUCTION if is_plain else math_task.MATH_INSTRUCTION,
+    grade=grade_integers,
+    close=lambda: None,
+  )
 
 
 def grade_integers(problems: Sequence[base.Problem], texts: Sequence[str]) -> list[base.Verdict]:
@@ -77,8 +82,8 @@ def grade_integers(problems: Sequence[base.Problem], texts: Sequence[str]) -> li
   """
   base.check_same_length(problems, texts)
   return [
-      _grade_integer(problem.answer, text)
-      for problem, text in zip(problems, texts, strict=True)]
+    _grade_integer(problem.answer, text) for problem, text in zip(problems, texts, strict=True)
+  ]
 
 
 def _grade_integer(reference: str, text: str) -> base.Verdict:
@@ -101,7 +106,11 @@ def _plain(integer: str) -> str:
 
 
 def _draw(
-    low: int, high: int, num_train: int, num_test: int, seed: int,
+  low: int,
+  high: int,
+  num_train: int,
+  num_test: int,
+  seed: int,
 ) -> tuple[list[base.Problem], list[base.Problem]]:
   """Draws unordered pairs, and gives both orders of each to one split: test first, then train."""
   size = high - low + 1
@@ -115,9 +124,10 @@ def _draw(
       index = next(drawn, None)
       if index is None:
         raise ValueError(
-            f'{name}={wanted}, but only {len(split)} problems are left: low={low}..high={high} '
-            f'gives {size * size} in all, for num_train={num_train} and num_test={num_test}; '
-            'both orders of a sum go to one split.')
+          f'{name}={wanted}, but only {len(split)} problems are left: low={low}..high={high} '
+          f'gives {size * size} in all, for num_train={num_train} and num_test={num_test}; '
+          'both orders of a sum go to one split.'
+        )
       # Row `larger` of a triangle holds the pairs (larger, 0..larger).
       larger = (math.isqrt(8 * index + 1) - 1) // 2
       smaller = index - larger * (larger + 1) // 2
@@ -125,8 +135,11 @@ def _draw(
       rng.shuffle(orders)
       split.extend(orders[:1] if larger == smaller else orders)
     rng.shuffle(split)
-    splits.append([
+    splits.append(
+      [
         base.Problem(i, f'What is {a} + {b}?', str(a + b))
-        for i, (a, b) in enumerate(split[:wanted])])
+        for i, (a, b) in enumerate(split[:wanted])
+      ]
+    )
   test, train = splits
   return train, test

@@ -47,17 +47,18 @@ class WorkerPool:
   """
 
   def __init__(
-      self,
-      function: str,
-      *,
-      num_workers: int = 2,
-      timeout_s: float = 5.0,
-      memory_bytes: int = 1 << 30,
-      max_chars: int = 20_000,
+    self,
+    function: str,
+    *,
+    num_workers: int = 2,
+    timeout_s: float = 5.0,
+    memory_bytes: int = 1 << 30,
+    max_chars: int = 20_000,
   ):
     if num_workers < 1 or timeout_s <= 0:
       raise ValueError(
-          f'a pool needs num_workers >= 1 and timeout_s > 0; got {num_workers} and {timeout_s}')
+        f'a pool needs num_workers >= 1 and timeout_s > 0; got {num_workers} and {timeout_s}'
+      )
     self.function = function
     self.num_workers = num_workers
     self.timeout_s = timeout_s
@@ -120,12 +121,23 @@ class _Worker:
     # sympy's choices of form, and so a time-out, do not differ from one worker to another.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     command = [
-        sys.executable, '-m', 'score_jax.tasks.worker_main', pool.function,
-        str(theirs.fileno()), str(pool.timeout_s + _GRACE_S), str(pool.memory_bytes)]
+      sys.executable,
+      '-m',
+      'score_jax.tasks.worker_main',
+      pool.function,
+      str(theirs.fileno()),
+      str(pool.timeout_s + _GRACE_S),
+      str(pool.memory_bytes),
+    ]
     self.process = subprocess.Popen(
-        command, pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL,
-        stdout=self.log, stderr=self.log,
-        env={**os.environ, 'PYTHONPATH': path, 'PYTHONHASHSEED': '0'})
+      command,
+      pass_fds=[theirs.fileno()],
+      start_new_session=True,
+      stdin=subprocess.DEVNULL,
+      stdout=self.log,
+      stderr=self.log,
+      env={**os.environ, 'PYTHONPATH': path, 'PYTHONHASHSEED': '0'},
+    )
     theirs.close()
     self.is_ready = False
     self.item: int | None = None
@@ -195,8 +207,9 @@ class _Run:
       if not num_open:
         return list(self.results)
       # Killed while it was idle: no item's fault.
-      self.pool._drop([
-          worker for worker in workers if worker.is_idle and worker.process.poll() is not None])
+      self.pool._drop(
+        [worker for worker in workers if worker.is_idle and worker.process.poll() is not None]
+      )
       while len(workers) < min(self.pool.num_workers, num_open):
         workers.append(_Worker(self.pool))
       for worker in [worker for worker in workers if worker.is_idle]:
@@ -275,9 +288,10 @@ class _Run:
     self.num_failed_starts += 1
     if self.num_failed_starts >= _MAX_FAILED_STARTS:
       raise RuntimeError(
-          f'workers for {self.pool.function} do not start: {self.num_failed_starts} tries, the '
-          f'last one: {what}; memory limit {self.pool.memory_bytes:,} bytes. It said:\n'
-          f'{worker.last_words}')
+        f'workers for {self.pool.function} do not start: {self.num_failed_starts} tries, the '
+        f'last one: {what}; memory limit {self.pool.memory_bytes:,} bytes. It said:\n'
+        f'{worker.last_words}'
+      )
 
 
 def _kill_all(workers: list[_Worker]) -> None:

@@ -1,0 +1,152 @@
+"""From a config to the base model on the devices: weights, sizes, tokenizer."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from score_jax.core import sharding
+from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer
+from score_jax.model import gguf, gguf_tokenizer, weights
+from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.model.presets import preset
+from score_jax.runs.restoring import restore_subtree
+
+EMBEDDED = Path(__file__).parent / 'assets' / 'arithmetic'
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+  """The base model: what everything starts from and is held near.
+
+  Attributes:
+    decoder: the architecture.
+    tokenizer: text to ids and back.
+    params: parameters on the devices, sharded.
+    path: where they came from.
+  """
+
+  decoder: Decoder
+  tokenizer: Tokenizer
+  params: dict
+  path: str
+
+
+def _is_gguf(path: str) -> bool:
+  return path.endswith('.gguf')
+
+
+def model_folder(config: ConfigDict) -> str:
+  """The path of the base model, with 'embedded' resolved."""
+  return str(EMBEDDED) if config.model.checkpoint == 'embedded' else config.model.checkpoint
+
+
+def make_decoder_config(config: ConfigDict) -> DecoderConfig:
+  """Reads the base model's sizes and applies the config's compute choices.
+
+  Args:
+    config: a checked config.
+
+  Returns:
+    The decoder's config.
+
+  Raises:
+    ValueError: if a named preset is not what the checkpoint holds, naming the field.
+  """
+  path, m = model_folder(config), config.model
+  found = gguf.read_config(path) if _is_gguf(path) else weights.read_config(path)
+  if m.preset:
+    want = preset(m.preset)
+    sizes = [f.name for f in dataclasses.fields(want) if f.name not in ('dtype', 'param_dtype')]
+    for name in sizes:
+      if name in ('remat', 'scan_unroll') or getattr(want, name) == getattr(found, name):
+        continue
+      raise ValueError(
+        f'{path} is no {m.preset}: {name} is {getattr(found, name)}, not {getattr(want, name)}'
+      )
+  return dataclasses.replace(
+    found, dtype=m.dtype, param_dtype='float32', remat=m.remat, scan_unroll=m.scan_unroll
+  )
+
+
+def make_tokenizer(config: ConfigDict) -> Tokenizer:
+  """Reads the tokenizer that belongs to the base model."""
+  path = model_folder(config)
+  if _is_gguf(path):
+    return gguf_tokenizer.read_tokenizer(path)
+  return SentencePieceTokenizer(epath.Path(path) / 'tokenizer.model')
+
+
+def param_shardings(decoder: DecoderConfig, mesh: jax.sharding.Mesh):
+  """Where each parameter lies.
+
+  Args:
+    decoder: the sizes.
+    mesh: the devices.
+
+  Returns:
+    A tree of NamedSharding, of the parameters' form.
+  """
+  _, axes = abstract_params(decoder)
+  return jax.tree.map(
+    lambda names: jax.sharding.NamedSharding(mesh, sharding.partition_spec(names)),
+    axes,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+
+
+def load_base(config: ConfigDict, mesh: jax.sharding.Mesh) -> Base:
+  """Reads the base model onto the devices.
+
+  Args:
+    config: a checked config.
+    mesh: the devices.
+
+  Returns:
+    The base model.
+
+  Raises:
+    ValueError: for a file that is missing, damaged or of other sizes.
+  """
+  path = model_folder(config)
+  decoder = make_decoder_config(config)
+  reader = gguf if _is_gguf(path) else weights
+  params = jax.device_put(reader.read_params(path, decoder), param_shardings(decoder, mesh))
+  return Base(Decoder(decoder), make_tokenizer(config), params, path)
+
+
+def load_start(config: ConfigDict, base: Base) -> dict:
+  """Reads the parameters that the stage starts from.
+
+  Args:
+    config: a checked config.
+    base: the base model, whose shapes and shardings they must have.
+
+  Returns:
+    The base model's parameters, or those of the run `config.init.path`.
+
+  Raises:
+    ValueError: if that run has no good checkpoint, or one of other shapes.
+  """
+  if not config.init.path:
+    return base.params
+  return load_run(config.init.path, base, config.init.which)
+
+
+def load_run(run: str, base: Base, which: str) -> dict:
+  """Reads the trained parameters of a run.
+
+  Args:
+    run: a run directory, or one of its checkpoints.
+    base: the base model, whose shapes and shardings they must have.
+    which: 'best' by training reward, or 'latest'.
+
+  Returns:
+    The parameters, on the devices.
+
+  Raises:
+    ValueError: if there is no good checkpoint, or one of other shapes.
+  """
+  return restore_subtree(run, 'trainable', base.params, step=which).state

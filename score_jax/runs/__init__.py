@@ -1,0 +1,1 @@
+"""A run directory: metrics, records, verdicts, checkpoints and the run's identity."""

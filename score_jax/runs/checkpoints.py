@@ -1,0 +1,208 @@
+"""Checkpoints of a run: saved in the background, checked when read, never half there.
+
+    WORKDIR/checkpoints/20/state/       the arrays, as Orbax writes them
+    WORKDIR/checkpoints/20/metadata/    step, reward, the caller's metadata, and of each leaf
+                                        shape, dtype and checksum
+    WORKDIR/checkpoints/damaged-30/     one that could not be read and was set aside
+
+Orbax writes into a temporary directory and commits it in one move, so a kill during a save leaves
+the checkpoints as they were. What was committed can still rot on disk; a checkpoint is therefore
+good only if its arrays have the checksums that were taken on the device when it was saved. The
+last N are kept, and the best by reward: the one the paper evaluates (highest training reward).
+Source: arXiv:2409.12917, settings of Table 5.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from score_jax.runs import leaves as leaves_lib
+from score_jax.runs import restoring, stored
+
+Restored = restoring.Restored
+restore_subtree = restoring.restore_subtree
+
+
+class _LastAndBest:
+  """Orbax preservation policy: the last N steps and the one with the highest reward.
+
+  Rewards live in our own checked metadata, not in Orbax's metrics: a damaged file among those
+  would keep the manager from opening at all.
+  """
+
+  def __init__(self, keep_last: int, rewards: Mapping[int, float]):
+    self._keep_last = keep_last
+    self._rewards = rewards
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    del context
+    steps = sorted(info.step for info in checkpoints)
+    kept = {*steps[-self._keep_last :], stored.best_step(steps, self._rewards)}
+    return [info.step in kept for info in checkpoints]
+
+
+class Checkpoints:
+  """The checkpoints of one run, for the program that writes them.
+
+  One writer per directory. To read those of another run, use `restore_subtree`. With
+  several processes, each makes one and calls it alike.
+
+  Example:
+    >>> import tempfile, numpy as np
+    >>> with Checkpoints(tempfile.mkdtemp()) as checkpoints:
+    ...   _ = checkpoints.save(1, {'w': np.ones(2)}, metadata={'epoch': 0}, reward=0.5)
+    ...   checkpoints.wait()
+    ...   restored = checkpoints.restore({'w': np.zeros(2)})
+    >>> restored.step, restored.state['w'].tolist(), restored.metadata
+    (1, [1.0, 1.0], {'epoch': 0})
+  """
+
+  def __init__(self, directory: epath.PathLike, keep_last: int = 3, async_save: bool = True):
+    """Opens a directory of checkpoints and removes what a killed save left behind.
+
+    Args:
+      directory: local or in a bucket (`gs://`); made where it does not exist.
+      keep_last: how many of the newest are kept, at least 1; the best one is kept besides.
+      async_save: whether `save` returns once the state has been copied to the host.
+
+    Raises:
+      ValueError: if keep_last is below 1.
+    """
+    if keep_last < 1:
+      raise ValueError(f'keep_last={keep_last} must be at least 1')
+    stored.quiet_orbax()
+    self._directory = epath.Path(directory)
+    self._keep_last = keep_last
+    self._async_save = async_save
+    self._open()
+
+  def _open(self) -> None:
+    self._rewards = stored.read_rewards(self._directory)
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=_LastAndBest(self._keep_last, self._rewards),
+      enable_async_checkpointing=self._async_save,
+      cleanup_tmp_directories=True,
+      lightweight_initialize=True,  # reads nothing that could be damaged
+      save_root_metadata=False,
+    )
+    self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *error) -> None:
+    self.close()
+
+  def save(self, step: int, state, metadata: Mapping[str, Any], reward: float) -> bool:
+    """Saves a state; it is committed some time later, or when `wait` returns.
+
+    The state's buffers may be donated as soon as this returns. Older checkpoints that are
+    neither among the last nor the best are removed once this one is committed.
+
+    Args:
+      step: the last step that the state has seen, 0 or above.
+      state: any pytree of JAX or NumPy arrays.
+      metadata: plain values that belong to the state, such as the position in the data.
+      reward: what the best checkpoint has most of; one that is not finite is never the best.
+
+    Returns:
+      False where a checkpoint of this step exists already; it is left as it is.
+
+    Raises:
+      ValueError: naming a leaf or a metadata entry that cannot be saved.
+      Exception: whatever made the *previous* background save fail.
+    """
+    self.wait()
+    if step in self.all_steps():
+      logging.info('A checkpoint of step %d is there already, in %s', step, self._directory)
+      return False
+    arrays = leaves_lib.named_leaves(state)
+    body = stored.make_body(step, arrays, metadata, reward)
+    items = ocp.args.Composite(
+      # Host arrays are copied: the caller may go on writing into them.
+      state=ocp.args.PyTreeSave(
+        leaves_lib.nest({p: x if isinstance(x, jax.Array) else x.copy() for p, x in arrays.items()})
+      ),
+      metadata=ocp.args.JsonSave(stored.sealed(body)),
+    )
+    if body['reward'] is not None:
+      self._rewards[step] = body['reward']
+    self._manager.save(step, args=items, force=True)
+    return True
+
+  def wait(self) -> None:
+    """Waits until the last save is committed; raises what made it fail."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits for the last save and gives back threads; raises what made the save fail."""
+    self._manager.close()
+
+  def all_steps(self) -> list[int]:
+    """Returns the steps of all committed checkpoints, oldest first; a save under way is not one."""
+    return stored.committed_steps(self._directory)
+
+  def best_step(self) -> int | None:
+    """Returns the committed step with the highest reward (the later of equals), None if none."""
+    return stored.best_step(self.all_steps(), self._rewards)
+
+  def oldest_resumable_step(self) -> int | None:
+    """Returns the oldest of the last N committed steps, None if there is none.
+
+    Should newer ones prove damaged, a resume may start there: what is needed to do the steps
+    after it again must be kept until then.
+    """
+    steps = self.all_steps()
+    return steps[-self._keep_last :][0] if steps else None
+
+  def restore(self, abstract_state, step: int | None = None) -> Restored | None:
+    """Restores the newest good checkpoint, or that of a given step.
+
+    A damaged one is reported, set aside under another name, and the next older one is used.
+
+    Args:
+      abstract_state: the state's pytree with, at each leaf, a `jax.ShapeDtypeStruct` with the
+        sharding to restore to, a JAX array (its sharding is used) or a NumPy array (restored as
+        one). The sharding need not be the one that was saved.
+      step: None for the newest good one.
+
+    Returns:
+      Step, state and metadata; None if there is no checkpoint at all and no step was named.
+
+    Raises:
+      ValueError: if the step has no checkpoint; if none is good, with what was tried; naming
+        leaf and both shapes, if the checkpoint is of another tree, shape or dtype.
+    """
+    self.wait()
+    steps = self.all_steps()
+    if step is not None and step not in steps:
+      raise ValueError(f'{self._directory} has no checkpoint of step {step}, only of {steps}')
+    if not steps:
+      return None
+    tried = reversed(steps) if step is None else [step]
+    restored, damaged = restoring.first_good(self._directory, tried, abstract_state)
+    if damaged:
+      self._set_aside(damaged)
+    return restored
+
+  def _set_aside(self, damaged: Mapping[int, str]) -> None:
+    """Renames damaged checkpoints, so that their steps can be saved again."""
+    self._manager.close()
+    for step in damaged:
+      source = self._directory / str(step)
+      target = self._directory / f'damaged-{step}'
+      number = 1
+      while target.exists():
+        number += 1
+        target = self._directory / f'damaged-{step}-{number}'
+      if jax.process_index() == 0:
+        source.rename(target)
+      logging.warning('The damaged checkpoint of step %d was moved to %s', step, target)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('score_jax: damaged checkpoints set aside')
+    self._open()

@@ -1,0 +1,120 @@
+"""Whole-file writes and plain JSON values, the two things every file of a run stands on.
+
+A process can be killed at any moment and an object store cannot append, so a file of a run is
+only ever written whole: under a temporary name beside it, then moved over the old one. A reader
+sees the old file or the new one, never half of one. What a kill leaves behind is at most one
+temporary file per file, which the next write of it replaces.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+TEMPORARY_SUFFIX = '.tmp'
+
+
+def write_atomic(path: epath.PathLike, data: str | bytes) -> None:
+  """Writes a file whole, so that a reader never sees half of it.
+
+  On a local disk the last move is atomic; on an object store it is a copy of one object, which
+  appears whole or not at all. Safe against a killed process; a power cut is left to the disk.
+
+  Args:
+    path: the file, local or in a bucket (`gs://`); missing parent folders are made.
+    data: text (written as UTF-8) or bytes.
+  """
+  path = epath.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.parent / f'.{path.name}{TEMPORARY_SUFFIX}'
+  temporary.write_bytes(data.encode('utf-8') if isinstance(data, str) else data)
+  temporary.replace(path)
+
+
+def _null(_: float) -> None:
+  return None
+
+
+def to_plain(value, nonfinite: Callable[[float], Any] = _null):
+  """Turns a value into what JSON can hold: dicts, lists, strings, numbers, booleans, null.
+
+  NumPy and JAX scalars become numbers and arrays become nested lists. JSON has no NaN and no
+  infinity: each becomes null, which every reader of JSON lines takes for a missing number.
+
+  Args:
+    value: nested dicts, lists and tuples of strings, numbers, arrays and None.
+    nonfinite: what NaN and the infinities become.
+
+  Returns:
+    An equal value of plain Python types; tuples become lists and keys become strings.
+
+  Raises:
+    ValueError: for a value of another type, with its place in the nest.
+
+  Example:
+    >>> to_plain({'loss': np.float32(0.5), 'kl': float('nan'), 'n': (1, 2)})
+    {'loss': 0.5, 'kl': None, 'n': [1, 2]}
+  """
+  return _to_plain(value, nonfinite, '')
+
+
+def _to_plain(value, nonfinite, where: str):
+  if value is None or isinstance(value, (bool, int, str)):
+    return value
+  if isinstance(value, float):
+    return value if math.isfinite(value) else nonfinite(value)
+  if isinstance(value, dict):
+    return {str(k): _to_plain(item, nonfinite, f'{where}.{k}') for k, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_to_plain(item, nonfinite, f'{where}[{i}]') for i, item in enumerate(value)]
+  if hasattr(value, '__array__'):
+    array = np.asarray(value)
+    if array.dtype.kind not in 'biufUS':  # bfloat16 and its like have no Python number
+      array = array.astype(np.float32)
+    return _to_plain(array.tolist(), nonfinite, where)
+  if hasattr(value, '__fspath__'):
+    return str(value)
+  raise ValueError(
+    f'a value of type {type(value).__name__} at "{where.lstrip(".") or "the top"}" cannot be'
+    ' written as JSON: pass numbers, strings, lists, dicts or arrays'
+  )
+
+
+def to_json(value, **kwargs) -> str:
+  """Returns the value as JSON text, pure ASCII, so that one record is always one line.
+
+  Args:
+    value: anything that `to_plain` takes.
+    **kwargs: passed to `json.dumps`, such as `indent=2`.
+
+  Returns:
+    JSON text that is valid for every reader (no bare NaN or Infinity).
+
+  Example:
+    >>> to_json({'loss': float('inf'), 'step': np.int32(3)})
+    '{"loss": null, "step": 3}'
+  """
+  return json.dumps(to_plain(value), allow_nan=False, **kwargs)
+
+
+def read_json(path: epath.PathLike, what_to_do: str):
+  """Reads one JSON file of a run.
+
+  Args:
+    path: the file.
+    what_to_do: the end of the error message should the file be damaged.
+
+  Returns:
+    The value.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if it is not JSON, naming the file and the place.
+  """
+  try:
+    return json.loads(epath.Path(path).read_bytes().decode('utf-8'))
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} is damaged ({error}): {what_to_do}') from error

@@ -1,0 +1,241 @@
+"""Reading states back from checkpoints, and noticing when they are not what was saved.
+
+Nothing here writes, so a directory may be read while its run goes on: by an evaluation, or by the
+start of the next stage.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from concurrent import futures
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from score_jax.runs import leaves as leaves_lib
+from score_jax.runs import stored
+
+_MAX_LINES = 10  # of a difference between two trees
+_MAX_THREADS = 16  # leaves read at the same time: hides the delay of a bucket
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """What a checkpoint gave back.
+
+  Attributes:
+    step: the last step that the state has seen.
+    state: the pytree that was asked for.
+    metadata: the plain values saved beside it.
+  """
+
+  step: int
+  state: Any
+  metadata: dict[str, Any]
+
+
+def _restore_args(leaf):
+  """Returns the Orbax arguments that restore one leaf as the program wants it."""
+  if isinstance(leaf, (np.ndarray, np.generic)):
+    return ocp.RestoreArgs(restore_type=np.ndarray)
+  sharding = getattr(leaf, 'sharding', None)
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return ocp.ArrayRestoreArgs(
+    restore_type=jax.Array, sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+  )
+
+
+def _together(read: Callable[[], Any]) -> Any:
+  """Calls `read`, and takes a checkpoint for damaged on every process if it is so on any."""
+  result, error = None, None
+  try:
+    result = read()
+  except stored.DamagedCheckpointError as caught:
+    error = caught
+  if jax.process_count() > 1:
+    failed = multihost_utils.process_allgather(np.asarray(error is not None))
+    if error is None and failed.any():
+      where = np.flatnonzero(failed).tolist()
+      error = stored.DamagedCheckpointError(f'processes {where} cannot read it')
+  if error is not None:
+    raise error
+  return result
+
+
+def _read_leaf(checkpoint: epath.Path, path: leaves_lib.Path, wanted):
+  """Reads one leaf, the part of the tree that consists of it alone."""
+  arguments = ocp.args.PyTreeRestore(
+    item=leaves_lib.nest({path: wanted}),
+    restore_args=leaves_lib.nest({path: _restore_args(wanted)}),
+    partial_restore=True,
+  )
+  try:
+    # The handler itself, without a Checkpointer: no barrier between processes, so that one that
+    # fails to read leaves no other one waiting.
+    tree = ocp.PyTreeCheckpointHandler().restore(checkpoint / 'state', args=arguments)
+    [array] = leaves_lib.named_leaves(tree).values()
+  except (MemoryError, jax.errors.JaxRuntimeError):
+    raise  # no room for the arrays is no damage
+  except Exception as error:  # what a broken file makes Orbax and TensorStore raise is not fixed
+    raise stored.DamagedCheckpointError(
+      f'leaf "{leaves_lib.leaf_name(path)}": {stored.reason(error)}'
+    ) from error
+  return array
+
+
+def _read_leaves(checkpoint: epath.Path, wanted: Mapping[leaves_lib.Path, Any]):
+  """Reads leaves at the same time, each in a thread and event loop of its own.
+
+  Read in one call, the first broken leaf would leave the reads of all others behind in a closed
+  event loop, each of which then prints a stack trace of its own.
+  """
+  with futures.ThreadPoolExecutor(_MAX_THREADS) as pool:
+    arrays = pool.map(lambda item: _read_leaf(checkpoint, *item), wanted.items())
+    return dict(zip(wanted, arrays, strict=True))
+
+
+def read_checkpoint(checkpoint: epath.Path, abstract, prefix: leaves_lib.Path = ()) -> Restored:
+  """Reads one checkpoint, or a part of it.
+
+  Args:
+    checkpoint: its directory.
+    abstract: the pytree to restore, as for `Checkpoints.restore`; None for nested dicts of NumPy
+      arrays.
+    prefix: the path of the subtree that `abstract` describes.
+
+  Raises:
+    DamagedCheckpointError: if it is not what was saved; on every process alike.
+    ValueError: naming leaf and both shapes, if it is of another tree, shape or dtype.
+  """
+  body = _together(lambda: stored.read_body(checkpoint))
+  start = leaves_lib.leaf_name(prefix + ('',))
+  there = {k: v for k, v in body['leaves'].items() if not prefix or k.startswith(start)}
+  if not there:
+    tops = sorted({name.split('/')[0] for name in body['leaves']})
+    raise ValueError(f'the checkpoint {checkpoint} has no subtree "{start[:-1]}", only {tops}')
+  if abstract is None:
+    abstract = leaves_lib.host_tree(there, len(prefix))
+  wanted = {prefix + path: leaf for path, leaf in leaves_lib.named_leaves(abstract).items()}
+  lines = leaves_lib.differences(there, leaves_lib.describe(wanted))
+  if lines:
+    more = [f'and {len(lines) - _MAX_LINES} more'] if len(lines) > _MAX_LINES else []
+    raise ValueError(
+      f'the checkpoint {checkpoint} is of another model or optimiser than the program:\n  '
+      + '\n  '.join(lines[:_MAX_LINES] + more)
+    )
+  arrays = _together(lambda: _read_leaves(checkpoint, wanted))
+  found, sums = leaves_lib.describe(arrays), leaves_lib.checksums(arrays)
+  bad = [n for n in there if {**found.get(n, {}), 'checksum': sums.get(n)} != there[n]]
+  if bad:
+    raise stored.DamagedCheckpointError(f'leaf "{bad[0]}" is not what was saved (checksum)')
+  state = jax.tree.unflatten(jax.tree.structure(abstract), [arrays[path] for path in wanted])
+  return Restored(step=body['step'], state=state, metadata=body['metadata'])
+
+
+def first_good(
+  directory: epath.PathLike,
+  steps: Iterable[int],
+  abstract,
+  prefix: leaves_lib.Path = (),
+) -> tuple[Restored, dict[int, str]]:
+  """Reads the first checkpoint of several that is good, and tells of those that are not.
+
+  Args:
+    directory: a run's `checkpoints` directory.
+    steps: steps to try, in order.
+    abstract: see `read_checkpoint`.
+    prefix: see `read_checkpoint`.
+
+  Returns:
+    What was restored, and by step the reason of each damaged one that was passed over.
+
+  Raises:
+    ValueError: if none is good, with the reason of each; if one is of another shape.
+  """
+  damaged = {}
+  for step in steps:
+    path = epath.Path(directory) / str(step)
+    try:
+      restored = read_checkpoint(path, abstract, prefix)
+    except stored.DamagedCheckpointError as error:
+      damaged[step] = str(error)
+      continue
+    for bad, reason in damaged.items():
+      logging.warning(
+        'The checkpoint of step %d in %s is damaged (%s). That of step %d is used instead.',
+        bad,
+        directory,
+        reason,
+        step,
+      )
+    return restored, damaged
+  reasons = ''.join(f'\n  step {step}: {reason}' for step, reason in damaged.items())
+  raise ValueError(
+    f'no checkpoint in {directory} can be used, tried:{reasons}\nStart from another checkpoint,'
+    ' or with an empty --workdir from the beginning.'
+  )
+
+
+def _locate(path: epath.Path) -> tuple[epath.Path, int | None]:
+  """Returns the directory of checkpoints that a path means, and the step if it names one."""
+  if not path.exists():
+    raise ValueError(f'there is no checkpoint at {path}: no such file or directory')
+  if (path / 'state').exists() or (path / 'metadata').exists():
+    if not path.name.isdigit():
+      raise ValueError(f'{path} is not a committed checkpoint: its name must be its step')
+    return path.parent, int(path.name)
+  for directory in (path / stored.DIRECTORY, path):
+    if stored.committed_steps(directory):
+      return directory, None
+  raise ValueError(
+    f'{path} holds no checkpoint: give a run directory, its "{stored.DIRECTORY}" directory, or'
+    ' that of one step in it'
+  )
+
+
+def restore_subtree(
+  path: epath.PathLike,
+  subtree: str = '',
+  abstract=None,
+  step: int | Literal['best', 'latest'] = 'best',
+) -> Restored:
+  """Restores one part of a run's state, such as the parameters for the next stage.
+
+  Args:
+    path: a run directory, its `checkpoints` directory, or the directory of one step.
+    subtree: path of the part, such as "trainable" or "opt/0/mu"; '' for the whole state.
+    abstract: the part's pytree with shapes and shardings, as for `Checkpoints.restore`; None
+      for nested dicts of NumPy arrays.
+    step: a step, 'latest', or 'best' by reward (the latest where no reward was finite); not
+      looked at where the path names a step. Where the wanted one of 'best' or 'latest' is
+      damaged, the next best or next older one is used, with a warning.
+
+  Returns:
+    Step, the part, and the metadata.
+
+  Raises:
+    ValueError: if there is no such path, step or subtree; if no checkpoint is good; naming leaf
+      and both shapes, if it does not fit `abstract`.
+  """
+  stored.quiet_orbax()
+  directory, named = _locate(epath.Path(path))
+  steps = stored.committed_steps(directory)
+  wanted = step if named is None else named
+  if wanted == 'best':
+    rewards = stored.read_rewards(directory)
+    rank = {s: (rewards.get(s, -math.inf), s) for s in steps}
+    tried = sorted(steps, key=rank.__getitem__, reverse=True)
+  elif wanted == 'latest':
+    tried = steps[::-1]
+  elif wanted in steps:
+    tried = [wanted]
+  else:
+    raise ValueError(f"{directory} has no checkpoint '{wanted}', only {steps}, best or latest")
+  prefix = tuple(subtree.split('/')) if subtree else ()
+  return first_good(directory, tried, abstract, prefix)[0]

@@ -1,0 +1,145 @@
+"""What lies in a directory of checkpoints: which are committed, which is the best, what each holds.
+
+Beside the arrays of a state stands its *body*: step, reward, the caller's metadata, and a table
+with shape, dtype and checksum of each leaf, under a checksum of its own.
+"""
+
+import json
+import logging as standard_logging
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from score_jax.runs import files
+from score_jax.runs import leaves as leaves_lib
+
+DIRECTORY = 'checkpoints'
+
+
+class DamagedCheckpointError(Exception):
+  """A checkpoint's files are missing, broken, or not what was saved."""
+
+
+class _OrbaxNoise(standard_logging.Filter):
+  """Drops what Orbax tells about its own workings; its warnings and errors pass."""
+
+  def filter(self, record: standard_logging.LogRecord) -> bool:
+    return record.levelno >= standard_logging.WARNING or '/orbax/' not in record.pathname
+
+
+def quiet_orbax() -> None:
+  """Keeps Orbax's log lines below WARNING (dozens per save) out of a program's output."""
+  logger = logging.get_absl_logger()
+  if not any(isinstance(present, _OrbaxNoise) for present in logger.filters):
+    logger.addFilter(_OrbaxNoise())
+
+
+def committed_steps(directory: epath.PathLike) -> list[int]:
+  """Returns the steps of the committed checkpoints in a directory, oldest first.
+
+  Args:
+    directory: a run's `checkpoints` directory; it need not exist.
+  """
+  directory = epath.Path(directory)
+  if not directory.exists():
+    return []
+  name_format = ocp.path.step.standard_name_format()
+  return sorted(found.step for found in name_format.find_all(directory))
+
+
+def best_step(steps: Iterable[int], rewards: Mapping[int, float]) -> int | None:
+  """Returns the step with the highest reward, the later one of equals; None if none has one.
+
+  Args:
+    steps: steps to choose from.
+    rewards: the reward by step; a step without one is never the best.
+
+  Example:
+    >>> best_step([1, 2, 3, 4], {1: 0.1, 2: 0.7, 3: 0.7})
+    3
+  """
+  rewarded = [(rewards[step], step) for step in steps if step in rewards]
+  return max(rewarded)[1] if rewarded else None
+
+
+def make_body(step: int, arrays, metadata: Mapping[str, Any], reward: float) -> dict[str, Any]:
+  """Returns what is written beside a state: step, reward, metadata, and a table of the leaves.
+
+  Args:
+    step: the step, 0 or above.
+    arrays: the state's leaves by path.
+    metadata: plain values.
+    reward: becomes None if not finite.
+
+  Raises:
+    ValueError: if the step is no whole number of 0 or above, or metadata does not fit JSON.
+  """
+  if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 0:
+    raise ValueError(f'the step of a checkpoint must be a whole number of 0 or above, not {step!r}')
+  sums = leaves_lib.checksums(arrays)
+  table = leaves_lib.describe(arrays)
+  return {
+    'step': int(step),
+    'reward': float(reward) if math.isfinite(float(reward)) else None,
+    'metadata': files.to_plain(dict(metadata)),
+    'leaves': {name: {**entry, 'checksum': sums[name]} for name, entry in table.items()},
+  }
+
+
+def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the body with a checksum of its own, as it is written."""
+  return {'crc32': _crc32(body), 'body': dict(body)}
+
+
+def _crc32(body: Mapping[str, Any]) -> int:
+  return zlib.crc32(json.dumps(body, sort_keys=True).encode('utf-8'))
+
+
+def read_body(checkpoint: epath.PathLike) -> dict[str, Any]:
+  """Reads what was written beside a state.
+
+  Args:
+    checkpoint: the directory of one checkpoint.
+
+  Raises:
+    DamagedCheckpointError: if it is missing or not what was written.
+  """
+  path = epath.Path(checkpoint) / 'metadata' / 'metadata'
+  try:
+    content = files.read_json(path, 'another checkpoint has to be used')
+  except (FileNotFoundError, ValueError) as error:
+    raise DamagedCheckpointError(str(error)) from error
+  if not isinstance(content, dict) or content.get('crc32') != _crc32(content.get('body')):
+    raise DamagedCheckpointError(f'{path} is damaged (checksum)')
+  return content['body']
+
+
+def read_rewards(directory: epath.PathLike) -> dict[int, float]:
+  """Reads the rewards of all committed checkpoints; one that cannot be read has none.
+
+  Args:
+    directory: a run's `checkpoints` directory; it need not exist.
+  """
+  rewards = {}
+  for step in committed_steps(directory):
+    try:
+      reward = read_body(epath.Path(directory) / str(step))['reward']
+    except DamagedCheckpointError as error:
+      logging.warning('The checkpoint of step %d counts as damaged: %s', step, error)
+      continue
+    if reward is not None:
+      rewards[step] = reward
+  return rewards
+
+
+def reason(error: Exception) -> str:
+  """Returns an exception's type and the first line of its message."""
+  lines = str(error).strip().splitlines() or ['no message']
+  line = lines[0].split(' [tensorstore_spec=')[0]  # a page of JSON
+  return f'{type(error).__name__}: {line[:400]}'

@@ -1,0 +1,133 @@
+"""Eight CPU devices in other layouts: the same tokens, the same updated parameters.
+
+Run as a program, this file prints what one layout after another made, as JSON lines.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+LAYOUTS = {'single': (1, 1, 1), 'data': (8, 1, 1), 'fsdp': (2, 4, 1), 'tensor': (1, 4, 2)}
+
+
+def step_on(mesh, name):
+  """Plays and learns from one batch on a mesh; returns what must not depend on the mesh."""
+  import jax
+  import jax.numpy as jnp
+  import optax
+
+  from score_jax.base_model import param_shardings
+  from score_jax.core.sharding import put_batch
+  from score_jax.core.types import Batch, TrainState
+  from score_jax.model.decoder import Decoder, DecoderConfig, init_params
+  from score_jax.objective.stages import StageArrays, stage2
+  from score_jax.procedures.layout import RolloutSpec
+  from score_jax.procedures.rollout import episode_keys, rollout
+  from score_jax.procedures.train_step import StepOptions, forward, make_train_step
+
+  config = DecoderConfig(
+    vocab_size=12,
+    num_layers=2,
+    embed_dim=16,
+    mlp_dim=32,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    tie_embeddings=False,
+  )
+  decoder = Decoder(config)
+  spec = RolloutSpec(
+    prompt_tokens=3, turn_tokens=(3, 4), followup_ids=((9, 10),), end_of_turn_ids=(1, 2)
+  )
+  shardings = param_shardings(config, mesh)
+
+  @jax.jit
+  def make_params():
+    params, noise = init_params(config, jax.random.key(1)), jax.random.key(2)
+    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(noise, x.shape), params)
+
+  params = jax.device_get(make_params())
+  rng = np.random.default_rng(0)
+  prompt = np.repeat(rng.integers(3, 12, (4, 3), dtype=np.int32), 4, axis=0)
+  is_prompt = np.ones(prompt.shape, bool)
+  is_prompt[:8, 0] = False
+  reward = rng.integers(0, 2, (16, 2)).astype(np.float32)
+  with jax.sharding.set_mesh(mesh):
+    placed = jax.device_put(params, shardings)
+    keys = episode_keys(0, 0, np.repeat(np.arange(4), 4), np.tile(np.arange(4), 4))
+    tokens, is_token = put_batch(mesh, (prompt, is_prompt))
+    episode = jax.device_get(rollout(decoder, spec, placed, tokens, is_token, keys, 1.0))
+    optimizer = optax.adam(1e-2, eps=1e-3)
+    train_step = make_train_step(
+      policy=lambda trainable, frozen, e: forward(decoder, trainable, e),
+      reference=lambda frozen, e: forward(decoder, frozen, e),
+      optimizer=optimizer,
+      options=StepOptions(samples_per_problem=4, micro_batches=2),
+    )
+    trainable = jax.device_put(params, shardings)
+    state = TrainState(jnp.int32(0), trainable, optimizer.init(trainable))
+    batch = put_batch(mesh, Batch(episode=episode, reward=reward))
+    state, metrics = train_step(state, placed, batch, StageArrays.of(stage2(10.0, 0.1)), 13)
+    # Where the layout splits a parameter, the update leaves it split.
+    kept = jax.tree.map(
+      lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state.trainable, shardings
+    )
+  q = state.trainable['layers']['attn']['q']
+  change = jax.tree.map(lambda x, old: np.asarray(x) - old, state.trainable, params)
+  return {
+    'layout': name,
+    'rows': [e[mask].tolist() for e, mask in zip(episode.tokens, episode.is_token, strict=True)],
+    'change': np.concatenate([x.ravel() for x in jax.tree.leaves(change)]).tolist(),
+    'metrics': {k: float(v) for k, v in metrics.items()},
+    'kept': jax.tree.leaves(kept),
+    'q_shard': list(q.sharding.shard_shape(q.shape)),
+  }
+
+
+@pytest.fixture(scope='module')
+def results(run_python):
+  """Every layout's result, from a process of its own with eight devices."""
+  done = run_python('-m', 'tests.test_mesh', devices=8, timeout_s=280, JAX_PLATFORMS='cpu')
+  assert done.returncode == 0, done.stderr[-4000:]
+  lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+  return {line['layout']: line for line in lines}
+
+
+@pytest.mark.parametrize('name', ['data', 'fsdp', 'tensor'])
+def test_layout_changes_nothing(results, name):
+  want, have = results['single'], results[name]
+  assert have['rows'] == want['rows']
+  assert len({tuple(row) for row in want['rows']}) > 8  # samples differ from each other
+  np.testing.assert_allclose(have['change'], want['change'], atol=1e-5)
+  assert np.abs(want['change']).max() > 1e-3
+  assert have['metrics'].keys() == want['metrics'].keys()
+  for key, value in want['metrics'].items():
+    np.testing.assert_allclose(have['metrics'][key], value, rtol=1e-3, atol=1e-4, err_msg=key)
+  assert have['metrics']['train/logp_gap_max_nats'] < 1e-4
+
+
+def test_parameters_are_split(results):
+  """[L, D, N, H] = [2, 16, 4, 4]: D over fsdp, N over tensor, before and after the update."""
+  assert {name: result['q_shard'] for name, result in results.items()} == {
+    'single': [2, 16, 4, 4],
+    'data': [2, 16, 4, 4],
+    'fsdp': [2, 4, 4, 4],
+    'tensor': [2, 4, 2, 4],
+  }
+  assert all(all(result['kept']) for result in results.values())
+
+
+def main():
+  """Prints one JSON line for each layout."""
+  import jax
+
+  from score_jax.core.sharding import make_mesh
+
+  for name, shape in LAYOUTS.items():
+    devices = jax.devices()[: int(np.prod(shape))]
+    print(json.dumps(step_on(make_mesh(shape, devices), name)), flush=True)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,184 @@
+"""A run that is killed at any moment ends where an uninterrupted one does, bit for bit."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax.core.tokenizers import SentencePieceTokenizer
+from score_jax.model.decoder import DecoderConfig, init_params
+from score_jax.model.weights import save_weights
+from score_jax.pretrain import train_tokenizer
+from score_jax.runs.metrics import read_metrics
+from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.segments import read_segments
+
+ROOT = pathlib.Path(__file__).parents[1]
+NUM_STEPS = 12
+
+CONFIG = """
+import dataclasses
+from ml_collections import ConfigDict
+from score_jax.core.config import default_config
+from score_jax.objective import stages
+
+def get_config():
+  c = default_config()
+  c.model.checkpoint = {weights!r}
+  c.task.level_weights = ConfigDict({{'3': 1.0}})
+  c.task.num_train, c.task.num_test = 100, 10
+  c.stage.update(dataclasses.asdict(stages.stage2(10.0, 0.01)))
+  c.rollout.problems_per_step, c.rollout.samples_per_problem = 4, 4
+  c.rollout.prompt_tokens, c.rollout.turn_tokens = 6, (4, 4)
+  c.optimizer.learning_rate = 1e-2
+  c.train.num_steps = {num_steps}
+  c.train.checkpoint_every_steps = 2
+  c.train.episodes_every_steps = 1
+  c.train.length_bucket = 16
+  c.train.progress = False
+  return c
+"""
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory):
+  """The command line of a tiny run, without its work directory."""
+  folder = tmp_path_factory.mktemp('tiny')
+  model = train_tokenizer()
+  (folder / 'tokenizer.model').write_bytes(model)
+  tokenizer = SentencePieceTokenizer(folder / 'tokenizer.model')
+  config = DecoderConfig(
+    vocab_size=tokenizer.vocab_size,
+    num_layers=1,
+    embed_dim=16,
+    mlp_dim=16,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+  )
+  save_weights(folder, config, init_params(config, jax.random.key(0)), model)
+  path = folder / 'config.py'
+  path.write_text(CONFIG.format(weights=str(folder), num_steps=NUM_STEPS))
+  return [sys.executable, '-m', 'score_jax.main', f'--config={path}']
+
+
+def start(command, workdir) -> subprocess.Popen:
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    # Start-up is compilation; with a cache on disk the kills reach every part of the run.
+    'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+  return subprocess.Popen(
+    [*command, f'--workdir={workdir}'],
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finish(command, workdir) -> str:
+  process = start(command, workdir)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, output
+  return output
+
+
+def outcome(workdir):
+  """Parameters, metrics without clocks, and episodes of a finished run."""
+  params = restore_subtree(workdir, 'trainable', step='latest')
+  assert params.step == NUM_STEPS
+  metrics = [
+    {k: v for k, v in record.items() if not k.startswith('time/')}
+    for record in read_metrics(workdir)
+  ]
+  return params.state, metrics, read_segments(workdir / 'episodes', 'process0000')
+
+
+def assert_same(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one[0], other[0])
+  assert one[1] == other[1]
+  assert one[2] == other[2]
+  assert [record['step'] for record in one[1]] == list(range(1, NUM_STEPS + 1))
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(command, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  finish(command, workdir)
+  return outcome(workdir)
+
+
+def test_training_moves_parameters_and_two_runs_agree(command, uninterrupted, tmp_path):
+  finish(command, tmp_path / 'run')
+  again = outcome(tmp_path / 'run')
+  assert_same(uninterrupted, again)
+  assert any(record['train/update_norm'] > 0 for record in again[1])
+
+
+def test_sigterm_saves_first(command, uninterrupted, tmp_path):
+  workdir = tmp_path / 'run'
+  process = start(command, workdir)
+  deadline = time.monotonic() + 240
+  while not (workdir / 'checkpoints' / '2').exists() and process.poll() is None:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  output, _ = process.communicate(timeout=120)
+  if process.returncode == 0:
+    pytest.skip('the run was over before the signal came')
+  assert process.returncode == 143, output
+  assert 'stopped by SIGTERM' in output
+  finish(command, workdir)
+  assert_same(uninterrupted, outcome(workdir))
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(command, uninterrupted, tmp_path):
+  """SIGKILL at random moments, some of them during a save; the run goes on every time."""
+  rng = np.random.default_rng(0)
+  num_kills, round_ = 0, 0
+  during_save = 0
+  while num_kills < 20:
+    workdir = tmp_path / f'run{round_}'
+    round_ += 1
+    while num_kills < 20:
+      process = start(command, workdir)
+      # From the first trace of the run on, so that kills fall into its work, not its imports.
+      before = _progress(workdir)
+      while _progress(workdir) == before and process.poll() is None:
+        time.sleep(0.005)
+      if num_kills % 3 == 0:  # wait for a save under way
+        while not _is_saving(workdir) and process.poll() is None:
+          time.sleep(0.001)
+      else:
+        time.sleep(rng.uniform(0, 0.6))
+      is_saving = _is_saving(workdir)
+      process.kill()
+      process.communicate(timeout=60)
+      if process.returncode == 0:
+        break  # it was done before the kill: check it, and start another run
+      num_kills += 1
+      during_save += is_saving
+    finish(command, workdir)
+    assert_same(uninterrupted, outcome(workdir))
+  assert during_save > 0
+
+
+def _progress(workdir) -> set[str]:
+  """Names of the verdicts and checkpoints that the run has left so far."""
+  return {
+    str(path) for folder in ('verdicts', 'checkpoints') for path in (workdir / folder).glob('*')
+  }
+
+
+def _is_saving(workdir) -> bool:
+  return any('tmp' in path.name for path in (workdir / 'checkpoints').glob('*'))
