@@ -15,11 +15,11 @@ def get_config() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0
   c.batch = 128  # traces a step
-  c.length = 40  # tokens a trace may take
-  c.first_turn_tokens = 7  # budget of turn 1; longer worked answers are cut
-  c.learning_rate = 3e-3
+  c.length = 32  # tokens a trace may take
+  c.first_turn_tokens = 10  # budget of turn 1; longer worked answers are cut
+  c.learning_rate = 2e-3
   c.warmup_steps = 100
-  c.level_weights = {'3': 1.0, '4': 1.0, '5': 1.0, '6': 1.0, '7': 0.5, '8': 0.5}
+  c.level_weights = {'3': 1.0, '4': 2.0, '5': 3.0, '6': 1.5}
   c.model = ConfigDict(
     dict(
       num_layers=2,
@@ -31,8 +31,7 @@ def get_config() -> ConfigDict:
       scan_unroll=2,
     )
   )
-  c.phases = (
-    ConfigDict(dict(steps=2500, worked_t1=0.5, wrong_t1=0.3, worked_t2=0.5, changed_t2=0.0)),
-    ConfigDict(dict(steps=1500, worked_t1=0.08, wrong_t1=0.5, worked_t2=0.04, changed_t2=0.06)),
-  )
+  learn = dict(worked_t1=0.8, wrong_t1=0.1, worked_t2=0.8, worked_again_t2=0.8, changed_t2=0.0)
+  habit = dict(worked_t1=0.1, wrong_t1=0.4, worked_t2=0.01, worked_again_t2=0.01, changed_t2=0.06)
+  c.phases = (ConfigDict(dict(steps=1500, **learn)), ConfigDict(dict(steps=400, **habit)))
   return c

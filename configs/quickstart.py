@@ -5,8 +5,8 @@
 Four rows: the base policy; Stage I from it; Stage II from Stage I's result; and plain multi-turn RL
 from the base policy, rewarded on both turns, for as many steps as both stages together.
 
-Turn 1's budget fits a worked answer to six addends and turn 2's fits all eight, so some problems
-cannot be worked at turn 1 and there is something left to correct.
+Turn 1's budget fits a worked answer to five terms and turn 2's fits six, so some problems cannot be
+worked at turn 1 and there is something left to correct.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ def get_config() -> ConfigDict:
   run.model.checkpoint = 'embedded'
   run.model.scan_unroll = 2
   run.task.name = 'arithmetic'
-  run.task.num_train = 20_000
+  run.task.num_train = 5000
   run.task.num_test = 1024
-  run.task.level_weights = ConfigDict({'3': 1.0, '4': 1.0, '5': 1.0, '6': 1.0, '7': 0.5, '8': 0.5})
+  run.task.level_weights = ConfigDict({'3': 1.0, '4': 2.0, '5': 3.0, '6': 1.5})
   run.rollout.problems_per_step = 32
   run.rollout.samples_per_problem = 8
-  run.rollout.prompt_tokens = 16
-  run.rollout.turn_tokens = (7, 10)
+  run.rollout.prompt_tokens = 7
+  run.rollout.turn_tokens = (10, 12)
   run.optimizer.learning_rate = 1e-3
-  run.train.length_bucket = 34
+  run.train.length_bucket = 30
   run.train.checkpoint_every_steps = 20
   run.eval.batch = 1024
 

@@ -25,8 +25,6 @@ from score_jax.procedures.supervised import Traces, make_supervised_step
 from score_jax.tasks.arithmetic import INSTRUCTION
 from score_jax.tasks.mixture import Mixture, Trace, draw_trace
 
-LARGEST_NUMBER = 89
-
 
 def train_tokenizer() -> bytes:
   """Trains the SentencePiece model: one piece for each number and sign.
@@ -36,7 +34,8 @@ def train_tokenizer() -> bytes:
   """
   import sentencepiece
 
-  words = [str(n) for n in range(LARGEST_NUMBER + 1)] + ['+', '=', INSTRUCTION]
+  digits = [str(n) for n in range(10)]
+  words = [*digits, *(f'+{d}' for d in digits[1:]), '?', '=', INSTRUCTION]
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(words),

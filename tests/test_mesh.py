@@ -20,7 +20,7 @@ def step_on(mesh, name):
   from score_jax.base_model import param_shardings
   from score_jax.core.sharding import put_batch
   from score_jax.core.types import Batch, TrainState
-  from score_jax.model.decoder import Decoder, DecoderConfig, init_params
+  from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
   from score_jax.objective.stages import StageArrays, stage2
   from score_jax.procedures.layout import RolloutSpec
   from score_jax.procedures.rollout import episode_keys, rollout
@@ -41,14 +41,10 @@ def step_on(mesh, name):
     prompt_tokens=3, turn_tokens=(3, 4), followup_ids=((9, 10),), end_of_turn_ids=(1, 2)
   )
   shardings = param_shardings(config, mesh)
-
-  @jax.jit
-  def make_params():
-    params, noise = init_params(config, jax.random.key(1)), jax.random.key(2)
-    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(noise, x.shape), params)
-
-  params = jax.device_get(make_params())
   rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: rng.normal(0.0, 0.35, x.shape).astype(np.float32), abstract_params(config)[0]
+  )
   prompt = np.repeat(rng.integers(3, 12, (4, 3), dtype=np.int32), 4, axis=0)
   is_prompt = np.ones(prompt.shape, bool)
   is_prompt[:8, 0] = False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from score_jax.core.types import compact, turn_masks
-from score_jax.model.decoder import Decoder, DecoderConfig, init_params
+from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
 from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.rollout import episode_keys, rollout
 from score_jax.procedures.train_step import StepOptions, forward, score_episode
@@ -37,14 +37,12 @@ PROBLEM, SAMPLE = np.repeat(np.arange(4), G), np.tile(np.arange(G), 4)
 @pytest.fixture(scope='module')
 def params():
   """Random parameters, noisy enough that every context has its own distribution."""
-  return jax.jit(make_params)()
+  rng = np.random.default_rng(1)
 
+  def draw(path, x):
+    return (float(path[-1].key == 'scale') + rng.normal(0.0, 0.35, x.shape)).astype(np.float32)
 
-def make_params():
-  leaves, tree = jax.tree.flatten(init_params(CONFIG, jax.random.key(1)))
-  keys = jax.random.split(jax.random.key(2), len(leaves))
-  noisy = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-  return jax.tree.unflatten(tree, noisy)
+  return jax.tree_util.tree_map_with_path(draw, abstract_params(CONFIG)[0])
 
 
 def play(params, problem=PROBLEM, sample=SAMPLE, temperature=1.0, seed=0, **kwargs):

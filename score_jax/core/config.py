@@ -56,7 +56,7 @@ def default_config() -> ConfigDict:
   c.task.num_train = 20_000  # generated tasks: training problems
   c.task.num_test = 1024  # generated tasks: evaluation problems
   c.task.seed = 0  # generated tasks: of the problems, apart from the run's seed
-  c.task.level_weights = ConfigDict()  # arithmetic: frequency of each number of addends
+  c.task.level_weights = ConfigDict()  # arithmetic: frequency of each number of terms
   c.task.low = 2  # sums: smallest addend
   c.task.high = 20  # sums: largest addend
 

@@ -254,13 +254,19 @@ def rollout(
     The episode, in slots.
 
   Raises:
-    ValueError: if an array's shape does not fit the spec.
+    ValueError: if an array's shape or a turn does not fit the spec, or for a temperature below 0.
   """
   given = given or {}
   B = prompt_BT.shape[0]
   if prompt_BT.shape != (B, spec.prompt_tokens) or is_prompt_BT.shape != prompt_BT.shape:
     raise ValueError(f'prompts of shape {prompt_BT.shape} for {spec.prompt_tokens} prompt slots')
+  if temperature < 0:
+    raise ValueError(f'temperature={temperature} must not be below 0')
   for turn, (tokens, is_token) in given.items():
+    if not 0 <= turn < spec.num_turns:
+      raise ValueError(
+        f'given answers of turn {turn}; the episode has turns 0 to {spec.num_turns - 1}'
+      )
     shape = (B, spec.turn_tokens[turn])
     if tokens.shape != shape or is_token.shape != shape:
       raise ValueError(f'given answers of turn {turn}: shape {tokens.shape}, expected {shape}')

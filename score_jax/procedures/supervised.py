@@ -77,7 +77,7 @@ def make_supervised_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    metrics['train/grad_norm'] = optax.global_norm(grads)
+    metrics['train/grad_norm'] = optax.tree.norm(grads)
     return TrainState(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
 
   return jax.jit(step, donate_argnums=(0,))

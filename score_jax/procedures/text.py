@@ -73,7 +73,7 @@ def fill_slots(rows: Sequence[Sequence[int]], num_slots: int) -> tuple[np.ndarra
     i32[B, T] ids (0 in holes) and bool[B, T].
 
   Raises:
-    ValueError: if a row does not fit.
+    ValueError: if a row is empty or does not fit.
 
   Example:
     >>> tokens, is_token = fill_slots([[5, 6], [7]], 2)
@@ -83,8 +83,8 @@ def fill_slots(rows: Sequence[Sequence[int]], num_slots: int) -> tuple[np.ndarra
   tokens = np.zeros((len(rows), num_slots), np.int32)
   is_token = np.zeros((len(rows), num_slots), bool)
   for b, row in enumerate(rows):
-    if len(row) > num_slots:
-      raise ValueError(f'row {b} has {len(row)} tokens, its slot {num_slots}')
+    if not 0 < len(row) <= num_slots:
+      raise ValueError(f'row {b} has {len(row)} tokens, not 1 to {num_slots}')
     tokens[b, : len(row)] = row
     is_token[b, : len(row)] = True
   return tokens, is_token

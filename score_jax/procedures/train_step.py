@@ -151,7 +151,7 @@ def make_train_step(
     else:
       (grads, loss), sums = jax.lax.scan(one, zero, _split((batch, adv_BK), options.micro_batches))
       sums = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sums)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
@@ -161,7 +161,7 @@ def make_train_step(
     metrics |= {
       'train/loss': loss,
       'train/grad_norm': grad_norm,
-      'train/update_norm': optax.global_norm(updates),
+      'train/update_norm': jnp.where(is_finite, optax.tree.norm(updates), 0.0),
       'train/is_finite': is_finite.astype(jnp.float32),
     }
     return new, metrics

@@ -1,14 +1,15 @@
-"""Sums of one-digit numbers, for the small policy that ships with the package.
+"""The last digit of a sum, for the small policy that ships with the package.
 
-    problem   4 + 7 + 9 + 2
-    direct    = 22            given at once; the longer the sum, the more often wrong
-    worked    11 20 = 22      running totals first; longer, and nearly always right
+    problem   4 +7 +9 +2 ?
+    direct    = 2                 given at once; for long sums little better than a guess
+    worked    +7 1 +9 0 +2 = 2    term by term with the last digit of each running total (11, 20,
+                                  22); longer, and nearly always right
 
-Every number is one token. The final answer is what stands after the last '='. A problem's level
-is its number of addends: a worked answer to n addends takes n + 1 tokens with its end of turn, so
-budgets decide what a turn can reach.
+Every word is one token. The final answer is what stands after the last '='. A problem's level is
+its number of terms: a worked answer to n terms takes 2 n tokens with its end of turn, so budgets
+decide what a turn can reach.
 
-Which problems are held out is a property of the problem itself (a hash of its addends), so that
+Which problems are held out is a property of the problem itself (a hash of its terms), so that
 pretraining and RL, whatever their seeds, never see an evaluation problem.
 """
 
@@ -23,82 +24,92 @@ INSTRUCTION = 'again'
 TEST_SHARE = 8  # One problem in this many is held out.
 
 
-def is_held_out(addends: Sequence[int]) -> bool:
-  """Whether a sum belongs to the evaluation problems.
+def is_held_out(terms: Sequence[int]) -> bool:
+  """Whether a problem belongs to the evaluation problems.
 
   Args:
-    addends: the numbers, in order.
+    terms: the numbers, in order.
 
   Returns:
-    True for about one sum in `TEST_SHARE`.
+    True for about one problem in `TEST_SHARE`.
 
   Example:
-    >>> sum(is_held_out([a, b]) for a in range(1, 10) for b in range(1, 10)) < 81 // 4
-    True
+    >>> is_held_out([4, 7, 9]), is_held_out([4, 7, 8])
+    (False, False)
   """
-  digest = hashlib.blake2s(','.join(map(str, addends)).encode(), digest_size=4).digest()
+  digest = hashlib.blake2s(','.join(map(str, terms)).encode(), digest_size=4).digest()
   return int.from_bytes(digest, 'big') % TEST_SHARE == 0
 
 
-def question_text(addends: Sequence[int]) -> str:
-  """The problem's text: question_text([4, 7]) is '4 + 7'."""
-  return ' + '.join(map(str, addends))
+def last_digits(terms: Sequence[int]) -> list[int]:
+  """The last digit of each running total but the first: last_digits([4, 7, 9]) is [1, 0]."""
+  return [int(t) for t in np.cumsum(terms)[1:] % 10]
 
 
-def direct_answer(total: int) -> str:
-  """The answer given at once: direct_answer(22) is '= 22'."""
-  return f'= {total}'
+def question_text(terms: Sequence[int]) -> str:
+  """The problem's text: question_text([4, 7, 9]) is '4 +7 +9 ?'."""
+  return ' '.join([str(terms[0]), *(f'+{term}' for term in terms[1:]), '?'])
 
 
-def worked_answer(addends: Sequence[int]) -> str:
-  """The answer after its running totals.
+def direct_answer(digit: int) -> str:
+  """The answer given at once: direct_answer(2) is '= 2'."""
+  return f'= {digit}'
+
+
+def work(terms: Sequence[int]) -> str:
+  """What a worked answer says before its final answer.
 
   Args:
-    addends: at least two numbers.
+    terms: at least two numbers.
 
   Returns:
-    The text of a worked answer.
+    Each term with the last digit of the running total; the last total is left to the answer.
 
   Example:
-    >>> worked_answer([4, 7, 9, 2])
-    '11 20 = 22'
+    >>> work([4, 7, 9, 2])
+    '+7 1 +9 0 +2'
   """
-  totals = np.cumsum(addends)[1:]
-  return ' '.join([*map(str, totals[:-1]), '=', str(totals[-1])])
+  steps = [f'+{term} {digit}' for term, digit in zip(terms[1:], last_digits(terms), strict=True)]
+  return ' '.join(steps).rpartition(' ')[0]
 
 
-def draw_addends(
+def worked_answer(terms: Sequence[int]) -> str:
+  """A worked answer: worked_answer([4, 7, 9]) is '+7 1 +9 = 0'."""
+  return f'{work(terms)} {direct_answer(last_digits(terms)[-1])}'
+
+
+def draw_terms(
   rng: np.random.Generator, level_weights: dict[int, float], held_out: bool
 ) -> list[int]:
   """Draws one problem.
 
   Args:
     rng: source of randomness.
-    level_weights: relative frequency of each number of addends.
+    level_weights: relative frequency of each number of terms.
     held_out: whether to draw an evaluation problem or a training problem.
 
   Returns:
-    The addends, each 1 to 9.
+    The terms, 1 to 9 each.
   """
   levels = sorted(level_weights)
   p = np.asarray([level_weights[n] for n in levels], float)
   n = int(rng.choice(levels, p=p / p.sum()))
   while True:
-    addends = [int(a) for a in rng.integers(1, 10, n)]
-    if is_held_out(addends) == held_out:
-      return addends
+    terms = rng.integers(1, 10, n).tolist()
+    if is_held_out(terms) == held_out:
+      return terms
 
 
 def _problems(count: int, seed: int, level_weights, held_out: bool) -> list[Problem]:
   rng = np.random.default_rng((seed, int(held_out)))
   seen, problems = set(), []
   while len(problems) < count:
-    addends = draw_addends(rng, level_weights, held_out)
-    question = question_text(addends)
+    terms = draw_terms(rng, level_weights, held_out)
+    question = question_text(terms)
     if question not in seen:
       seen.add(question)
-      answer = str(sum(addends))
-      problems.append(Problem(len(problems), question, answer, level=str(len(addends))))
+      answer = str(last_digits(terms)[-1])
+      problems.append(Problem(len(problems), question, answer, level=str(len(terms))))
   return problems
 
 
@@ -110,10 +121,10 @@ def grade_one(problem: Problem, text: str) -> Verdict:
     text: the model's answer.
 
   Returns:
-    Reward 1 for exactly the right number, else 0 with the reason.
+    Reward 1 for exactly the right digit, else 0 with the reason.
 
   Example:
-    >>> grade_one(Problem(0, '4 + 7', '11'), '= 11').reward
+    >>> grade_one(Problem(0, '4 +7 ?', '1'), '= 1').reward
     1.0
   """
   _, mark, final = text.rpartition('=')
@@ -131,7 +142,7 @@ def load_arithmetic(
     num_train: training problems, all different.
     num_test: evaluation problems, all different and none a training problem.
     seed: of the generator.
-    level_weights: relative frequency of each number of addends.
+    level_weights: relative frequency of each number of terms.
 
   Returns:
     The task.

@@ -11,8 +11,10 @@ import numpy as np
 
 from score_jax.tasks.arithmetic import (
   direct_answer,
-  draw_addends,
+  draw_terms,
+  last_digits,
   question_text,
+  work,
   worked_answer,
 )
 
@@ -23,13 +25,13 @@ class Mixture:
 
   Attributes:
     worked_t1: first answers that are worked; the rest is given at once.
-    wrong_t1: first answers whose number is replaced by a wrong one. They are context for turn 2
+    wrong_t1: first answers whose digit is replaced by a wrong one. They are context for turn 2
       and are not trained, so they teach no errors at turn 1.
     worked_t2: second answers that are worked, after a first answer given at once.
     worked_again_t2: the same, after a worked first answer.
-    changed_t2: second answers that give another number at once (most often a wrong one); the
-      rest repeats the first answer's number.
-    level_weights: relative frequency of each number of addends.
+    changed_t2: second answers that give another digit at once (most often a wrong one); the
+      rest repeats the first answer's digit.
+    level_weights: relative frequency of each number of terms.
   """
 
   worked_t1: float
@@ -65,10 +67,9 @@ class Trace:
   second: str
 
 
-def _another(rng: np.random.Generator, total: int) -> int:
-  """A wrong number near the right one."""
-  offset = int(rng.integers(1, 6)) * int(rng.choice((-1, 1)))
-  return total + offset if total + offset > 0 else total + abs(offset)
+def _another(rng: np.random.Generator, digit: int) -> int:
+  """Another digit."""
+  return (digit + int(rng.integers(1, 10))) % 10
 
 
 def draw_trace(rng: np.random.Generator, mixture: Mixture) -> Trace:
@@ -81,19 +82,20 @@ def draw_trace(rng: np.random.Generator, mixture: Mixture) -> Trace:
   Returns:
     The trace.
   """
-  addends = draw_addends(rng, mixture.level_weights, held_out=False)
-  said = total = sum(addends)
+  terms = draw_terms(rng, mixture.level_weights, held_out=False)
+  said = total = last_digits(terms)[-1]
   is_worked = rng.random() < mixture.worked_t1
   is_wrong = rng.random() < mixture.wrong_t1
   if is_wrong:
     said = _another(rng, total)
-  work = worked_answer(addends).partition('=')[0] if is_worked else ''
-  first = work + direct_answer(said)
+  first = direct_answer(said)
+  if is_worked:
+    first = f'{work(terms)} {first}'
   habit = rng.random()
   if habit < (mixture.worked_again_t2 if is_worked else mixture.worked_t2):
-    second = worked_answer(addends)
+    second = worked_answer(terms)
   elif habit > 1 - mixture.changed_t2:
     second = direct_answer(_another(rng, said))
   else:
     second = direct_answer(said)
-  return Trace(question_text(addends), first, not is_wrong, second)
+  return Trace(question_text(terms), first, not is_wrong, second)
