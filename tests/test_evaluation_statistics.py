@@ -71,7 +71,7 @@ def test_mean_interval():
 
 
 def record(rewards, answers, tokens, truncated):
-  return {'rewards': rewards, 'answers': answers, 'tokens': tokens, 'truncated': truncated}
+  return {'rewards': rewards, 'finals': answers, 'tokens': tokens, 'truncated': truncated}
 
 
 RECORDS = [
@@ -108,7 +108,7 @@ def test_summarise_by_hand():
 def test_summarise_of_other_numbers_of_turns():
   # A turn before the last two changes nothing but its own accuracy.
   three = [
-    record([0, *r['rewards']], ['x', *r['answers']], [9, *r['tokens']], [True, *r['truncated']])
+    record([0, *r['rewards']], ['x', *r['finals']], [9, *r['tokens']], [True, *r['truncated']])
     for r in RECORDS
   ]
   two, got = summarise(RECORDS), summarise(three)

@@ -1,4 +1,4 @@
-"""MATH: prompts to the letter, answers found and compared, hostile answers survived."""
+"""MATH: prompts to the letter, answers found and graded, hostile answers survived."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from score_jax.tasks import answers, base, equality, math
+from score_jax.tasks import answers, base, math
 
 _DATA = os.environ.get('SCORE_DATA_DIR', '../shared/data')
 needs_data = pytest.mark.skipif(
@@ -82,158 +82,6 @@ def test_extraction_is_linear_in_what_a_policy_may_write(piece):
   answers.extract_answer(text)
   answers.last_number(text)
   assert time.monotonic() - start < 5
-
-
-EQUAL = [
-  (r'\frac{1}{2}', '1/2'),
-  (r'\frac{1}{2}', '0.5'),
-  (r'\frac{1}{2}', r'\dfrac12'),
-  (r'\frac{1}{2}', r'\frac{2}{4}'),
-  (r'-\frac{1}{2}', r'\frac{-1}{2}'),
-  (r'1\frac{4}{5}', r'\frac{9}{5}'),
-  (r'137 \frac{1}{2}', '137.5'),
-  (r'\frac43', r'\frac{4}{3}'),
-  ('50', r'50\%'),
-  (r'50\%', '50'),
-  ('90^\\circ', '90'),
-  ('90^\\circ', r'90 \text{ degrees}'),
-  ('10,\\!080', '10080'),
-  ('10,\\!080', '10,080'),
-  ('58,500', '58500'),
-  ('1000', '1{,}000'),
-  ('11,\\! 111,\\! 111,\\! 100', '11111111100'),
-  ('1,-2', '-2, 1'),
-  ('1,-2', '\\{1,-2\\}'),
-  ('(3,4]', r'\left( 3, 4 \right]'),
-  ('(2,\\infty)', 'x>2'),
-  ('x<5', '5>x'),
-  ('(0,9) \\cup (9,36)', '(9,36)\\cup(0,9)'),
-  ('x \\in [-2,7]', '[-2,7]'),
-  (r'\begin{pmatrix} -2 \\ 1/3 \end{pmatrix}', r'\begin{bmatrix}-2\\\frac13\end{bmatrix}'),
-  (r'\text{Evelyn}', 'Evelyn'),
-  (r'\text{Evelyn}', r'\textbf{Evelyn}'),
-  (r'\text{even}', 'even'),
-  (r'\text{(C)}', 'C'),
-  (r'\text{(C)}', r'\textbf{(C)}'),
-  ('p - q', '-q+p'),
-  ('2k+2', '2(k+1)'),
-  ('x=5', '5'),
-  ('5', 'x=5'),
-  ('y = 2x + 3', 'y-2x=3'),
-  ('5x - 7y + 11z + 4 = 0', '10x - 14y + 22z + 8 = 0'),
-  ('1 \\pm \\sqrt{19}', '1-\\sqrt{19}, 1+\\sqrt{19}'),
-  ('52_8', '52_{8}'),
-  ('5', '5_{10}'),
-  ('\\$32,\\!348', '\\$32,348'),
-  ('\\$18.90', '18.9'),
-  ('864 \\mbox{ inches}^2', '864'),
-  ('5', '$5$ cm'),
-  ('6 - 5i', '-5i+6'),
-  ('3\\sqrt{13}', '\\sqrt{117}'),
-  ('\\cot x', '\\frac{\\cos x}{\\sin x}'),
-  ('.0000672', '6.72 \\times 10^{-5}'),
-  ('.35625', '0.35625'),
-  ('05\\!:\\!00', '05:00'),
-  ('5r^5', '5r^{5}'),
-]
-
-DIFFERENT = [
-  (r'\frac{1}{2}', r'\frac{1}{3}'),
-  (r'\frac{1}{3}', '0.33'),
-  (r'\frac{1}{3}', '0.3333333333'),
-  (r'-\frac12', r'\frac12'),
-  (r'1\frac{4}{5}', r'\frac{4}{5}'),
-  ('3\\frac{1}{2}', '\\frac{3}{2}'),
-  ('5', '50'),
-  ('15', '0.15'),
-  ('90^\\circ', '60'),
-  ('58500', '58'),
-  ('58500', '500'),
-  ('1,-2', '1'),
-  ('1,-2', '1,2'),
-  ('3, 5, 7', '357'),
-  ('1,2', '1,2,3'),
-  ('1,2', '1.2'),
-  ('1,2', '12'),
-  ('25', '5 5'),
-  ('12', '1 2'),
-  ('12', '21'),
-  ('12', '-12'),
-  ('12', '12x'),
-  ('(3,4]', '[3,4]'),
-  ('(3,4]', '(3,4)'),
-  ('(3,4]', '[3,4)'),
-  ('(-2,1)', '(1,-2)'),
-  ('(2,\\infty)', '[2,\\infty)'),
-  ('(2,\\infty)', '(2,3)'),
-  ('(0,9) \\cup (9,36)', '(0,36)'),
-  ('x \\in [-2,7]', '(-2,7)'),
-  ('x<5', 'x\\le 5'),
-  ('x<5', '5'),
-  (r'\begin{pmatrix} -2 \\ 1 \end{pmatrix}', r'\begin{pmatrix} -2 & 1 \end{pmatrix}'),
-  (r'\begin{pmatrix} -2 \\ 1 \end{pmatrix}', r'\begin{pmatrix} 1 \\ -2 \end{pmatrix}'),
-  (r'\text{Evelyn}', r'\text{Eve}'),
-  (r'\text{even}', 'odd'),
-  (r'\text{even}', 'not even'),
-  (r'\text{no}', 'on'),
-  (r'\text{(C)}', r'\text{(D)}'),
-  (r'\text{(C)}', 'C, D'),
-  ('p - q', 'q - p'),
-  ('2k+2', '2k'),
-  ('2k', '2n'),
-  ('2k', '2'),
-  ('x=5', 'x=-5'),
-  ('5', 'x=6'),
-  ('y = 2x + 3', 'y=2x-3'),
-  ('1 \\pm \\sqrt{19}', '1+\\sqrt{19}'),
-  ('1 \\pm \\sqrt{19}', '1 \\pm \\sqrt{17}'),
-  ('\\$36', '-36'),
-  ('864 \\mbox{ inches}^2', '864^2'),
-  ('6 - 5i', '6+5i'),
-  ('\\pi', '3.14159265'),
-  ('12\\pi', '12'),
-  ('3\\sqrt{13}', '3\\sqrt{12}'),
-  ('3.21', '3.2'),
-  ('2', '2.0000001'),
-  ('2', '1.99999999'),
-  ('0', ''),
-  ('120', 'n!'),
-  ('(6,31,-1)', '(31,6,-1)'),
-  ('2:3', '3:2'),
-  ('0', '\\frac{1}{0}'),
-  ('-1', '\\frac{1}{0}'),
-  # Hedging.
-  ('2', '2 or 3'),
-  ('2', '2 \\text{ or } 3'),
-  ('2', 'x=2 or x=3'),
-  ('2', '2, 3'),
-  ('2', r'\boxed{2} or \boxed{3}'),
-  ('8', '8 \\pm 1'),
-  ('2', '2 \\neq 3'),
-  # Called equal by math-verify's defaults: see the head of equality.py.
-  ('.0000672', '0.000067'),
-  ('0', '0.0000001'),
-  ('52_8', '52_9'),
-  ('52_8', '52'),
-  ('4210_{5}', '4210'),
-  ('5t', '5'),
-  ('2m', '2'),
-  ('3ab', '3'),
-  ('4h', '4s'),
-  ('5', 'not 5'),
-  ('5', r'I think 5 \frac'),
-  ('11:00', '11:30'),
-]
-
-
-@pytest.mark.parametrize('reference, answer', EQUAL)
-def test_equal_answers(reference, answer):
-  assert equality.is_equal(reference, answer)
-
-
-@pytest.mark.parametrize('reference, answer', DIFFERENT)
-def test_different_answers(reference, answer):
-  assert not equality.is_equal(reference, answer)
 
 
 @pytest.fixture(scope='module')

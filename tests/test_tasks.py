@@ -19,6 +19,7 @@ def _task(train, test):
     prompt=str,
     instruction='',
     grade=lambda problems, texts: [],
+    final=lambda text: text,
     close=lambda: None,
   )
 

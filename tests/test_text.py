@@ -19,7 +19,7 @@ class Letters:
 
 def task_of(*questions):
   problems = [Problem(i, q, '') for i, q in enumerate(questions)]
-  return Task('t', problems, [], lambda p: p.question, 'again', lambda p, t: [], lambda: None)
+  return Task('t', problems, [], lambda p: p.question, 'again', lambda p, t: [], str, lambda: None)
 
 
 def test_long_prompts_are_counted_and_left_out():

@@ -24,8 +24,8 @@ class Evaluation:
   """What an evaluation found.
 
   Attributes:
-    records: one for each problem: id, level, question, answer, answers, rewards, reasons,
-      tokens, truncated (the last five one entry a turn).
+    records: one for each problem: id, level, question, answer; and with one entry a turn answers,
+      finals (final answers, None where there is none), rewards, reasons, tokens, truncated.
     metrics: see `summarise`.
   """
 
@@ -103,11 +103,11 @@ def summarise(records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
   """Turns per-problem records into the paper's metrics.
 
   Args:
-    records: of `Evaluation`; 'rewards' and 'answers' of K turns each.
+    records: of `Evaluation`.
 
   Returns:
     `acc_tK` for each turn; for the last two turns `delta` (later minus earlier accuracy), `i2c`
-    (wrong then right), `c2i` (right then wrong) and `changed` (another text), as fractions;
+    (wrong then right), `c2i` (right then wrong) and `changed` (another final answer), as fractions;
     `length_tK` in tokens, `truncated_tK`; each with its 95% interval.
 
   Raises:
@@ -129,7 +129,7 @@ def summarise(records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
       'delta': paired_difference(gained, lost, n),
       'i2c': share(gained, n),
       'c2i': share(lost, n),
-      'changed': share(sum(r['answers'][-1] != r['answers'][-2] for r in records), n),
+      'changed': share(sum(r['finals'][-1] != r['finals'][-2] for r in records), n),
     }
   return metrics
 
@@ -203,6 +203,7 @@ def evaluate(
           'question': problem.question,
           'answer': problem.answer,
           'answers': [texts[k][b] for k in turns],
+          'finals': [task.final(texts[k][b]) for k in turns],
           'rewards': [verdicts[k][b].reward for k in turns],
           'reasons': [verdicts[k][b].reason for k in turns],
           'tokens': [int((episode.turn[b] == k + 1).sum()) for k in turns],

@@ -113,6 +113,12 @@ def _problems(count: int, seed: int, level_weights, held_out: bool) -> list[Prob
   return problems
 
 
+def final_answer(text: str) -> str | None:
+  """What stands after the last '=', None without one: final_answer('+7 1 = 0') is '0'."""
+  _, mark, final = text.rpartition('=')
+  return final.strip() if mark else None
+
+
 def grade_one(problem: Problem, text: str) -> Verdict:
   """Grades one answer by what stands after its last '='.
 
@@ -127,10 +133,10 @@ def grade_one(problem: Problem, text: str) -> Verdict:
     >>> grade_one(Problem(0, '4 +7 ?', '1'), '= 1').reward
     1.0
   """
-  _, mark, final = text.rpartition('=')
-  if not mark:
+  final = final_answer(text)
+  if final is None:
     return Verdict(0.0, 'no_answer')
-  return Verdict(1.0, 'correct') if final.strip() == problem.answer else Verdict(0.0, 'wrong')
+  return Verdict(1.0, 'correct') if final == problem.answer else Verdict(0.0, 'wrong')
 
 
 def load_arithmetic(
@@ -154,5 +160,6 @@ def load_arithmetic(
     prompt=lambda problem: problem.question,
     instruction=INSTRUCTION,
     grade=lambda problems, texts: [grade_one(p, t) for p, t in zip(problems, texts, strict=True)],
+    final=final_answer,
     close=lambda: None,
   )

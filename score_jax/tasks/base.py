@@ -57,6 +57,7 @@ class Task:
     instruction: the text that asks for the second attempt, the same for every problem.
     grade: (problems, texts) -> one verdict per text, in order. It never raises for what a text
       holds; a checker that hangs or dies costs that one text its reward.
+    final: a text -> its final answer, None where it has none; to tell whether an answer changed.
     close: ends what `grade` started (worker processes). Grading again starts them again.
   """
 
@@ -66,6 +67,7 @@ class Task:
   prompt: Callable[[Problem], str]
   instruction: str
   grade: Callable[[Sequence[Problem], Sequence[str]], list[Verdict]]
+  final: Callable[[str], str | None]
   close: Callable[[], None]
 
 

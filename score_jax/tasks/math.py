@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from score_jax.tasks import base, jsonl, workers
+from score_jax.tasks import answers, base, jsonl, workers
 
 MATH_PROMPT = (
   'You are a math expert. When you respond, respond only with the Solution of the final Problem, '
@@ -82,6 +82,7 @@ def load_math(
     prompt=math_prompt,
     instruction=MATH_INSTRUCTION,
     grade=grade,
+    final=answers.extract_answer,
     close=pool.close,
   )
 

@@ -61,8 +61,15 @@ def load_arithmetic_text(
     prompt=(lambda problem: problem.question) if is_plain else math_task.math_prompt,
     instruction=PLAIN_INSTRUCTION if is_plain else math_task.MATH_INSTRUCTION,
     grade=grade_integers,
+    final=final_number,
     close=lambda: None,
   )
+
+
+def final_number(text: str) -> str | None:
+  """The committed answer's last number, or else the text's: final_number('3 + 4 = 7.') is '7'."""
+  committed = answers.extract_answer(text)
+  return answers.last_number(text if committed is None else committed)
 
 
 def grade_integers(problems: Sequence[base.Problem], texts: Sequence[str]) -> list[base.Verdict]:
@@ -89,10 +96,9 @@ def grade_integers(problems: Sequence[base.Problem], texts: Sequence[str]) -> li
 def _grade_integer(reference: str, text: str) -> base.Verdict:
   if len(text) > _MAX_CHARS:
     return base.Verdict(0.0, 'too_long')
-  committed = answers.extract_answer(text)
-  number = answers.last_number(text if committed is None else committed)
+  number = final_number(text)
   if number is None:
-    return base.Verdict(0.0, 'no_answer' if committed is None else 'wrong')
+    return base.Verdict(0.0, 'no_answer' if answers.extract_answer(text) is None else 'wrong')
   # Compared as text: a policy may write a number that no integer type should be asked to hold.
   whole, _, decimals = number.partition('.')
   is_right = not decimals.strip('0') and _plain(whole) == _plain(reference)
