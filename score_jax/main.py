@@ -72,7 +72,7 @@ def run_program(body) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
       body()
-    except ValueError as error:
+    except (ValueError, OSError, RuntimeError) as error:
       if os.environ.get('SCORE_TRACEBACK'):
         raise
       fail(f'{error}\n(set SCORE_TRACEBACK=1 to see where this was raised)')

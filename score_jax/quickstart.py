@@ -9,16 +9,18 @@ first was stopped. Ends with `report.json`, `report.md` and `training.png`.
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import time
 
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from score_jax import main
 from score_jax.core.config import check_config
+from score_jax.runs.files import write_atomic
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'quickstart.py'
 _SEED = flags.DEFINE_integer('seed', None, 'Root of every random number; the config has 0.')
@@ -101,14 +103,14 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
   finally:
     setup.task.close()
   result |= {'seed': run.seed, 'commit': code, 'seconds': round(time.monotonic() - start_s, 1)}
-  evaluate.write_atomic(done, json.dumps(result, indent=2) + '\n')
+  write_atomic(done, json.dumps(result, indent=2) + '\n')
   return result
 
 
 def _body() -> None:
   config = main.CONFIG.value
   if config is None:
-    config = config_flags_default()
+    config = default_config_file()
   if _SEED.value is not None:
     config.run.seed = _SEED.value
   workdir = epath.Path(main.WORKDIR.value or os.path.join('runs', 'quickstart'))
@@ -116,7 +118,8 @@ def _body() -> None:
   from score_jax.runs.identity import check_or_write_config
   from score_jax.train import Preempted, TrainingStopped
 
-  check_or_write_config(workdir, config.to_dict(), exempt=('run.train.progress',))
+  plain = config.to_dict() | {'rows': [row.to_dict() for row in config.rows]}
+  check_or_write_config(workdir, plain, exempt=('run.train.progress',))
   code = commit()
   rows = {}
   try:
@@ -135,11 +138,11 @@ def _body() -> None:
   print(f'report: {workdir / "report.md"}, {workdir / "report.json"}, {workdir / "training.png"}')
 
 
-def config_flags_default() -> ConfigDict:
+def default_config_file() -> ConfigDict:
   """Reads `configs/quickstart.py` of this checkout, for a start without --config."""
   if not _DEFAULT_CONFIG.exists():
     raise ValueError(f'there is no {_DEFAULT_CONFIG}: name one, --config=configs/quickstart.py')
-  return config_flags.config_path_module(_DEFAULT_CONFIG)
+  return runpy.run_path(str(_DEFAULT_CONFIG))['get_config']()
 
 
 if __name__ == '__main__':

@@ -7,22 +7,24 @@ One step, told in order:
    the device samples the next one.
 3. The verdicts are written down before they are used, so that a step that is done again after a
    kill gets the same ones even where a checker ran into its time limit.
-4. One update. Its metrics are fetched while the device is busy with the next step's rollout.
+4. One update. Its metrics are fetched, checked and written down after the next update has been
+   handed to the device.
 
 A run can be killed at any moment and goes on from its last checkpoint to the same parameters,
 rollouts and metrics, bit for bit.
 """
 
 import functools
-import io
+import hashlib
 import logging
+import math
 import signal
 import threading
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
@@ -31,6 +33,7 @@ from tqdm import tqdm
 from score_jax.core import sharding
 from score_jax.core.config import NOT_IDENTITY
 from score_jax.core.types import Batch, TrainState
+from score_jax.journal import Journal
 from score_jax.model.decoder import Decoder
 from score_jax.objective.stages import StageArrays
 from score_jax.procedures.experience import Collector, Experience
@@ -38,10 +41,7 @@ from score_jax.procedures.order import problem_indices
 from score_jax.procedures.text import longest_row
 from score_jax.procedures.train_step import StepOptions, forward, make_train_step
 from score_jax.runs.checkpoints import Checkpoints
-from score_jax.runs.files import write_atomic
 from score_jax.runs.identity import check_or_write_config
-from score_jax.runs.metrics import MetricsLog
-from score_jax.runs.segments import SegmentedLog
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup_run import Setup, content_checksums, make_optimizer, make_step_options
 
@@ -102,16 +102,17 @@ class Trainer:
   def __init__(self, setup: Setup, workdir: epath.Path):
     """Opens the run directory. Arguments and errors as for `train`."""
     self.setup, self.workdir = setup, workdir
-    config, process = setup.config, jax.process_index()
+    config = setup.config
+    decoder = setup.base.decoder
+    self.optimizer, self.train_step = _compiled_step(
+      decoder, make_step_options(config), FrozenConfigDict(config.optimizer)
+    )
+    # Last of what can be refused: a config that is refused must not claim the directory.
     check_or_write_config(
       workdir,
       config.to_dict() | {'content': content_checksums(setup)},
       exempt=NOT_IDENTITY,
-      is_writer=process == 0,
-    )
-    decoder = setup.base.decoder
-    self.optimizer, self.train_step = _compiled_step(
-      decoder, make_step_options(config), FrozenConfigDict(config.optimizer)
+      is_writer=jax.process_index() == 0,
     )
     self.reference = setup.base.params if setup.stage.reference == 'base' else setup.start
     self.stage_arrays = StageArrays.of(setup.stage)
@@ -126,12 +127,12 @@ class Trainer:
       put=lambda tree: sharding.put_batch(setup.mesh, tree),
       seed=config.seed,
     )
-    self.metrics = MetricsLog(workdir, process)
-    self.episodes = SegmentedLog(workdir / 'episodes', f'process{process:04d}')
-    self.verdicts = VerdictStore(workdir, process)
+    self.journal = Journal(workdir, config)
+    self.verdicts = VerdictStore(workdir, jax.process_index())
     self.checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep_last)
     self.is_stopping = False
-    self.rewards_since_save: list[float] = []
+    # Training reward of each step since the last checkpoint on schedule.
+    self.rewards: list[float] = []
 
   def stop(self, *_) -> None:
     """Asks the loop to save and end after the step it is at; a signal handler."""
@@ -139,8 +140,7 @@ class Trainer:
 
   def close(self) -> None:
     """Brings the logs up to date and waits for the last checkpoint."""
-    self.metrics.close()
-    self.episodes.flush()
+    self.journal.close()
     self.checkpoints.close()
 
   def first_state(self) -> TrainState:
@@ -150,14 +150,19 @@ class Trainer:
       params = jax.tree.map(jnp.copy, params)  # the state is donated, the start is not
       return TrainState(jnp.int32(0), params, self.optimizer.init(params))
 
-    state, step = jax.jit(fresh)(self.setup.start), 0
-    restored = self.checkpoints.restore(state)
-    if restored is not None:
-      state, step = restored.state, restored.step
-      logging.info('%s: going on after step %d', self.workdir, step)
-    self.metrics.rewind(step)
-    self.episodes.rewind(step)
-    return state
+    shardings = state_shardings(self.optimizer, fresh, self.setup.start, self.setup.mesh)
+    shapes = jax.eval_shape(fresh, self.setup.start)
+    wanted = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+    restored = self.checkpoints.restore(wanted)
+    if restored is None:
+      self.journal.rewind(0)
+      return jax.jit(fresh, out_shardings=shardings)(self.setup.start)
+    logging.info('%s: going on after step %d', self.workdir, restored.step)
+    self.journal.rewind(restored.step)
+    self.rewards = list(restored.metadata['rewards'])
+    return restored.state
 
   def run(self) -> TrainState:
     """The loop; see `train`."""
@@ -168,10 +173,7 @@ class Trainer:
     pending = None
     with tqdm(total=last, initial=first, desc=self.setup.stage.name, disable=not is_shown) as bar:
       for step in range(first + 1, last + 1):
-        start_s = time.monotonic()
         experience = self.collect(state, step)
-        if pending is not None:
-          self.finish(*pending, bar)
         batch = Batch(episode=experience.episode, reward=experience.reward_BK)
         state, metrics = self.train_step(
           state,
@@ -180,19 +182,23 @@ class Trainer:
           self.stage_arrays,
           self.row_length(experience),
         )
-        pending = (step, metrics, experience, start_s)
-        if step % config.train.checkpoint_every_steps == 0 or step == last or self.is_stopping:
+        if pending is not None:
+          self.finish(*pending, bar)
+        pending = (step, metrics, experience)
+        is_scheduled = step % config.train.checkpoint_every_steps == 0
+        is_stopping = self.is_stopping  # read once: the signal may come at any moment
+        if is_scheduled or step == last or is_stopping:
           self.finish(*pending, bar)
           pending = None
-          self.save(state, step)
-        if self.is_stopping:
+          self.save(state, step, is_scheduled or step == last)
+        if is_stopping:
           self.checkpoints.wait()
           raise Preempted(f'stopped by SIGTERM; step {step} of {last} is saved in {self.workdir}')
     self.checkpoints.wait()
     return state
 
   def collect(self, state: TrainState, step: int) -> Experience:
-    """Plays the problems of a step; verdicts of an earlier try at it are kept."""
+    """Plays the problems of a step; an earlier try's verdicts on the same answers are kept."""
     config = self.setup.config
     indices_P = problem_indices(
       config.seed,
@@ -202,13 +208,15 @@ class Trainer:
       jax.process_index(),
       jax.process_count(),
     )
-    given_by = self.reference if config.rollout.base_turn1 else None
-    experience = self.collector.collect(state.trainable, step, indices_P, given_by)
+    first_turn_params = self.setup.base.params if config.rollout.base_turn1 else None
+    experience = self.collector.collect(state.trainable, step, indices_P, first_turn_params)
+    # Another mesh may round differently and so sample other answers: those are graded anew.
+    answers = hashlib.blake2s(repr(experience.texts).encode()).hexdigest()
     earlier = self.verdicts.get(step)
-    if earlier is None:
-      self.verdicts.put(step, experience.verdicts)
+    if earlier is not None and earlier['answers'] == answers:
+      experience.verdicts[:] = earlier['verdicts']
     else:
-      experience.verdicts[:] = earlier
+      self.verdicts.put(step, {'answers': answers, 'verdicts': experience.verdicts})
     return experience
 
   def row_length(self, experience: Experience) -> int:
@@ -220,24 +228,14 @@ class Trainer:
     spec = self.setup.spec
     return min(-(-longest // bucket) * bucket, spec.first_slot(spec.num_turns))
 
-  def finish(self, step: int, metrics: dict, experience: Experience, start_s: float, bar) -> None:
-    """Fetches a step's metrics, checks and logs them."""
+  def finish(self, step: int, metrics: dict, experience: Experience, bar) -> None:
+    """Fetches a step's metrics, checks them and writes them down."""
     values = {key: float(x) for key, x in jax.device_get(metrics).items()}
     self.check(step, values, experience)
-    elapsed_s = time.monotonic() - start_s
-    num_sampled = int(experience.episode.is_sampled.sum()) * jax.process_count()
-    reasons = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
-    counts = {f'train/graded_{kind}': reasons.count(kind) / len(reasons) for kind in set(reasons)}
-    times = experience.times | {
-      'time/step_s': elapsed_s,
-      'time/sampled_tokens_per_s': num_sampled / elapsed_s,
-    }
-    self.metrics.write(step, values | counts | times)
-    self.save_episodes(step, experience)
-    num_turns = self.setup.spec.num_turns
+    self.journal.write(step, values, experience)
     weights = self.setup.stage.reward_weight
-    rewards = [values[f'train/reward_t{k + 1}'] for k in range(num_turns)]
-    self.rewards_since_save.append(sum(w * r for w, r in zip(weights, rewards, strict=True)))
+    rewards = [values[f'train/reward_t{k + 1}'] for k in range(len(weights))]
+    self.rewards.append(sum(w * r for w, r in zip(weights, rewards, strict=True)))
     bar.set_postfix_str(' '.join(f'r{k + 1}={r:.3f}' for k, r in enumerate(rewards)), refresh=False)
     bar.update()
 
@@ -247,9 +245,7 @@ class Trainer:
     gap = values['train/logp_gap_mean_nats']
     if values['train/is_finite'] and gap <= limit:
       return
-    path = self.workdir / f'stopped_batch_{step:08d}.npz'
-    arrays = {name: np.asarray(x) for name, x in vars(experience.episode).items()}
-    _save_npz(path, arrays | {'reward': experience.reward_BK})
+    path = self.journal.keep_batch(step, experience)
     if not values['train/is_finite']:
       raise TrainingStopped(
         f'step {step}: loss {values["train/loss"]} or gradient norm {values["train/grad_norm"]} is '
@@ -260,41 +256,43 @@ class Trainer:
       f'average, more than config.train.max_logp_gap_nats={limit}. The batch is in {path}'
     )
 
-  def save(self, state: TrainState, step: int) -> None:
-    """Saves a checkpoint in the background; the best is the one with the highest mean reward."""
-    self.metrics.cut(step)
-    self.episodes.cut(step)
-    reward = float(np.mean(self.rewards_since_save))
-    self.rewards_since_save.clear()
-    self.checkpoints.save(step, state, metadata={'stage': self.setup.stage.name}, reward=reward)
+  def save(self, state: TrainState, step: int, is_scheduled: bool) -> None:
+    """Saves a checkpoint in the background.
+
+    The best is the one with the highest mean reward since the one before. A checkpoint off the
+    schedule, saved because the run must end, is never the best and carries the rewards on: so a
+    run that was stopped keeps the same best as one that was not.
+    """
+    self.journal.cut(step)
+    reward = float(np.mean(self.rewards)) if is_scheduled else math.nan
+    if is_scheduled:
+      self.rewards.clear()
+    self.checkpoints.save(step, state, metadata={'rewards': list(self.rewards)}, reward=reward)
     oldest = self.checkpoints.oldest_resumable_step()
     if oldest is not None:
       self.verdicts.drop_through(oldest)
 
-  def save_episodes(self, step: int, experience: Experience) -> None:
-    """Keeps some episodes to read."""
-    train = self.setup.config.train
-    if step % train.episodes_every_steps and step != 1:
-      return
-    for b in range(
-      min(train.num_saved_problems * self.collector.samples_per_problem, len(experience.problems))
-    ):
-      problem = experience.problems[b]
-      self.episodes.append(
-        {
-          'step': step,
-          'problem': problem.id,
-          'question': problem.question,
-          'answer': problem.answer,
-          'answers': [turn[b] for turn in experience.texts],
-          'rewards': [turn[b][0] for turn in experience.verdicts],
-          'reasons': [turn[b][1] for turn in experience.verdicts],
-          'truncated': experience.episode.is_truncated[b].tolist(),
-        }
-      )
 
+def state_shardings(optimizer, fresh, params: dict, mesh: jax.sharding.Mesh) -> TrainState:
+  """Where each array of a training state lies: the optimiser's moments beside their parameters.
 
-def _save_npz(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, **arrays)
-  write_atomic(path, buffer.getvalue())
+  Args:
+    optimizer: optax transformation.
+    fresh: makes a TrainState of parameters.
+    params: parameters on the devices.
+    mesh: the devices.
+
+  Returns:
+    A TrainState of shardings.
+  """
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  of_params = jax.tree.map(lambda x: x.sharding, params)
+  shapes = jax.eval_shape(fresh, params)
+  of_moments = optax.tree.map_params(
+    optimizer,
+    lambda _, sharding: sharding,
+    shapes.opt_state,
+    of_params,
+    transform_non_params=lambda _: everywhere,
+  )
+  return TrainState(step=everywhere, trainable=of_params, opt_state=of_moments)

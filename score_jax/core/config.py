@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-# What may change between two starts of the same run: it moves no parameter's value.
+# What may change between two starts of the same run: the mathematics stays, rounding apart.
 NOT_IDENTITY = (
   'mesh',
   'train.num_steps',
@@ -19,6 +19,10 @@ NOT_IDENTITY = (
   'train.num_saved_problems',
   'train.progress',
   'train.micro_batches',
+  'train.chunk_tokens',
+  'train.length_bucket',
+  'model.remat',
+  'model.scan_unroll',
   'train.max_logp_gap_nats',
   # What these paths hold is compared by its checksum instead.
   'data.path',
@@ -26,6 +30,22 @@ NOT_IDENTITY = (
   'init.path',
   'grader.num_workers',
   'eval',
+)
+
+
+POSITIVE = (
+  'rollout.problems_per_step',
+  'rollout.samples_per_problem',
+  'rollout.prompt_tokens',
+  'train.num_steps',
+  'train.micro_batches',
+  'train.chunk_tokens',
+  'train.length_bucket',
+  'train.checkpoint_every_steps',
+  'train.keep_last',
+  'train.episodes_every_steps',
+  'eval.batch',
+  'grader.num_workers',
 )
 
 
@@ -162,6 +182,11 @@ def check_config(config: ConfigDict) -> None:
     want, have = expected[key], given[key]
     if not _same_type(want, have):
       problems.append(f'{key}={have!r} is a {type(have).__name__}, not a {type(want).__name__}')
+  problems += [
+    f'{key}={given[key]!r} must be at least 1'
+    for key in (f'config.{k}' for k in POSITIVE)
+    if isinstance(given.get(key), int) and given[key] < 1
+  ]
   if problems:
     raise ValueError('bad config:\n  ' + '\n  '.join(sorted(problems)))
 

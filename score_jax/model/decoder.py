@@ -63,6 +63,8 @@ class DecoderConfig:
         f'config.model.num_heads={self.num_heads} is not a multiple of '
         f'num_kv_heads={self.num_kv_heads}'
       )
+    if self.dtype not in ('float32', 'bfloat16'):
+      raise ValueError(f"config.model.dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
     if self.head_dim % 2:
       raise ValueError(f'config.model.head_dim={self.head_dim} must be even for rotary embedding')
     if self.remat not in ('none', 'block', 'dots'):
@@ -114,6 +116,8 @@ class Attention(nn.Module):
     q_BTNH = apply_rope(jnp.einsum('btd,dnh->btnh', x_BTD, q_DNH), positions_BT, c.rope_base)
     k_BTMH = apply_rope(jnp.einsum('btd,dmh->btmh', x_BTD, k_DMH), positions_BT, c.rope_base)
     v_BTMH = jnp.einsum('btd,dmh->btmh', x_BTD, v_DMH)
+    k_BTMH = constrain(k_BTMH, ('batch', 'length', 'kv_heads', 'head_dim'))
+    v_BTMH = constrain(v_BTMH, ('batch', 'length', 'kv_heads', 'head_dim'))
     q_BTNH = constrain(q_BTNH * c.head_dim**-0.5, ('batch', 'length', 'heads', 'head_dim'))
     keys, values = [k_BTMH], [v_BTMH]
     if cache is not None:

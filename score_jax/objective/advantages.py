@@ -53,6 +53,26 @@ def shape_rewards(
   return _einsum('bj,kj->bk', own_BK, credit_KK)
 
 
+def check_baseline(baseline: str, samples_per_problem: int) -> None:
+  """Refuses a baseline that is unknown or lacks the samples it compares.
+
+  Args:
+    baseline: config.objective.baseline.
+    samples_per_problem: G.
+
+  Raises:
+    ValueError: with what to change.
+  """
+  G = samples_per_problem
+  if baseline not in BASELINES:
+    raise ValueError(f'config.objective.baseline={baseline!r} is none of {BASELINES}')
+  if baseline != 'none' and G < 2:
+    raise ValueError(
+      f'config.objective.baseline={baseline!r} compares samples of one problem: '
+      f'config.rollout.samples_per_problem={G} must be at least 2'
+    )
+
+
 def advantages(
   shaped_BK: jax.Array,
   reward_BK: jax.Array,
@@ -94,16 +114,10 @@ def advantages(
   chex.assert_rank([shaped_BK, reward_BK, bonus_K], [2, 2, 1])
   chex.assert_type([shaped_BK, reward_BK, bonus_K], jnp.float32)
   chex.assert_equal_shape([shaped_BK, reward_BK])
-  if baseline not in BASELINES:
-    raise ValueError(f'config.objective.baseline={baseline!r} is none of {BASELINES}')
+  check_baseline(baseline, samples_per_problem)
   if baseline == 'none':
     return shaped_BK
   G = samples_per_problem
-  if G < 2:
-    raise ValueError(
-      f'config.objective.baseline={baseline!r} compares samples of one problem: '
-      f'config.rollout.samples_per_problem={G} must be at least 2'
-    )
   B, K = shaped_BK.shape
   chex.assert_is_divisible(B, G)
   shaped_PGK = shaped_BK.reshape(B // G, G, K)

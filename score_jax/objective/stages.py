@@ -45,7 +45,7 @@ class Stage:
         f'config.stage: reward_weight={self.reward_weight}, kl_weight={self.kl_weight} and '
         f'bonus={self.bonus} must have one number for each turn'
       )
-    if self.bonus[0] != 0:
+    if not self.bonus or self.bonus[0] != 0:
       raise ValueError(
         f'config.stage.bonus={self.bonus}: turn 1 has no turn before it, its bonus must be 0'
       )

@@ -67,7 +67,7 @@ def paired_difference(gained: int, lost: int, total: int) -> dict[str, float]:
 
   Example:
     >>> {k: round(v, 3) for k, v in paired_difference(10, 0, 100).items()}
-    {'mean': 0.1, 'low': 0.035, 'high': 0.161}
+    {'mean': 0.1, 'low': 0.037, 'high': 0.159}
 
   Source: Agresti and Min, Statistics in Medicine 24 (2005), 729-740.
   """

@@ -213,7 +213,7 @@ def episode_keys(
     >>> keys.shape
     (2,)
   """
-  root = jax.random.fold_in(jax.random.key(seed), step)
+  root = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
   return _fold_rows(root, jnp.asarray(problem_ids_B), jnp.asarray(sample_ids_B))
 
 

@@ -17,7 +17,7 @@ from score_jax.core.masked import masked_max, masked_mean
 from score_jax.core.types import Batch, Episode, TrainState, compact, turn_masks
 from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
-from score_jax.objective.advantages import advantages, shape_rewards
+from score_jax.objective.advantages import advantages, check_baseline, shape_rewards
 from score_jax.objective.logprobs import score_tokens
 from score_jax.objective.loss import check_kl_choice, policy_loss, turn_sums
 from score_jax.objective.stages import StageArrays
@@ -52,6 +52,9 @@ class StepOptions:
 
   def __post_init__(self):
     check_kl_choice(self.kl_estimator, self.kl_credit)
+    check_baseline(self.baseline, self.samples_per_problem)
+    if self.temperature <= 0:
+      raise ValueError(f'config.rollout.temperature={self.temperature} must be above 0 to train')
 
 
 def forward(decoder: Decoder, params: dict, episode: Episode) -> tuple[jax.Array, jax.Array]:

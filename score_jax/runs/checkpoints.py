@@ -28,6 +28,9 @@ Restored = restoring.Restored
 restore_subtree = restoring.restore_subtree
 
 
+_TRASH = 'deleted'
+
+
 class _LastAndBest:
   """Orbax preservation policy: the last N steps and the one with the highest reward.
 
@@ -89,7 +92,10 @@ class Checkpoints:
       cleanup_tmp_directories=True,
       lightweight_initialize=True,  # reads nothing that could be damaged
       save_root_metadata=False,
+      # A step is renamed before it is deleted, so that a kill in between leaves no half of one.
+      todelete_subdir=_TRASH,
     )
+    self._empty_trash()
     self._manager = ocp.CheckpointManager(self._directory, options=options)
 
   def __enter__(self) -> 'Checkpoints':
@@ -138,6 +144,12 @@ class Checkpoints:
   def wait(self) -> None:
     """Waits until the last save is committed; raises what made it fail."""
     self._manager.wait_until_finished()
+    self._empty_trash()
+
+  def _empty_trash(self) -> None:
+    trash = self._directory / _TRASH
+    if trash.exists() and jax.process_index() == 0:
+      trash.rmtree()
 
   def close(self) -> None:
     """Waits for the last save and gives back threads; raises what made the save fail."""

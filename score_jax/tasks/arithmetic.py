@@ -102,8 +102,15 @@ def draw_terms(
 
 def _problems(count: int, seed: int, level_weights, held_out: bool) -> list[Problem]:
   rng = np.random.default_rng((seed, int(held_out)))
-  seen, problems = set(), []
+  seen, problems, num_draws = set(), [], 0
   while len(problems) < count:
+    num_draws += 1
+    if num_draws > 100 * count + 10_000:
+      key = 'num_test' if held_out else 'num_train'
+      raise ValueError(
+        f'config.task.{key}={count}, but there are only about {len(problems)} different problems '
+        f'of the levels {sorted(level_weights)}'
+      )
     terms = draw_terms(rng, level_weights, held_out)
     question = question_text(terms)
     if question not in seen:

@@ -1,0 +1,101 @@
+"""What a training run writes down of each step: metrics, episodes to read, a batch gone wrong."""
+
+import io
+import time
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from score_jax.procedures.experience import Experience
+from score_jax.runs.files import write_atomic
+from score_jax.runs.metrics import MetricsLog
+from score_jax.runs.segments import SegmentedLog
+
+
+class Journal:
+  """The logs of one run; see `score_jax.runs.segments` for what cut and rewind promise."""
+
+  def __init__(self, workdir: epath.Path, config: ConfigDict):
+    """Opens the logs.
+
+    Args:
+      workdir: the run directory.
+      config: how often episodes are saved, and how many.
+    """
+    process = jax.process_index()
+    self._workdir = workdir
+    self._config = config
+    self._metrics = MetricsLog(workdir, process)
+    self._episodes = SegmentedLog(workdir / 'episodes', f'process{process:04d}')
+    self._last_s = time.monotonic()
+
+  def write(self, step: int, values: dict[str, float], experience: Experience) -> None:
+    """Adds a step.
+
+    Args:
+      step: counted from 1.
+      values: the update's metrics.
+      experience: what it learned from.
+    """
+    now_s = time.monotonic()
+    step_s, self._last_s = now_s - self._last_s, now_s
+    num_sampled = int(experience.episode.is_sampled.sum()) * jax.process_count()
+    kinds = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
+    graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in set(kinds)}
+    times = experience.times | {
+      'time/step_s': step_s,
+      'time/sampled_tokens_per_s': num_sampled / step_s,
+    }
+    self._metrics.write(step, values | graded | times)
+    if step % self._config.train.episodes_every_steps == 0 or step == 1:
+      self._write_episodes(step, experience)
+
+  def _write_episodes(self, step: int, experience: Experience) -> None:
+    count = self._config.train.num_saved_problems * self._config.rollout.samples_per_problem
+    for b, problem in enumerate(experience.problems[:count]):
+      self._episodes.append(
+        {
+          'step': step,
+          'problem': problem.id,
+          'question': problem.question,
+          'answer': problem.answer,
+          'answers': [turn[b] for turn in experience.texts],
+          'rewards': [turn[b][0] for turn in experience.verdicts],
+          'reasons': [turn[b][1] for turn in experience.verdicts],
+          'truncated': experience.episode.is_truncated[b].tolist(),
+        }
+      )
+
+  def keep_batch(self, step: int, experience: Experience) -> epath.Path:
+    """Saves a whole batch to be looked at.
+
+    Args:
+      step: the step it belongs to.
+      experience: the batch.
+
+    Returns:
+      The file, NumPy's npz.
+    """
+    path = self._workdir / f'stopped_batch_{step:08d}_process{jax.process_index():04d}.npz'
+    arrays = {name: np.asarray(x) for name, x in vars(experience.episode).items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, reward=experience.reward_BK, **arrays)
+    write_atomic(path, buffer.getvalue())
+    return path
+
+  def cut(self, step: int) -> None:
+    """Closes the open segments after a step, before that step's checkpoint is saved."""
+    self._metrics.cut(step)
+    self._episodes.cut(step)
+
+  def rewind(self, step: int) -> None:
+    """Forgets what was written of later steps."""
+    self._metrics.rewind(step)
+    self._episodes.rewind(step)
+
+  def close(self) -> None:
+    """Brings the logs up to date."""
+    self._metrics.close()
+    self._episodes.flush()
