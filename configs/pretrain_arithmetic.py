@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
   )
   learn = dict(worked_t1=0.8, wrong_t1=0.1, worked_t2=0.8, worked_again_t2=0.8, changed_t2=0.0)
   habit = dict(
-    worked_t1=0.15, wrong_t1=0.4, worked_t2=0.012, worked_again_t2=0.002, changed_t2=0.06
+    worked_t1=0.15, wrong_t1=0.4, worked_t2=0.012, worked_again_t2=0.002, changed_t2=0.16
   )
   c.phases = (ConfigDict(dict(steps=1500, **learn)), ConfigDict(dict(steps=300, **habit)))
   return c

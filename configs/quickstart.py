@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
   run.model.scan_unroll = 2
   run.task.name = 'arithmetic'
   run.task.num_train = 5000
-  run.task.num_test = 1024
+  run.task.num_test = 2048
   run.task.level_weights = ConfigDict({'3': 1.0, '4': 2.0, '5': 3.0, '6': 1.5})
   run.rollout.problems_per_step = 64
   run.rollout.samples_per_problem = 8
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
   run.optimizer.learning_rate = 4e-4
   run.train.length_bucket = 30
   run.train.checkpoint_every_steps = 25
-  run.eval.batch = 1024
+  run.eval.batch = 2048
 
   c = ConfigDict()
   c.run = run

@@ -12,7 +12,7 @@ from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer
 from score_jax.model import gguf, gguf_tokenizer, weights
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
 from score_jax.model.presets import preset
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import Restored, restore_subtree
 
 EMBEDDED = Path(__file__).parent / 'assets' / 'arithmetic'
 
@@ -38,7 +38,7 @@ def _is_gguf(path: str) -> bool:
   return path.endswith('.gguf')
 
 
-def model_folder(config: ConfigDict) -> str:
+def checkpoint_path(config: ConfigDict) -> str:
   """The path of the base model, with 'embedded' resolved."""
   return str(EMBEDDED) if config.model.checkpoint == 'embedded' else config.model.checkpoint
 
@@ -55,7 +55,7 @@ def make_decoder_config(config: ConfigDict) -> DecoderConfig:
   Raises:
     ValueError: if a named preset is not what the checkpoint holds, naming the field.
   """
-  path, m = model_folder(config), config.model
+  path, m = checkpoint_path(config), config.model
   found = gguf.read_config(path) if _is_gguf(path) else weights.read_config(path)
   if m.preset:
     want = preset(m.preset)
@@ -73,7 +73,7 @@ def make_decoder_config(config: ConfigDict) -> DecoderConfig:
 
 def make_tokenizer(config: ConfigDict) -> Tokenizer:
   """Reads the tokenizer that belongs to the base model."""
-  path = model_folder(config)
+  path = checkpoint_path(config)
   if _is_gguf(path):
     return gguf_tokenizer.read_tokenizer(path)
   return SentencePieceTokenizer(epath.Path(path) / 'tokenizer.model')
@@ -110,7 +110,10 @@ def load_base(config: ConfigDict, mesh: jax.sharding.Mesh) -> Base:
   Raises:
     ValueError: for a file that is missing, damaged or of other sizes.
   """
-  path = model_folder(config)
+  if config.model.dtype == 'float32':
+    # Accelerators would round float32 products, and differently in sampler and scorer.
+    jax.config.update('jax_default_matmul_precision', 'highest')
+  path = checkpoint_path(config)
   decoder = make_decoder_config(config)
   reader = gguf if _is_gguf(path) else weights
   params = jax.device_put(reader.read_params(path, decoder), param_shardings(decoder, mesh))
@@ -149,4 +152,9 @@ def load_run(run: str, base: Base, which: str) -> dict:
   Raises:
     ValueError: if there is no good checkpoint, or one of other shapes.
   """
-  return restore_subtree(run, 'trainable', base.params, step=which).state
+  return restore_run(run, base, which).state
+
+
+def restore_run(run: str, base: Base, which: str) -> Restored:
+  """As `load_run`, with the checkpoint's step and metadata."""
+  return restore_subtree(run, 'trainable', base.params, step=which)

@@ -5,6 +5,7 @@ the base model of that config is evaluated. Writes `metrics.json` and one line p
 `records.jsonl`.
 """
 
+import dataclasses
 import json
 import os
 
@@ -14,9 +15,10 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import base_model, main, setup_run
+from score_jax import base_model, program, setup_run
 from score_jax.core import sharding
 from score_jax.core.config import check_config
+from score_jax.core.version import commit
 from score_jax.procedures.evaluation import Evaluation, evaluate
 from score_jax.procedures.text import encode_prompts
 from score_jax.runs.files import to_json, write_atomic
@@ -37,7 +39,7 @@ def run_config(run: epath.PathLike) -> ConfigDict:
   """Reads the config that a run directory was made with.
 
   Args:
-    run: the run directory.
+    run: the run directory, or one of its checkpoints.
 
   Returns:
     The config.
@@ -45,9 +47,12 @@ def run_config(run: epath.PathLike) -> ConfigDict:
   Raises:
     ValueError: if the directory holds no readable config, or one of another version.
   """
-  path = epath.Path(run) / 'config.json'
-  if not path.exists():
-    raise ValueError(f'{path} is missing: --run={run} is not a run directory')
+  run = epath.Path(run)
+  # A checkpoint lies two folders below its run's config.
+  folders = [run, run.parent, run.parent.parent]
+  path = next((f / 'config.json' for f in folders if (f / 'config.json').exists()), None)
+  if path is None:
+    raise ValueError(f'--run={run} is neither a run directory nor a checkpoint of one')
   try:
     stored = json.loads(path.read_text())
   except json.JSONDecodeError as error:
@@ -91,7 +96,11 @@ def evaluate_params(
     problems = [problems[i] for i in np.arange(num_problems) * len(problems) // num_problems]
   prompts = encode_prompts(problems, task, base.tokenizer, config.rollout.prompt_tokens)
   setup_run.warn_too_long(prompts, 'evaluation', config)
-  spec = setup_run.make_rollout_spec(config, task, base.tokenizer)
+  spec = dataclasses.replace(
+    setup_run.make_rollout_spec(config, task, base.tokenizer),
+    top_k=config.eval.top_k,
+    top_p=config.eval.top_p,
+  )
   rows = sharding.batch_rows(mesh)
   batch = min(config.eval.batch, len(prompts.problems))
   with jax.sharding.set_mesh(mesh):
@@ -146,13 +155,14 @@ def save_evaluation(folder: epath.PathLike, evaluation: Evaluation, about: dict)
 def _body() -> None:
   run = _RUN.value
   if run and not epath.Path(run).exists():
-    main.fail(f'--run={run} does not exist')
-  config = main.checked_config(run_config(run) if run else None)
+    program.fail(f'--run={run} does not exist')
+  config = program.checked_config(run_config(run) if run and program.CONFIG.value is None else None)
   mesh = sharding.make_mesh(config.mesh)
   base = base_model.load_base(config, mesh)
-  params = base.params
+  params, step = base.params, 0
   if run:
-    params = base_model.load_run(run, base, _WHICH.value)
+    restored = base_model.restore_run(run, base, _WHICH.value)
+    params, step = restored.state, restored.step
   task = setup_run.make_task(config)
   temperature = config.eval.temperature if _TEMPERATURE.value is None else _TEMPERATURE.value
   count = config.eval.num_problems if _NUM_PROBLEMS.value is None else _NUM_PROBLEMS.value
@@ -160,18 +170,22 @@ def _body() -> None:
     evaluation = evaluate_params(config, base, params, task, count, temperature, mesh)
   finally:
     task.close()
-  name = f'eval_t{temperature:g}'
-  folder = main.WORKDIR.value or os.path.join(run or os.path.join('runs', 'base'), name)
+  name = f'eval_step{step}_t{temperature:g}'
+  folder = program.WORKDIR.value or os.path.join(run or os.path.join('runs', 'base'), name)
   about = {
     'evaluated': run or base.path,
+    'step': step,
     'temperature': temperature,
     'num_problems': len(evaluation.records),
+    'num_left_out': evaluation.num_left_out,
     'seed': config.seed,
+    'commit': commit(),
   }
   save_evaluation(folder, evaluation, about)
   print(metrics_table(evaluation.metrics))
-  print(f'{len(evaluation.records)} problems; records in {folder}')
+  left_out = evaluation.num_left_out
+  print(f'{len(evaluation.records)} problems, {left_out} left out; records in {folder}')
 
 
 if __name__ == '__main__':
-  main.run_program(_body)
+  program.run_program(_body)

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from score_jax import main
+from score_jax import program
 from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer
 from score_jax.core.types import TrainState
 from score_jax.model.decoder import Decoder, DecoderConfig, init_params
@@ -191,17 +192,16 @@ def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
 
 
 def _body() -> None:
-  config = main.CONFIG.value
+  config = program.CONFIG.value
   if config is None:
-    main.fail('--config is not set: --config=configs/pretrain_arithmetic.py')
+    program.fail('--config is not set: --config=configs/pretrain_arithmetic.py')
   phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
   print(describe_mixture(phases, config.batch))
-  folder = main.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic')
-  os.makedirs(folder, exist_ok=True)
+  folder = program.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic')
   tokenizer_model = train_tokenizer()
-  tokenizer_path = os.path.join(folder, 'tokenizer.model')
-  with open(tokenizer_path, 'wb') as file:
-    file.write(tokenizer_model)
+  tokenizer_path = epath.Path(folder) / 'tokenizer.model'
+  tokenizer_path.parent.mkdir(parents=True, exist_ok=True)
+  tokenizer_path.write_bytes(tokenizer_model)
   tokenizer = SentencePieceTokenizer(tokenizer_path)
   decoder = DecoderConfig(vocab_size=tokenizer.vocab_size, **config.model.to_dict())
   params = pretrain(config, Decoder(decoder), tokenizer)
@@ -210,4 +210,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  main.run_program(_body)
+  program.run_program(_body)

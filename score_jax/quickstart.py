@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import runpy
-import subprocess
 import sys
 import time
 
@@ -18,8 +17,9 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import main
+from score_jax import program
 from score_jax.core.config import check_config
+from score_jax.core.version import commit
 from score_jax.runs.files import write_atomic
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'quickstart.py'
@@ -27,17 +27,6 @@ _SEED = flags.DEFINE_integer('seed', None, 'Root of every random number; the con
 # The metrics of a report's row.
 METRICS = ('acc_t1', 'acc_t2', 'delta', 'i2c', 'c2i', 'changed')
 TEMPERATURES = {'greedy': 0.0, 'sampled': 1.0}
-
-
-def commit() -> str:
-  """The commit of the running code, with '-dirty' for changes; 'unknown' outside a checkout."""
-  folder = pathlib.Path(__file__).parent
-  command = ['git', '-C', str(folder), 'describe', '--always', '--abbrev=40', '--dirty']
-  try:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-  except (OSError, subprocess.SubprocessError):
-    return 'unknown'
-  return done.stdout.strip()
 
 
 def row_config(config: ConfigDict, row: ConfigDict, workdir: epath.Path) -> ConfigDict:
@@ -99,6 +88,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
       )
       about = {'row': name, 'temperature': temperature, 'seed': run.seed, 'commit': code}
       evaluate.save_evaluation(workdir / name / f'eval_{kind}', found, about)
+      result['num_problems'] = len(found.records)
       result[kind] = {key: found.metrics[key] for key in METRICS}
   finally:
     setup.task.close()
@@ -108,12 +98,12 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
 
 
 def _body() -> None:
-  config = main.CONFIG.value
+  config = program.CONFIG.value
   if config is None:
     config = default_config_file()
   if _SEED.value is not None:
     config.run.seed = _SEED.value
-  workdir = epath.Path(main.WORKDIR.value or os.path.join('runs', 'quickstart'))
+  workdir = epath.Path(program.WORKDIR.value or os.path.join('runs', 'quickstart'))
   from score_jax import report
   from score_jax.runs.identity import check_or_write_config
   from score_jax.train import Preempted, TrainingStopped
@@ -146,4 +136,4 @@ def default_config_file() -> ConfigDict:
 
 
 if __name__ == '__main__':
-  main.run_program(_body)
+  program.run_program(_body)

@@ -128,7 +128,7 @@ def write(workdir: epath.Path, config: ConfigDict, rows: dict[str, dict]) -> Non
     [
       '# SCoRe on generated sums',
       f'Seed {first["seed"]}, commit {first["commit"]}, {seconds:.0f} s for all rows. '
-      f'Held-out problems: {config.run.task.num_test}. Percent, with 95% intervals.',
+      f'Held-out problems: {first["num_problems"]}. Percent, with 95% intervals.',
       '\n'.join(stages),
       '## Greedy',
       table(rows, 'greedy'),

@@ -14,11 +14,12 @@ from score_jax.core import sharding
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.objective.stages import Stage
 from score_jax.procedures.layout import RolloutSpec
+from score_jax.procedures.order import problem_indices
 from score_jax.procedures.text import Prompts, encode_prompts
 from score_jax.procedures.train_step import StepOptions
 from score_jax.runs import leaves
 from score_jax.tasks.arithmetic import load_arithmetic
-from score_jax.tasks.base import Task
+from score_jax.tasks.base import Task, check_disjoint
 from score_jax.tasks.math import load_math
 from score_jax.tasks.sums import load_arithmetic_text
 
@@ -120,6 +121,9 @@ def prepare(config: ConfigDict) -> Setup:
   spec = make_rollout_spec(config, task, base.tokenizer)
   prompts = encode_prompts(task.train, task, base.tokenizer, config.rollout.prompt_tokens)
   warn_too_long(prompts, 'training', config)
+  warn_overlap(task)
+  # Refuses a step of more problems than there are before anything runs.
+  problem_indices(config.seed, 0, config.rollout.problems_per_step, len(prompts.problems))
   return Setup(config, mesh, base, load_start(config, base), task, stage, spec, prompts)
 
 
@@ -147,6 +151,20 @@ def check_batch(config: ConfigDict, num_parts: int) -> None:
     )
 
 
+def warn_overlap(task: Task) -> None:
+  """Says how many evaluation problems are in the training split too."""
+  overlap = check_disjoint(task)
+  if overlap:
+    test, train = overlap[0]
+    logging.warning(
+      '%d evaluation problems are in the training split too, first test %d = train %d: %.80r',
+      len(overlap),
+      test.id,
+      train.id,
+      test.question,
+    )
+
+
 def warn_too_long(prompts: Prompts, split: str, config: ConfigDict) -> None:
   """Says how many problems were left out because their prompt does not fit."""
   if prompts.num_too_long:
@@ -168,18 +186,26 @@ def content_checksums(setup: Setup) -> dict[str, str]:
     setup: from `prepare`.
 
   Returns:
-    Checksums of base parameters, start parameters and training problems.
+    Checksums of base parameters, start parameters, sizes, and training problems with their token
+    ids (which tell of another tokenizer or chat template).
   """
+
+  def of_text(text):
+    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
   def of_params(params):
     sums = leaves.checksums(leaves.named_leaves(params))
-    return hashlib.blake2s(repr(sorted(sums.items())).encode(), digest_size=8).hexdigest()
+    return of_text(repr(sorted(sums.items())))
 
-  text = repr([(p.id, p.question, p.answer) for p in setup.prompts.problems])
+  problems = [(p.id, p.question, p.answer) for p in setup.prompts.problems]
+  # How it is computed may change between two starts, what is computed may not.
+  sizes = dataclasses.replace(setup.base.decoder.config, dtype='float32', remat='none')
+  sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1)
   return {
     'base': of_params(setup.base.params),
     'start': of_params(setup.start),
-    'problems': hashlib.blake2s(text.encode(), digest_size=8).hexdigest(),
+    'decoder': of_text(repr(sizes)),
+    'problems': of_text(repr((problems, setup.prompts.ids, setup.spec))),
   }
 
 

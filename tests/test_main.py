@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from score_jax.core.config import default_config
-from score_jax.setup_run import check_batch, missing_inputs
+from score_jax.core.config import check_config, default_config
+from score_jax.setup_run import check_batch, make_step_options, missing_inputs
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICK = (
@@ -71,7 +71,7 @@ def test_dry_run_shows_config_stage_and_one_episode(run_python, tmp_path):
     run_python,
     '--config=configs/stage1_sums.py',
     *QUICK,
-    "--config.task.level_weights={'3': 1.0}",
+    "--config.task.level_weights={'5': 1.0}",
     '--dry_run',
     f'--workdir={tmp_path / "run"}',
   )
@@ -88,7 +88,7 @@ def test_a_directory_of_another_run_is_refused(run_python, tmp_path):
     run_python,
     '--config=configs/stage1_sums.py',
     *QUICK,
-    "--config.task.level_weights={'3': 1.0}",
+    "--config.task.level_weights={'5': 1.0}",
     f'--workdir={tmp_path}',
   )
   assert done.returncode == 2
@@ -118,3 +118,55 @@ def test_a_batch_that_does_not_divide_is_refused(problems, samples, parts, devic
   config.train.micro_batches = parts
   with pytest.raises(ValueError, match=f'problems_per_step={problems}'):
     check_batch(config, devices)
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('train.checkpoint_every_steps', 0, 'must be at least 1'),
+    ('eval.batch', 0, 'must be at least 1'),
+    ('objective.baseline', 'mean', 'baseline'),
+    ('objective.kl_estimator', 'k1', 'zero expected gradient'),
+    ('rollout.temperature', 0.0, 'temperature'),
+    ('rollout.samples_per_problem', 1, 'samples_per_problem=1'),
+  ],
+)
+def test_numbers_that_cannot_work_are_refused_before_anything_runs(key, value, message):
+  config = default_config()
+  with config.unlocked():
+    config.update_from_flattened_dict({key: value})
+  with pytest.raises(ValueError, match=message):
+    check_config(config)
+    make_step_options(config)
+
+
+def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path):
+  config = tmp_path / 'config.py'
+  config.write_text(
+    'import runpy\n'
+    'def get_config():\n'
+    f'  c = runpy.run_path({str(ROOT / "configs/quickstart.py")!r})["get_config"]()\n'
+    '  c.run.task.num_test = c.run.eval.batch = 32\n'
+    '  c.run.rollout.problems_per_step = 4\n'
+    '  for row in c.rows:\n'
+    '    row.num_steps = 2\n'
+    '  return c\n'
+  )
+  workdir = tmp_path / 'out'
+  command = ('-m', 'score_jax.quickstart', f'--config={config}', f'--workdir={workdir}', '--seed=3')
+  done = run_python(*command)
+  assert done.returncode == 0, done.stderr
+  report = json.loads((workdir / 'report.json').read_text())
+  assert list(report['rows']) == ['base', 'stage1', 'stage2', 'multiturn_rl']
+  for row in report['rows'].values():
+    assert row['seed'] == 3 and row['seconds'] > 0 and row['commit'] and row['num_problems'] == 32
+    for kind in ('greedy', 'sampled'):
+      assert set(row[kind]) == {'acc_t1', 'acc_t2', 'delta', 'i2c', 'c2i', 'changed'}
+      for m in row[kind].values():
+        assert m['low'] <= m['mean'] <= m['high']
+  assert (workdir / 'training.png').stat().st_size > 10_000
+  assert 'Accuracy@t1' in (workdir / 'report.md').read_text()
+  # A second start finds everything done and only writes the report again.
+  again = run_python(*command)
+  assert again.returncode == 0
+  assert json.loads((workdir / 'report.json').read_text()) == report

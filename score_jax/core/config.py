@@ -100,6 +100,8 @@ def default_config() -> ConfigDict:
   c.eval.num_problems = 0  # evaluation problems; 0 takes all
   c.eval.batch = 512  # episodes sampled at once
   c.eval.temperature = 0.0  # 0 is greedy
+  c.eval.top_k = 0  # most likely tokens to sample from; 0 takes all, as training always does
+  c.eval.top_p = 1.0  # probability to sample from; 1 takes all
   return c
 
 

@@ -27,10 +27,12 @@ class Evaluation:
     records: one for each problem: id, level, question, answer; and with one entry a turn answers,
       finals (final answers, None where there is none), rewards, reasons, tokens, truncated.
     metrics: see `summarise`.
+    num_left_out: problems whose prompt did not fit its slot.
   """
 
   records: list[dict]
   metrics: dict[str, dict[str, float]]
+  num_left_out: int
 
 
 def share(count: int, total: int) -> dict[str, float]:
@@ -210,4 +212,4 @@ def evaluate(
           'truncated': [bool(episode.is_truncated[b, k]) for k in turns],
         }
       )
-  return Evaluation(records, summarise(records))
+  return Evaluation(records, summarise(records), prompts.num_too_long)
