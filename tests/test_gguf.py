@@ -12,7 +12,8 @@ from tokenizers import pre_tokenizers
 
 from score_jax.core.logits import project
 from score_jax.model import gguf as reader
-from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params, causal_mask
+from score_jax.model.attention import causal_mask
+from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
 
 L, D, F, N, M, H = 2, 32, 64, 4, 2, 8
 TOKENS = [

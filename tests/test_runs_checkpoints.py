@@ -272,3 +272,12 @@ def test_a_state_is_restored_to_another_sharding(tmp_path, run_python):
   script = textwrap.dedent(OTHER_SHARDING)
   done = run_python('-c', script, tmp_path, devices=4, JAX_PLATFORMS='cpu')
   assert done.returncode == 0, done.stderr
+
+
+def test_a_relative_directory_will_do(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with Checkpoints('run/checkpoints') as writer:
+    writer.save(1, {'w': np.arange(3.0)}, metadata={}, reward=0.0)
+    writer.wait()
+  restored = checkpoints.restore_subtree('run')
+  assert restored.state['w'].tolist() == [0, 1, 2]

@@ -21,8 +21,8 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
+from score_jax.runs import files, restoring, stored
 from score_jax.runs import leaves as leaves_lib
-from score_jax.runs import restoring, stored
 
 Restored = restoring.Restored
 restore_subtree = restoring.restore_subtree
@@ -79,7 +79,7 @@ class Checkpoints:
     if keep_last < 1:
       raise ValueError(f'keep_last={keep_last} must be at least 1')
     stored.quiet_orbax()
-    self._directory = epath.Path(directory)
+    self._directory = files.absolute(directory)
     self._keep_last = keep_last
     self._async_save = async_save
     self._open()

@@ -17,6 +17,12 @@ from etils import epath
 TEMPORARY_SUFFIX = '.tmp'
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+  """The path seen from the root: Orbax takes no other. A bucket's path is that already."""
+  path = epath.Path(path)
+  return path if '://' in str(path) or str(path).startswith('gs:') else path.absolute()
+
+
 def write_atomic(path: epath.PathLike, data: str | bytes) -> None:
   """Writes a file whole, so that a reader never sees half of it.
 

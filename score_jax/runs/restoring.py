@@ -17,8 +17,8 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
+from score_jax.runs import files, stored
 from score_jax.runs import leaves as leaves_lib
-from score_jax.runs import stored
 
 _MAX_LINES = 10  # of a difference between two trees
 _MAX_THREADS = 16  # leaves read at the same time: hides the delay of a bucket
@@ -224,7 +224,7 @@ def restore_subtree(
       and both shapes, if it does not fit `abstract`.
   """
   stored.quiet_orbax()
-  directory, named = _locate(epath.Path(path))
+  directory, named = _locate(files.absolute(path))
   steps = stored.committed_steps(directory)
   wanted = step if named is None else named
   if wanted == 'best':
