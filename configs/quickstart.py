@@ -44,13 +44,18 @@ def get_config() -> ConfigDict:
   c = ConfigDict()
   c.run = run
   c.rows = (
-    _row(stages.stage1(BETA1, BETA2), STAGE1_STEPS, init=''),
-    _row(stages.stage2(ALPHA, BETA1), STAGE2_STEPS, init='stage1'),
-    _row(stages.multiturn_rl(BETA1), STAGE1_STEPS + STAGE2_STEPS, init=''),
+    _row(stages.stage1(BETA1, BETA2), STAGE1_STEPS, init='', schedule='constant'),
+    _row(stages.stage2(ALPHA, BETA1), STAGE2_STEPS, init='stage1', schedule='cosine'),
+    _row(stages.multiturn_rl(BETA1), STAGE1_STEPS + STAGE2_STEPS, init='', schedule='cosine'),
   )
   return c
 
 
-def _row(stage: stages.Stage, num_steps: int, init: str) -> ConfigDict:
-  """One row, named after its stage; `init` names the row above that it starts from."""
-  return ConfigDict(dict(stage=dataclasses.asdict(stage), num_steps=num_steps, init=init))
+def _row(stage: stages.Stage, num_steps: int, init: str, schedule: str) -> ConfigDict:
+  """One row, named after its stage; `init` names the row above that it starts from.
+
+  A rate that falls to 0 settles the rows that are a method's result; Stage I is only half of one.
+  """
+  return ConfigDict(
+    dict(stage=dataclasses.asdict(stage), num_steps=num_steps, init=init, schedule=schedule)
+  )

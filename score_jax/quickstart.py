@@ -46,6 +46,8 @@ def row_config(config: ConfigDict, row: ConfigDict, workdir: epath.Path) -> Conf
   run = config.run.copy_and_resolve_references()
   run.stage.update(row.stage)
   run.train.num_steps = row.num_steps
+  run.optimizer.schedule = row.schedule
+  run.optimizer.decay_steps = row.num_steps
   if row.init:
     names = [other.stage.name for other in config.rows]
     if row.init not in names:
