@@ -142,6 +142,7 @@ def test_sigterm_saves_first(command, uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_twenty_kills_change_nothing(command, uninterrupted, tmp_path):
   """SIGKILL at random moments, some of them during a save; the run goes on every time."""
   rng = np.random.default_rng(0)

@@ -23,7 +23,11 @@ torch = pytest.importorskip('torch', reason='needs the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='needs the extra [parity]')
 
 # Their warnings are not ours to mend.
-pytestmark = [pytest.mark.filterwarnings('default'), pytest.mark.slow]
+pytestmark = [
+  pytest.mark.filterwarnings('default'),
+  pytest.mark.slow,
+  pytest.mark.timeout(1800),
+]
 
 TEXTS = [
   '',
