@@ -7,6 +7,8 @@ from the base policy, rewarded on both turns, for as many steps as both stages t
 
 Turn 1's budget fits a worked answer to five terms and turn 2's fits six, so some problems cannot be
 worked at turn 1 and there is something left to correct.
+
+Hardware, time and what to expect for three seeds: the table in README.md.
 """
 
 import dataclasses

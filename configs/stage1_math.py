@@ -57,7 +57,7 @@ def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
   elif preset == 'smollm2_135m':
     c.rollout.problems_per_step = 2
     c.rollout.samples_per_problem = 2
-    c.rollout.prompt_tokens = 256
+    c.rollout.prompt_tokens = 384
     c.rollout.turn_tokens = (96, 96)
     c.model.remat = 'block'
     c.train.micro_batches = 2
