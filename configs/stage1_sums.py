@@ -1,7 +1,7 @@
 """Stage I on generated sums (`What is 7 + 12?`) with a real chat model, SmolLM2-135M-Instruct.
 
-The model gets these right now and then (about one in four), so there is something to learn from
-within minutes, even on a laptop:
+The model gets these right now and then, so that some groups have mixed rewards within the first
+steps, even on a laptop:
 
     python -m score_jax.main --config=configs/stage1_sums.py \
       --config.model.checkpoint=SmolLM2-135M-Instruct.Q4_1.gguf --workdir=runs/stage1_sums

@@ -67,7 +67,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
     code: the commit.
 
   Returns:
-    The row of `report.json`.
+    The row of `report.json`; its `seconds` are those of this start, not of one that was stopped.
   """
   from score_jax import base_model, evaluate, setup_run, train
 
