@@ -11,10 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.core.tokenizers import SentencePieceTokenizer
-from score_jax.model.decoder import DecoderConfig, init_params
-from score_jax.model.weights import save_weights
-from score_jax.pretrain import train_tokenizer
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_subtree
 from score_jax.runs.segments import read_segments
@@ -22,50 +18,12 @@ from score_jax.runs.segments import read_segments
 ROOT = pathlib.Path(__file__).parents[1]
 NUM_STEPS = 12
 
-CONFIG = """
-import dataclasses
-from ml_collections import ConfigDict
-from score_jax.core.config import default_config
-from score_jax.objective import stages
-
-def get_config():
-  c = default_config()
-  c.model.checkpoint = {weights!r}
-  c.task.level_weights = ConfigDict({{'3': 1.0}})
-  c.task.num_train, c.task.num_test = 100, 10
-  c.stage.update(dataclasses.asdict(stages.stage2(10.0, 0.01)))
-  c.rollout.problems_per_step, c.rollout.samples_per_problem = 4, 4
-  c.rollout.prompt_tokens, c.rollout.turn_tokens = 6, (4, 4)
-  c.optimizer.learning_rate = 1e-2
-  c.train.num_steps = {num_steps}
-  c.train.checkpoint_every_steps = 2
-  c.train.episodes_every_steps = 1
-  c.train.length_bucket = 16
-  c.train.progress = False
-  return c
-"""
-
 
 @pytest.fixture(scope='module')
-def command(tmp_path_factory):
+def command(tiny_run):
   """The command line of a tiny run, without its work directory."""
-  folder = tmp_path_factory.mktemp('tiny')
-  model = train_tokenizer()
-  (folder / 'tokenizer.model').write_bytes(model)
-  tokenizer = SentencePieceTokenizer(folder / 'tokenizer.model')
-  config = DecoderConfig(
-    vocab_size=tokenizer.vocab_size,
-    num_layers=1,
-    embed_dim=16,
-    mlp_dim=16,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=8,
-  )
-  save_weights(folder, config, init_params(config, jax.random.key(0)), model)
-  path = folder / 'config.py'
-  path.write_text(CONFIG.format(weights=str(folder), num_steps=NUM_STEPS))
-  return [sys.executable, '-m', 'score_jax.main', f'--config={path}']
+  steps = f'--config.train.num_steps={NUM_STEPS}'
+  return [sys.executable, '-m', 'score_jax.main', f'--config={tiny_run}', steps]
 
 
 def start(command, workdir) -> subprocess.Popen:
