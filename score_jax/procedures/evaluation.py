@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from score_jax.core import sharding
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder
@@ -142,7 +144,7 @@ def grade_episode(
   """Reads and grades every turn of every row.
 
   Args:
-    episode: B rows; its arrays are fetched.
+    episode: B rows, on the host.
     problems: the B rows' problems.
     task: the grader.
     tokenizer: makes text of ids.
@@ -150,10 +152,8 @@ def grade_episode(
   Returns:
     Texts and verdicts, each as K lists of B.
   """
-  tokens_BT, turn_BT = jax.device_get((episode.tokens, episode.turn))
-  texts = [
-    turn_texts(tokens_BT, turn_BT, k, tokenizer) for k in range(episode.is_truncated.shape[1])
-  ]
+  num_turns = episode.is_truncated.shape[1]
+  texts = [turn_texts(episode.tokens, episode.turn, k, tokenizer) for k in range(num_turns)]
   return texts, [task.grade(problems, turn) for turn in texts]
 
 
@@ -167,8 +167,11 @@ def evaluate(
   batch: int,
   temperature: float,
   seed: int,
+  mesh: jax.sharding.Mesh,
 ) -> Evaluation:
   """Lets the model answer each problem once, in K turns, with no checker in between.
+
+  With several processes, each plays its share of a batch, and all of them grade all answers.
 
   Args:
     decoder: the model.
@@ -177,24 +180,32 @@ def evaluate(
     prompts: the problems; those whose prompt does not fit are already left out and counted.
     task: the grader, used after the last turn only.
     tokenizer: makes text of ids.
-    batch: rows sampled at once; the last batch is filled up with repeats that are thrown away.
+    batch: rows sampled at once, rounded up to what the devices divide; the last batch is filled up
+      with repeats that are thrown away.
     temperature: 0 is greedy.
     seed: of the samples, at a temperature above 0.
+    mesh: the devices.
 
   Returns:
     Records in the problems' order, and metrics.
   """
   records = []
+  parts = sharding.batch_rows(mesh)
+  batch = -(-min(batch, len(prompts.problems)) // parts) * parts
   for start in range(0, len(prompts.problems), batch):
     problems = prompts.problems[start : start + batch]
-    rows = [min(start + i, len(prompts.problems) - 1) for i in range(batch)]
-    tokens_BT, is_token_BT = fill_slots([prompts.ids[i] for i in rows], spec.prompt_tokens)
-    ids_B = np.asarray([prompts.problems[i].id for i in rows])
-    keys_B = episode_keys(seed, EVAL_STEP, ids_B, np.zeros_like(ids_B))
-    episode = rollout(decoder, spec, params, tokens_BT, is_token_BT, keys_B, temperature)
+    share = batch // jax.process_count()
+    first = start + jax.process_index() * share
+    rows = [min(first + i, len(prompts.problems) - 1) for i in range(share)]
+    ids_B = np.asarray([prompts.problems[i].id for i in rows], np.int32)
+    slots = fill_slots([prompts.ids[i] for i in rows], spec.prompt_tokens)
+    with jax.sharding.set_mesh(mesh):
+      (tokens_BT, is_token_BT), ids_B = sharding.put_batch(mesh, (slots, ids_B))
+      keys_B = episode_keys(seed, EVAL_STEP, ids_B, jnp.zeros_like(ids_B))
+      episode = rollout(decoder, spec, params, tokens_BT, is_token_BT, keys_B, temperature)
     # Rows that only fill the batch are dropped before grading.
     count = len(problems)
-    episode = jax.tree.map(lambda x, n=count: x[:n], jax.device_get(episode))
+    episode = jax.tree.map(lambda x, n=count: x[:n], sharding.all_rows(episode))
     texts, verdicts = grade_episode(episode, problems, task, tokenizer)
     for b, problem in enumerate(problems):
       turns = range(spec.num_turns)
