@@ -1,11 +1,12 @@
 """Stage I of SCoRe on MATH (arXiv:2409.12917, Eq. 3): reward turn 2, hold turn 1 near the base.
 
 The default is the paper's setting (Table 5: Adam 5e-6, batch 512, temperature 1, beta1 0.01, beta2
-0.1) for a model of Gemma 2 2B's size on a TPU pod slice. Not stated in the paper and chosen here:
-8 samples a problem, 1,500 of the 3,000 steps for each stage, 1,024 tokens a turn.
+0.1) for Gemma 2 2B on a TPU pod slice; CHECKPOINT is its Hugging Face folder. Not stated in the
+paper and chosen here: 8 samples a problem, 1,500 of the 3,000 steps for each stage, 1,024 tokens a
+turn.
 
     python -m score_jax.main --config=configs/stage1_math.py \
-      --config.model.checkpoint=WEIGHTS --config.data.path=DATA --workdir=runs/stage1_math
+      --config.model.checkpoint=CHECKPOINT --config.data.path=DATA --workdir=runs/stage1_math
 
 On a laptop, with SmolLM2-135M-Instruct from its GGUF file (short answers, tiny batches: it shows
 that everything runs, not that it learns):
@@ -25,11 +26,11 @@ from score_jax.core.config import default_config
 from score_jax.objective import stages
 
 
-def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
+def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   """Makes the config.
 
   Args:
-    preset: 'gemma2_2b_sized', the paper's setting, or 'smollm2_135m', for a laptop.
+    preset: 'gemma2_2b', the paper's setting, or 'smollm2_135m', for a laptop.
 
   Returns:
     The config of Stage I.
@@ -44,7 +45,7 @@ def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
   c.optimizer.learning_rate = 5e-6
   c.rollout.temperature = 1.0
   c.train.num_steps = 1500
-  if preset == 'gemma2_2b_sized':
+  if preset == 'gemma2_2b':
     c.rollout.problems_per_step = 64
     c.rollout.samples_per_problem = 8
     c.rollout.prompt_tokens = 512
@@ -66,5 +67,5 @@ def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
     c.train.episodes_every_steps = 1
     c.eval.batch = 10
   else:
-    raise ValueError(f"preset {preset!r} is neither 'gemma2_2b_sized' nor 'smollm2_135m'")
+    raise ValueError(f"preset {preset!r} is neither 'gemma2_2b' nor 'smollm2_135m'")
   return c

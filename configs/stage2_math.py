@@ -4,7 +4,7 @@ Starts from Stage I's run, is held near the *base* model. The default is the pap
 5: alpha 10, beta1 0.01); see `stage1_math.py` for what the paper leaves open.
 
     python -m score_jax.main --config=configs/stage2_math.py \
-      --config.model.checkpoint=WEIGHTS --config.data.path=DATA \
+      --config.model.checkpoint=CHECKPOINT --config.data.path=DATA \
       --config.init.path=runs/stage1_math --workdir=runs/stage2_math
 
 and on a laptop:
@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from score_jax.objective import stages
 
 
-def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
+def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   """Makes the config: Stage I's, with another stage.
 
   Args:

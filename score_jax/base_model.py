@@ -1,16 +1,21 @@
 """From a config to the base model on the devices: weights, sizes, tokenizer."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from score_jax.core import sharding
-from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer
-from score_jax.model import gguf, gguf_tokenizer, weights
-from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer, check_fit
+from score_jax.model import folder_tokenizer, gemma_layout, gguf, gguf_tokenizer, hf_folder, weights
+from score_jax.model.decoder import Decoder, abstract_params
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.layouts import leaf_path, nest
 from score_jax.model.presets import preset
 from score_jax.runs.restoring import Restored, restore_subtree
 
@@ -34,8 +39,23 @@ class Base:
   path: str
 
 
-def _is_gguf(path: str) -> bool:
-  return path.endswith('.gguf')
+def reader_of(path: str) -> Any:
+  """Finds the module that reads a base model.
+
+  Args:
+    path: a GGUF file, a Hugging Face folder, an Orbax checkpoint of Gemma, or a weights folder.
+
+  Returns:
+    A module with `read_config(path)` and `iter_params(path, config)`.
+  """
+  folder = epath.Path(path)
+  if path.endswith('.gguf'):
+    return gguf
+  if (folder / weights.PARAMS).exists():
+    return weights
+  if gemma_layout.is_checkpoint(folder):
+    return gemma_layout
+  return hf_folder
 
 
 def checkpoint_path(config: ConfigDict) -> str:
@@ -56,7 +76,7 @@ def make_decoder_config(config: ConfigDict) -> DecoderConfig:
     ValueError: if a named preset is not what the checkpoint holds, naming the field.
   """
   path, m = checkpoint_path(config), config.model
-  found = gguf.read_config(path) if _is_gguf(path) else weights.read_config(path)
+  found = reader_of(path).read_config(path)
   if m.preset:
     want = preset(m.preset)
     sizes = [f.name for f in dataclasses.fields(want) if f.name not in ('dtype', 'param_dtype')]
@@ -71,12 +91,29 @@ def make_decoder_config(config: ConfigDict) -> DecoderConfig:
   )
 
 
-def make_tokenizer(config: ConfigDict) -> Tokenizer:
-  """Reads the tokenizer that belongs to the base model."""
+def make_tokenizer(config: ConfigDict, decoder: DecoderConfig) -> Tokenizer:
+  """Reads the tokenizer that belongs to the base model.
+
+  Args:
+    config: a checked config.
+    decoder: its architecture, from `make_decoder_config`.
+
+  Returns:
+    The tokenizer.
+
+  Raises:
+    ValueError: if it is missing or damaged, or has ids that the embedding has no row for.
+  """
   path = checkpoint_path(config)
-  if _is_gguf(path):
-    return gguf_tokenizer.read_tokenizer(path)
-  return SentencePieceTokenizer(epath.Path(path) / 'tokenizer.model')
+  reader = reader_of(path)
+  if reader is gguf:
+    tokenizer = gguf_tokenizer.read_tokenizer(path)
+  elif reader is weights:
+    tokenizer = SentencePieceTokenizer(epath.Path(path) / 'tokenizer.model')
+  else:
+    tokenizer = folder_tokenizer.read_tokenizer(path, num_rows=decoder.vocab_size)
+  check_fit(tokenizer.vocab_size, decoder.vocab_size, path)
+  return tokenizer
 
 
 def param_shardings(decoder: DecoderConfig, mesh: jax.sharding.Mesh):
@@ -115,9 +152,30 @@ def load_base(config: ConfigDict, mesh: jax.sharding.Mesh) -> Base:
     jax.config.update('jax_default_matmul_precision', 'highest')
   path = checkpoint_path(config)
   decoder = make_decoder_config(config)
-  reader = gguf if _is_gguf(path) else weights
-  params = jax.device_put(reader.read_params(path, decoder), param_shardings(decoder, mesh))
-  return Base(Decoder(decoder), make_tokenizer(config), params, path)
+  tokenizer = make_tokenizer(config, decoder)  # before the weights: it may not fit them
+  params = place_params(reader_of(path).iter_params(path, decoder), param_shardings(decoder, mesh))
+  return Base(Decoder(decoder), tokenizer, params, path)
+
+
+def place_params(arrays: Iterator[tuple[tuple[str, ...], np.ndarray]], shardings: dict) -> dict:
+  """Puts parameters on the devices as they are read, so that the host never holds two.
+
+  Args:
+    arrays: (path, array) of every parameter; every process reads all of them.
+    shardings: where each lies, from `param_shardings`.
+
+  Returns:
+    The parameters.
+  """
+  place = {leaf_path(keys): s for keys, s in jax.tree_util.tree_flatten_with_path(shardings)[0]}
+
+  def placed():
+    for path, array in arrays:
+      x = jax.make_array_from_callback(array.shape, place[path], array.__getitem__)
+      yield path, jax.block_until_ready(x)
+      del array, x  # or it would be there while the next one is read
+
+  return nest(placed())
 
 
 def load_start(config: ConfigDict, base: Base) -> dict:

@@ -17,50 +17,18 @@ from ml_collections import ConfigDict
 
 from score_jax import base_model, distributed, program, setup_run
 from score_jax.core import sharding
-from score_jax.core.config import check_config
 from score_jax.core.version import commit
 from score_jax.procedures.evaluation import Evaluation, evaluate
 from score_jax.procedures.text import encode_prompts
+from score_jax.run_input import RUN, WHICH, run_config
 from score_jax.runs.files import to_json, write_atomic
 
-_RUN = flags.DEFINE_string('run', None, 'Run directory to evaluate; the base model by default.')
-_WHICH = flags.DEFINE_enum(
-  'which', 'best', ['best', 'latest'], "The run's best checkpoint by training reward, or its last."
-)
 _NUM_PROBLEMS = flags.DEFINE_integer(
   'num_problems', None, 'Evaluate this many of the problems; config.eval.num_problems by default.'
 )
 _TEMPERATURE = flags.DEFINE_float(
   'temperature', None, '0 is greedy; config.eval.temperature by default.'
 )
-
-
-def run_config(run: epath.PathLike) -> ConfigDict:
-  """Reads the config that a run directory was made with.
-
-  Args:
-    run: the run directory, or one of its checkpoints.
-
-  Returns:
-    The config.
-
-  Raises:
-    ValueError: if the directory holds no readable config, or one of another version.
-  """
-  run = epath.Path(run)
-  # A checkpoint lies two folders below its run's config.
-  folders = [run, run.parent, run.parent.parent]
-  path = next((f / 'config.json' for f in folders if (f / 'config.json').exists()), None)
-  if path is None:
-    raise ValueError(f'--run={run} is neither a run directory nor a checkpoint of one')
-  try:
-    stored = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
-  stored.pop('content', None)
-  config = ConfigDict(stored)
-  check_config(config)
-  return config
 
 
 def evaluate_params(
@@ -151,7 +119,7 @@ def save_evaluation(folder: epath.PathLike, evaluation: Evaluation, about: dict)
 
 
 def _body() -> None:
-  run = _RUN.value
+  run = RUN.value
   if run and not epath.Path(run).exists():
     program.fail(f'--run={run} does not exist')
   config = program.checked_config(run_config(run) if run and program.CONFIG.value is None else None)
@@ -160,7 +128,7 @@ def _body() -> None:
   base = base_model.load_base(config, mesh)
   params, step = base.params, 0
   if run:
-    restored = base_model.restore_run(run, base, _WHICH.value)
+    restored = base_model.restore_run(run, base, WHICH.value)
     params, step = restored.state, restored.step
   task = setup_run.make_task(config)
   temperature = config.eval.temperature if _TEMPERATURE.value is None else _TEMPERATURE.value

@@ -1,6 +1,8 @@
 """Tokenizers: exact ids around a turn, and templates that cannot be continued are refused."""
 
+import datetime
 import io
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,10 +10,17 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from score_jax.core.tokenizers import HFTokenizer, SentencePieceTokenizer, Tokenizer
+from score_jax.core.chat_template import GEMMA_TEMPLATE, ChatTemplate
+from score_jax.core.chat_tokenizer import ChatTokenizer
+from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer, check_fit
+from score_jax.core.vocabularies import TokenizersVocabulary
 
-SPECIAL = ['<|im_start|>', '<|im_end|>', '<bos>', '<end_of_turn>', '<pad>']
+TEMPLATES = pathlib.Path(__file__).parent / 'chat_templates'
+SPECIAL = ['<|im_start|>', '<|im_end|>', '<bos>', '<end_of_turn>', '<pad>', '<start_of_turn>']
+SPECIAL += ['<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>']
 IM_START, IM_END, BOS, END_OF_TURN, PAD = range(5)
+EOT = SPECIAL.index('<|eot_id|>')
+SIZE = len(SPECIAL) + 256
 
 CHATML = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -37,13 +46,15 @@ def byte_backend():
   return backend
 
 
-def hf(template=CHATML, end_of_turn_ids=(IM_END, END_OF_TURN), pad_id=PAD):
-  return HFTokenizer(
-    byte_backend(),
-    template,
+def hf(template=CHATML, end_of_turn_ids=(IM_END, END_OF_TURN, EOT), pad_id=PAD, **kwargs):
+  """A chat tokenizer of bytes; `template` is source, or the name of a file of chat_templates."""
+  path = TEMPLATES / f'{template}.jinja'
+  source = path.read_text() if template.isidentifier() else template
+  return ChatTokenizer(
+    TokenizersVocabulary(byte_backend()),
+    ChatTemplate(source, {'bos_token': '<bos>'}, **kwargs),
     end_of_turn_ids=end_of_turn_ids,
     pad_id=pad_id,
-    special_tokens={'bos_token': '<bos>'},
   )
 
 
@@ -85,6 +96,78 @@ def test_turns_put_together_are_the_whole_conversation(template, instruction):
   assert together == tokenizer.encode(whole)
 
 
+LLAMA_DATE = (
+  '<|start_header_id|>system<|end_header_id|>\n\n'
+  'Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>'
+)
+GEMMA = (
+  '<bos><start_of_turn>user\nQ<end_of_turn>\n<start_of_turn>model\nANSWER<end_of_turn>\n'
+  '<start_of_turn>user\nR<end_of_turn>\n<start_of_turn>model\n'
+)
+LLAMA = (
+  '<|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|>'
+  '<|start_header_id|>assistant<|end_header_id|>\n\nANSWER<|eot_id|>'
+  '<|start_header_id|>user<|end_header_id|>\n\nR<|eot_id|>'
+  '<|start_header_id|>assistant<|end_header_id|>\n\n'
+)
+QWEN = (
+  '<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nANSWER<|im_end|>\n'
+  '<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\n'
+)
+QWEN_SYSTEM = 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.'
+SMOL_SYSTEM = 'You are a helpful AI assistant named SmolLM, trained by Hugging Face'
+SPACE, THOUGHT, HEADER, DATE = 'space around', 'a thought', 'stands before', "today's date"
+
+
+@pytest.mark.parametrize(
+  ('template', 'written', 'noted'),
+  [
+    ('gemma2', GEMMA, [SPACE]),
+    ('gemma3', GEMMA, [SPACE]),
+    (GEMMA_TEMPLATE, GEMMA, [SPACE]),
+    ('llama3', '<bos>' + LLAMA, [SPACE]),
+    ('llama32', '<bos>' + LLAMA_DATE + LLAMA, [SPACE, DATE]),
+    ('qwen25', f'<|im_start|>system\n{QWEN_SYSTEM}<|im_end|>\n' + QWEN, []),
+    ('qwen3', QWEN, [THOUGHT]),
+    ('smollm2', f'<|im_start|>system\n{SMOL_SYSTEM}<|im_end|>\n' + QWEN, []),
+  ],
+)
+def test_families(template, written, noted, caplog):
+  """Two turns as they are published, and what each format would change in the first."""
+  tokenizer = hf(template)
+  prompt, followup = map(tokenizer.encode, written.split('ANSWER'))
+  assert tokenizer.prompt_ids('Q') == prompt
+  assert [tokenizer.end_of_turn_ids[0], *tokenizer.followup_ids('R')] == followup
+  assert len(tokenizer.notes) == len(noted)
+  for note, part in zip(tokenizer.notes, noted, strict=True):
+    assert part in note
+  assert caplog.messages == list(tokenizer.notes)
+
+
+def test_notes_show_both_renderings():
+  assert "'\\n assistantmessagesentinel \\n' would become 'assistant" in hf('gemma3').notes[0]
+  assert "'<think>\\nthought\\n</think>\\n\\nassistant" in hf('qwen3').notes[0]
+  silent = hf('qwen3', options={'enable_thinking': False})
+  assert silent.prompt_ids('Q')[-20:] == silent.encode('\n<think>\n\n</think>\n\n')
+  header, thought = silent.notes
+  assert HEADER in header and THOUGHT in thought
+  empty = '<think>\\n\\n</think>\\n\\n'
+  as_written, as_sampled = header.split('; it stays')
+  assert empty not in as_written and empty in as_sampled
+
+
+def test_the_date_stands_still():
+  """Also for a template that asks on every message, and as told."""
+  asking = CHATML.replace("m['content']", "strftime_now('%Y-%m-%d %H:%M ') + m['content']")
+  tokenizer = hf(asking)
+  assert tokenizer.prompt_ids('') == tokenizer.encode(
+    '<|im_start|>user\n2024-07-26 00:00 <|im_end|>\n<|im_start|>assistant\n'
+  )
+  told = hf('llama32', date=datetime.date(2025, 12, 1))
+  assert 'Today Date: 01 Dec 2025' in told.render([{'role': 'user', 'content': ''}], False)
+  assert '2025-12-01' in told.notes[1]
+
+
 def test_chatml_by_hand():
   tokenizer = hf()
   assert isinstance(tokenizer, Tokenizer)
@@ -98,7 +181,8 @@ def test_chatml_by_hand():
     *[IM_START, *tokenizer.encode('user\nhi'), IM_END, *tokenizer.encode('\n')],
     *header,
   ]
-  assert tokenizer.vocab_size == len(SPECIAL) + 256
+  assert tokenizer.vocab_size == SIZE
+  assert tokenizer.notes == ()
 
 
 def test_the_end_that_the_template_writes_comes_first():
@@ -144,9 +228,9 @@ def test_a_template_that_ends_turns_in_two_ways():
     tokenizer.followup_ids('why')
 
 
-@pytest.mark.parametrize('ids', [{'pad_id': 261}, {'end_of_turn_ids': (IM_END, -1)}])
+@pytest.mark.parametrize('ids', [{'pad_id': SIZE}, {'end_of_turn_ids': (IM_END, -1)}])
 def test_ids_outside_the_vocabulary(ids):
-  with pytest.raises(ValueError, match='outside the vocabulary of 261'):
+  with pytest.raises(ValueError, match=f'outside the vocabulary of {SIZE}'):
     hf(**ids)
 
 
@@ -159,6 +243,14 @@ def test_template_environment():
   )
   text = hf(CHATML + extra).render([], add_generation_prompt=False)
   assert text == '{"a": "<é>"}1g<bos>%\nt\n'
+  scoped = '{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}'
+  assert ChatTemplate(scoped).render([]) == '21'
+
+
+def test_check_fit():
+  check_fit(10, 12, 'here')
+  with pytest.raises(ValueError, match='here: the tokenizer has 13 ids .* 12 rows'):
+    check_fit(13, 12, 'here')
 
 
 def test_sentencepiece(tmp_path):
@@ -197,7 +289,7 @@ def test_sentencepiece_errors(tmp_path):
 
 def test_importing_is_cheap(run_python):
   code = (
-    'import sys, score_jax.core.tokenizers; '
+    'import sys, score_jax.core.tokenizers, score_jax.core.chat_tokenizer; '
     "print([m for m in ('jax', 'tokenizers', 'jinja2', 'sentencepiece') if m in sys.modules])"
   )
   result = run_python('-c', code)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def causal_mask(
@@ -27,41 +28,97 @@ def causal_mask(
   return is_past_BTS & kv_is_token_BS[:, None, :]
 
 
-def apply_rope(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:
+def is_within(window: jax.Array, positions_BT: jax.Array, kv_positions_BS: jax.Array) -> jax.Array:
+  """Which keys lie no further back than a sliding window.
+
+  Args:
+    window: i32[] positions that a query sees, its own included.
+    positions_BT: i32[B, T] positions of the queries.
+    kv_positions_BS: i32[B, S] positions of the keys.
+
+  Returns:
+    bool[B, T, S]; says nothing of holes and of the future.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> is_within(jnp.int32(2), jnp.array([[5]]), jnp.array([[5, 3, 4]]))[0].tolist()
+    [[True, False, True]]
+  """
+  return positions_BT[:, :, None] - kv_positions_BS[:, None, :] < window
+
+
+def rope_frequencies(
+  rotary_dim: int, base: float, factor: float = 1.0, bands: tuple[float, ...] = ()
+) -> np.ndarray:
+  """Angles by which the pairs of a head turn from one position to the next.
+
+  Pair i of h turns by base^(-i/h), divided by `factor`. With bands (low, high, length), a pair of
+  wavelength w is stretched by how often it turns in `length` positions, n = length / w: not at all
+  for n > high, in full for n < low, and in between by a weighted mean of the two frequencies.
+
+  Args:
+    rotary_dim: 2h, the part of a head that turns.
+    base: wavelength base.
+    factor: how far wavelengths are stretched.
+    bands: () stretches all pairs.
+
+  Returns:
+    f32[h] radians, made in float64: at position 10,000 an error of 1e-7 would be one of 1e-3.
+
+  Example:
+    >>> rope_frequencies(4, 100.0).tolist()
+    [1.0, 0.10000000149011612]
+
+  Source: arXiv:2104.09864; the bands are those of Llama 3.1.
+  """
+  half = rotary_dim // 2
+  frequency_h = base ** (-np.arange(half) / half)
+  share_h = np.ones(half)
+  if bands:
+    low, high, length = bands
+    turns_h = length * frequency_h / (2 * np.pi)
+    share_h = np.clip((high - turns_h) / (high - low), 0.0, 1.0)
+  stretched_h = (1 - share_h) * frequency_h + share_h * frequency_h / factor
+  return stretched_h.astype(np.float32)
+
+
+def apply_rope(x_BTNH: jax.Array, positions_BT: jax.Array, frequency_h: jax.Array) -> jax.Array:
   """Rotates halves of each head by an angle that grows with the position.
 
   Args:
     x_BTNH: [B, T, N, H] queries or keys.
     positions_BT: i32[B, T].
-    base: wavelength base.
+    frequency_h: f32[h] from `rope_frequencies`; the first 2h of a head turn, the rest stays.
 
   Returns:
     [B, T, N, H] in the type of `x_BTNH`; computed in float32.
 
   Source: arXiv:2104.09864, in the half-split layout of Llama checkpoints.
   """
-  half = x_BTNH.shape[-1] // 2
-  frequency_h = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  half = frequency_h.shape[0]
   angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h[None, None, None]
   sin, cos = jnp.sin(angle_BT1h), jnp.cos(angle_BT1h)
-  a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
+  a, b, rest = jnp.split(x_BTNH.astype(jnp.float32), (half, 2 * half), axis=-1)
+  turned = (a * cos - b * sin, b * cos + a * sin, rest)
+  return jnp.concatenate(turned, axis=-1).astype(x_BTNH.dtype)
 
 
-def attend(q_BTNH, keys, values, mask_BTS) -> jax.Array:
+def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 0.0) -> jax.Array:
   """Grouped-query attention over keys that lie in one or two pieces (cache, own tokens).
 
   The pieces are joined at the logits, so that the cache is never copied.
 
   Args:
-    q_BTNH: [B, T, N, H] queries, already scaled.
+    q_BTNH: [B, T, N, H] queries.
     keys: sequence of [B, S_i, M, H].
     values: sequence of [B, S_i, M, H].
     mask_BTS: bool[B, T, S], S the sum of the S_i. A query that sees nothing gets a mean of all
       values, finite and unused: such queries are holes.
+    scale: logits are multiplied by this.
+    softcap: then squashed to cap * tanh(logits / cap); 0 leaves them.
 
   Returns:
-    [B, T, N, H] in the type of the queries; softmax in float32.
+    [B, T, N, H] in the type of the queries; logits and softmax in float32.
   """
   B, T, N, H = q_BTNH.shape
   M = keys[0].shape[2]
@@ -70,6 +127,9 @@ def attend(q_BTNH, keys, values, mask_BTS) -> jax.Array:
     [jnp.einsum('btmrh,bsmh->bmrts', q_BTMRH, k, preferred_element_type=jnp.float32) for k in keys],
     axis=-1,
   )
+  logits_BMRTS = logits_BMRTS * scale
+  if softcap:
+    logits_BMRTS = softcap * jnp.tanh(logits_BMRTS / softcap)
   lowest = jnp.finfo(jnp.float32).min
   logits_BMRTS = jnp.where(mask_BTS[:, None, None], logits_BMRTS, lowest)
   weights_BMRTS = jax.nn.softmax(logits_BMRTS, axis=-1).astype(q_BTNH.dtype)

@@ -2,88 +2,46 @@
 
     x = embed(tokens)
     for each layer:  x = x + attention(norm(x));  x = x + mlp(norm(x))
-    hidden = norm(x);  logits = hidden @ head
+    hidden = norm(x);  logits = project(hidden, head)
 
 Attention goes by the mask that the caller makes from positions, never by slot. The cache is read
 only: a call returns the keys and values of its own tokens, and the caller writes them where it
 likes (`score_jax.procedures.rollout`). So one function serves training, prefill and decoding.
-"""
 
-import dataclasses
+What tells the families apart is in `DecoderConfig`. What differs from layer to layer, the window
+and the rotary frequencies, is scanned beside the layers' parameters, so that they stay one loop.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from score_jax.core.logits import CappedHead
 from score_jax.core.sharding import constrain
-from score_jax.model.attention import apply_rope, attend
+from score_jax.model.attention import apply_rope, attend, is_within, rope_frequencies
+from score_jax.model.decoder_config import DecoderConfig
 
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-  """Sizes and choices of a decoder. Llama-architecture checkpoints need no more than these.
-
-  Attributes:
-    vocab_size: V.
-    num_layers: L.
-    embed_dim: D, the model's width.
-    mlp_dim: F.
-    num_heads: N query heads.
-    num_kv_heads: M key/value heads; N must be a multiple of M.
-    head_dim: H.
-    rope_base: wavelength base of the rotary position embedding.
-    norm_eps: added to the mean square in RMSNorm.
-    tie_embeddings: the head is the embedding, transposed.
-    dtype: compute type, 'float32' or 'bfloat16'; logits and softmax are float32 always.
-    param_dtype: type the parameters are kept in.
-    remat: 'none' keeps activations, 'block' recomputes each layer in the backward pass, 'dots'
-      keeps only the results of matrix products.
-    scan_unroll: layers that the compiler sees at once; num_layers unrolls the loop, which runs
-      faster for small models and compiles slower.
-  """
-
-  vocab_size: int
-  num_layers: int
-  embed_dim: int
-  mlp_dim: int
-  num_heads: int
-  num_kv_heads: int
-  head_dim: int
-  rope_base: float = 10_000.0
-  norm_eps: float = 1e-5
-  tie_embeddings: bool = True
-  dtype: str = 'float32'
-  param_dtype: str = 'float32'
-  remat: str = 'none'
-  scan_unroll: int = 1
-
-  def __post_init__(self):
-    if self.num_heads % self.num_kv_heads:
-      raise ValueError(
-        f'config.model.num_heads={self.num_heads} is not a multiple of '
-        f'num_kv_heads={self.num_kv_heads}'
-      )
-    if self.dtype not in ('float32', 'bfloat16'):
-      raise ValueError(f"config.model.dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
-    if self.head_dim % 2:
-      raise ValueError(f'config.model.head_dim={self.head_dim} must be even for rotary embedding')
-    if self.remat not in ('none', 'block', 'dots'):
-      raise ValueError(f"config.model.remat={self.remat!r} is none of 'none', 'block', 'dots'")
+_FAR = np.iinfo(np.int32).max  # the window of a layer that sees everything
 
 
 class RMSNorm(nn.Module):
-  """Divides by the root mean square over D, in float32, and multiplies by a learned scale."""
+  """Divides by the root mean square over the last axis, in float32, and multiplies by a scale."""
 
   config: DecoderConfig
+  axis: str = 'embed'
 
   @nn.compact
-  def __call__(self, x_BTD):
-    """Returns the normalised [B, T, D] in the compute type."""
-    init = nn.with_logical_partitioning(nn.initializers.ones, ('embed',))
-    scale_D = self.param('scale', init, (x_BTD.shape[-1],), jnp.dtype(self.config.param_dtype))
-    x = x_BTD.astype(jnp.float32)
-    x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.config.norm_eps)
-    return (x * scale_D.astype(jnp.float32)[None, None, :]).astype(self.config.dtype)
+  def __call__(self, x):
+    """Returns the normalised [..., D] in the compute type."""
+    c = self.config
+    init = nn.initializers.zeros if c.norm_plus_one else nn.initializers.ones
+    init = nn.with_logical_partitioning(init, (self.axis,))
+    scale = self.param('scale', init, (x.shape[-1],), jnp.dtype(c.param_dtype))
+    scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    x = x.astype(jnp.float32)
+    x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + c.norm_eps)
+    return (x * (1.0 + scale if c.norm_plus_one else scale)).astype(c.dtype)
 
 
 class Attention(nn.Module):
@@ -92,43 +50,50 @@ class Attention(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, positions_BT, mask_BTS, cache):
+  def __call__(self, x_BTD, frequency_h, positions_BT, mask_BTS, cache):
     """Returns ([B, T, D], the keys and values of these tokens as two [B, T, M, H])."""
     c = self.config
     dtype = jnp.dtype(c.dtype)
 
-    def weight(name, shape, axes, in_axis, out_axis):
-      init = nn.initializers.variance_scaling(
-        1.0, 'fan_in', 'truncated_normal', in_axis=in_axis, out_axis=out_axis
-      )
+    def weight(name, shape, axes, init):
       init = nn.with_logical_partitioning(init, axes)
       return self.param(name, init, shape, jnp.dtype(c.param_dtype)).astype(dtype)
 
-    kv_axes = ('embed', 'kv_heads', 'head_dim')
-    q_DNH = weight(
-      'q', (c.embed_dim, c.num_heads, c.head_dim), ('embed', 'heads', 'head_dim'), 0, (1, 2)
-    )
-    k_DMH = weight('k', (c.embed_dim, c.num_kv_heads, c.head_dim), kv_axes, 0, (1, 2))
-    v_DMH = weight('v', (c.embed_dim, c.num_kv_heads, c.head_dim), kv_axes, 0, (1, 2))
-    o_NHD = weight(
-      'o', (c.num_heads, c.head_dim, c.embed_dim), ('heads', 'head_dim', 'embed'), (0, 1), 2
-    )
-    q_BTNH = apply_rope(jnp.einsum('btd,dnh->btnh', x_BTD, q_DNH), positions_BT, c.rope_base)
-    k_BTMH = apply_rope(jnp.einsum('btd,dmh->btmh', x_BTD, k_DMH), positions_BT, c.rope_base)
-    v_BTMH = jnp.einsum('btd,dmh->btmh', x_BTD, v_DMH)
+    def split(name, num_heads, heads):
+      """The input, projected to heads."""
+      init = nn.initializers.variance_scaling(
+        1.0, 'fan_in', 'truncated_normal', in_axis=0, out_axis=(1, 2)
+      )
+      shape, axes = (num_heads, c.head_dim), (heads, 'head_dim')
+      w_DNH = weight(name, (c.embed_dim, *shape), ('embed', *axes), init)
+      out_BTNH = jnp.einsum('btd,dnh->btnh', x_BTD, w_DNH)
+      if c.qkv_bias:
+        out_BTNH = out_BTNH + weight(f'{name}_bias', shape, axes, nn.initializers.zeros)[None, None]
+      if c.qk_norm and name != 'v':
+        out_BTNH = RMSNorm(c, 'head_dim', name=f'{name}_norm')(out_BTNH)
+      return out_BTNH if name == 'v' else apply_rope(out_BTNH, positions_BT, frequency_h)
+
+    q_BTNH = split('q', c.num_heads, 'heads')
+    k_BTMH = split('k', c.num_kv_heads, 'kv_heads')
+    v_BTMH = split('v', c.num_kv_heads, 'kv_heads')
+    q_BTNH = constrain(q_BTNH, ('batch', 'length', 'heads', 'head_dim'))
     k_BTMH = constrain(k_BTMH, ('batch', 'length', 'kv_heads', 'head_dim'))
     v_BTMH = constrain(v_BTMH, ('batch', 'length', 'kv_heads', 'head_dim'))
-    q_BTNH = constrain(q_BTNH * c.head_dim**-0.5, ('batch', 'length', 'heads', 'head_dim'))
+    init = nn.initializers.variance_scaling(
+      1.0, 'fan_in', 'truncated_normal', in_axis=(0, 1), out_axis=2
+    )
+    shape = (c.num_heads, c.head_dim, c.embed_dim)
+    o_NHD = weight('o', shape, ('heads', 'head_dim', 'embed'), init)
     keys, values = [k_BTMH], [v_BTMH]
     if cache is not None:
       keys.insert(0, cache['k'].astype(dtype))
       values.insert(0, cache['v'].astype(dtype))
-    out_BTNH = attend(q_BTNH, keys, values, mask_BTS)
+    out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
     return jnp.einsum('btnh,nhd->btd', out_BTNH, o_NHD), {'k': k_BTMH, 'v': v_BTMH}
 
 
 class MLP(nn.Module):
-  """Gated feed-forward layer: silu(x gate) * (x up), projected down."""
+  """Gated feed-forward layer: act(x gate) * (x up), projected down."""
 
   config: DecoderConfig
 
@@ -144,7 +109,9 @@ class MLP(nn.Module):
     gate_DF = weight('gate', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'))
     up_DF = weight('up', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'))
     down_FD = weight('down', (c.mlp_dim, c.embed_dim), ('mlp', 'embed'))
-    h_BTF = nn.silu(x_BTD @ gate_DF) * (x_BTD @ up_DF)
+    gate_BTF = x_BTD @ gate_DF
+    gate_BTF = nn.silu(gate_BTF) if c.activation == 'silu' else nn.gelu(gate_BTF, approximate=True)
+    h_BTF = gate_BTF * (x_BTD @ up_DF)
     return constrain(h_BTF, ('batch', 'length', 'mlp')) @ down_FD
 
 
@@ -154,14 +121,33 @@ class Block(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, cache, positions_BT, mask_BTS):
-    """Returns ([B, T, D], the layer's new keys and values)."""
+  def __call__(self, x_BTD, cache, layer, positions_BT, kv_positions_BS, mask_BTS):
+    """Returns ([B, T, D], the layer's new keys and values); `layer` is of `_layer_data`."""
     c = self.config
+
+    def norm(name):
+      return RMSNorm(c, name=name)
+
+    if c.window:
+      mask_BTS = mask_BTS & is_within(layer['window'], positions_BT, kv_positions_BS)
     attn = Attention(c, name='attn')
-    out_BTD, kv = attn(RMSNorm(c, name='attn_norm')(x_BTD), positions_BT, mask_BTS, cache)
-    x_BTD = x_BTD + out_BTD
-    x_BTD = x_BTD + MLP(c, name='mlp')(RMSNorm(c, name='mlp_norm')(x_BTD))
+    out_BTD, kv = attn(norm('attn_norm')(x_BTD), layer['frequency'], positions_BT, mask_BTS, cache)
+    x_BTD = x_BTD + (norm('post_attn_norm')(out_BTD) if c.post_norms else out_BTD)
+    out_BTD = MLP(c, name='mlp')(norm('mlp_norm')(x_BTD))
+    x_BTD = x_BTD + (norm('post_mlp_norm')(out_BTD) if c.post_norms else out_BTD)
     return constrain(x_BTD, ('batch', 'length', 'activation_embed')), kv
+
+
+def _layer_data(c: DecoderConfig) -> dict[str, np.ndarray]:
+  """What differs between layers and is no parameter: f32[L, h] frequencies, i32[L] windows."""
+  rotary_dim = int(c.rope_fraction * c.head_dim)
+  far = rope_frequencies(rotary_dim, c.rope_base, c.rope_factor, c.rope_bands)
+  near = rope_frequencies(rotary_dim, c.window_rope_base) if c.window_rope_base else far
+  data = {'frequency': np.stack([near if windowed else far for windowed in c.is_windowed])}
+  if c.window:
+    windows = [c.window if windowed else _FAR for windowed in c.is_windowed]
+    data['window'] = np.array(windows, np.int32)
+  return data
 
 
 class Decoder(nn.Module):
@@ -173,7 +159,7 @@ class Decoder(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None):
+  def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None, cache_positions_BS=None):
     """Runs the layers.
 
     Args:
@@ -181,15 +167,28 @@ class Decoder(nn.Module):
       positions_BT: i32[B, T].
       mask_BTS: bool[B, T, S]; S counts the cache's slots first, then the T tokens themselves.
       cache: None, or {'k', 'v'} of [L, B, S - T, M, H].
+      cache_positions_BS: i32[B, S - T] positions of the cache's slots; where no layer has a window
+        it is not looked at.
 
     Returns:
-      hidden_BTD in the compute type (after the last norm), head_DV in the parameters' type, and
-      {'k', 'v'} of [L, B, T, M, H]: the keys and values of these tokens.
+      hidden_BTD in the compute type (after the last norm), the head for `project` (head_DV in the
+      parameters' type, or a `CappedHead` of it), and {'k', 'v'} of [L, B, T, M, H]: the keys and
+      values of these tokens.
+
+    Raises:
+      ValueError: at trace time, for a cache without positions where a layer has a window.
     """
     c = self.config
+    kv_positions_BS = positions_BT
+    if c.window and cache is not None:
+      if cache_positions_BS is None:
+        raise ValueError(f'a sliding window of {c.window} goes by the positions of the cache too')
+      kv_positions_BS = jnp.concatenate([cache_positions_BS, positions_BT], axis=1)
     init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('vocab', 'embed'))
     embedding_VD = Embedder(c, init, name='embedder')()
     x_BTD = jnp.take(embedding_VD, tokens_BT, axis=0).astype(c.dtype)
+    if c.scale_embedding:
+      x_BTD = x_BTD * np.float32(c.embed_dim**0.5).astype(jnp.dtype(c.dtype))
     x_BTD = constrain(x_BTD, ('batch', 'length', 'activation_embed'))
     block = Block
     if c.remat != 'none':
@@ -199,16 +198,17 @@ class Decoder(nn.Module):
       block,
       variable_axes={'params': 0},
       split_rngs={'params': True},
-      in_axes=(nn.broadcast if cache is None else 0, nn.broadcast, nn.broadcast),
+      in_axes=(nn.broadcast if cache is None else 0, 0) + (nn.broadcast,) * 3,
       out_axes=0,
       length=c.num_layers,
       unroll=min(c.scan_unroll, c.num_layers),
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, name='layers')
-    x_BTD, kv = layers(x_BTD, cache, positions_BT, mask_BTS)
+    layer_data = jax.tree.map(jnp.asarray, _layer_data(c))
+    x_BTD, kv = layers(x_BTD, cache, layer_data, positions_BT, kv_positions_BS, mask_BTS)
     hidden_BTD = RMSNorm(c, name='final_norm')(x_BTD)
     head_DV = embedding_VD.T if c.tie_embeddings else Head(c, name='head')()
-    return hidden_BTD, head_DV, kv
+    return hidden_BTD, CappedHead(head_DV, c.logit_softcap) if c.logit_softcap else head_DV, kv
 
 
 class Embedder(nn.Module):

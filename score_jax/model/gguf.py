@@ -10,35 +10,32 @@ mathematics is refused by name, so that a model that loads is the model that was
 Nothing here downloads anything.
 """
 
-import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from score_jax.model.decoder import DecoderConfig
+from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.gguf_file import GgufFile, open_gguf, opened
 from score_jax.model.gguf_tokenizer import read_tokenizer
+from score_jax.model.layouts import Path, letter_sizes, nest, shape_in_file, to_ours
 
-__all__ = ['GgufFile', 'open_gguf', 'read_config', 'read_params', 'read_tokenizer']
+__all__ = ['GgufFile', 'iter_params', 'open_gguf', 'read_config', 'read_params', 'read_tokenizer']
 
 # Our tree's leaves in a layer: the file's name, and 'axes in the file -> axes in our tree'. GGUF
 # interleaves the rotary pairs of queries and keys (J pairs of I=2); our decoder, like Hugging
 # Face's, turns the first half of a head against the second.
 _LAYER_TENSORS = {
-  'attn_norm': {'scale': ('attn_norm.weight', 'D -> D')},
-  'attn': {
-    'q': ('attn_q.weight', 'NJI D -> D N IJ'),
-    'k': ('attn_k.weight', 'MJI D -> D M IJ'),
-    'v': ('attn_v.weight', 'MH D -> D M H'),
-    'o': ('attn_output.weight', 'D NH -> N H D'),
-  },
-  'mlp_norm': {'scale': ('ffn_norm.weight', 'D -> D')},
-  'mlp': {
-    'gate': ('ffn_gate.weight', 'F D -> D F'),
-    'up': ('ffn_up.weight', 'F D -> D F'),
-    'down': ('ffn_down.weight', 'D F -> F D'),
-  },
+  ('attn_norm', 'scale'): ('attn_norm.weight', 'D -> D'),
+  ('attn', 'q'): ('attn_q.weight', 'NJI D -> D N IJ'),
+  ('attn', 'k'): ('attn_k.weight', 'MJI D -> D M IJ'),
+  ('attn', 'v'): ('attn_v.weight', 'MH D -> D M H'),
+  ('attn', 'o'): ('attn_output.weight', 'D NH -> N H D'),
+  ('mlp_norm', 'scale'): ('ffn_norm.weight', 'D -> D'),
+  ('mlp', 'gate'): ('ffn_gate.weight', 'F D -> D F'),
+  ('mlp', 'up'): ('ffn_up.weight', 'F D -> D F'),
+  ('mlp', 'down'): ('ffn_down.weight', 'D F -> F D'),
 }
 
 # Metadata below `llama.` that says nothing new, whatever its value.
@@ -128,86 +125,70 @@ def read_config(source: epath.PathLike | GgufFile) -> DecoderConfig:
       raise ValueError(f'{file.path}: {error}') from error
 
 
-def read_params(
+def iter_params(
   source: epath.PathLike | GgufFile, config: DecoderConfig, dtype: Any = np.float32
-) -> dict[str, Any]:
-  """Reads and dequantises a GGUF file's weights, one tensor at a time.
+) -> Iterator[tuple[Path, np.ndarray]]:
+  """Reads and dequantises a GGUF file's weights, one parameter at a time.
 
   Args:
     source: path of the file, or the file from `open_gguf`.
     config: sizes that the file must have, from `read_config`.
     dtype: type of the returned arrays.
 
-  Returns:
-    The decoder's parameter tree, layers stacked on a leading axis L, as NumPy arrays. Query and
-    key rows are put back from GGUF's interleaved order of rotary pairs to two halves.
+  Yields:
+    (path, array): the decoder's parameters, layers stacked on a leading axis L, as NumPy arrays.
+    Query and key rows are put back from GGUF's interleaved order of rotary pairs to two halves.
 
   Raises:
-    ValueError: a tensor is missing or of another shape than `config` says, is of a type that
-      cannot be dequantised, or is one that the decoder has no place for.
+    ValueError: a tensor is missing or of another shape than `config` says, or is one that the
+      decoder has no place for, all before the first array; or a tensor is of a type that cannot be
+      dequantised.
   """
-  sizes = {
-    'V': config.vocab_size,
-    'D': config.embed_dim,
-    'F': config.mlp_dim,
-    'N': config.num_heads,
-    'M': config.num_kv_heads,
-    'H': config.head_dim,
-    'I': 2,
-    'J': config.head_dim // 2,
+  sizes, dtype = letter_sizes(config), np.dtype(dtype)
+  outer = {
+    ('embedder', 'embedding'): ('token_embd.weight', 'V D -> V D'),
+    ('final_norm', 'scale'): ('output_norm.weight', 'D -> D'),
   }
-  dtype = np.dtype(dtype)
+  if not config.tie_embeddings:
+    outer['head', 'kernel'] = ('output.weight', 'V D -> D V')
   with opened(source) as file:
     tensors = {tensor.name: tensor for tensor in file.reader.tensors}
 
-    def read(name, layout):
-      return _read_tensor(file, name, tensors.pop(name, None), layout, sizes)
+    def take(name, layout):
+      return _take(file, name, tensors.pop(name, None), shape_in_file(layout, sizes))
 
-    def read_layers(name, layout):
-      first = read(f'blk.0.{name}', layout)
-      stacked = np.empty((config.num_layers, *first.shape), dtype)
-      stacked[0] = first
-      for layer in range(1, config.num_layers):
-        stacked[layer] = read(f'blk.{layer}.{name}', layout)
-      return stacked
-
-    params = {
-      'embedder': {'embedding': read('token_embd.weight', 'V D -> V D').astype(dtype, order='C')},
-      'layers': {
-        module: {leaf: read_layers(*where) for leaf, where in leaves.items()}
-        for module, leaves in _LAYER_TENSORS.items()
-      },
-      'final_norm': {'scale': read('output_norm.weight', 'D -> D').astype(dtype, order='C')},
-    }
-    if not config.tie_embeddings:
-      params['head'] = {'kernel': read('output.weight', 'V D -> D V').astype(dtype, order='C')}
+    layers = range(config.num_layers)
+    plan = [(path, [take(*where)], where[1]) for path, where in outer.items()]
+    for path, (name, layout) in _LAYER_TENSORS.items():
+      parts = [take(f'blk.{layer}.{name}', layout) for layer in layers]
+      plan.append((('layers', *path), parts, layout))
     if tensors:
       raise ValueError(
         f'{file.path}: the decoder has no place for tensor {min(tensors)} ({len(tensors)} such in '
         'all); without it the model would compute something else'
       )
-    return params
+    for path, parts, layout in plan:
+      first = to_ours(_values(file, parts[0]), layout, sizes)
+      if path[0] != 'layers':
+        yield path, first.astype(dtype, order='C')
+        continue
+      stacked = np.empty((len(parts), *first.shape), dtype)
+      stacked[0] = first
+      for layer, part in enumerate(parts[1:], start=1):
+        stacked[layer] = to_ours(_values(file, part), layout, sizes)
+      yield path, stacked
+      del stacked, first  # or it would be there while the next one is made
 
 
-def _read_tensor(
-  file: GgufFile, name: str, tensor: Any, layout: str, sizes: dict[str, int]
-) -> np.ndarray:
-  """Dequantises one tensor and brings it into our layout.
+def read_params(
+  source: epath.PathLike | GgufFile, config: DecoderConfig, dtype: Any = np.float32
+) -> dict[str, Any]:
+  """Reads all weights into nested dicts; arguments and errors as for `iter_params`."""
+  return nest(iter_params(source, config, dtype))
 
-  Args:
-    file: named in errors.
-    name: the tensor's name.
-    tensor: `gguf.ReaderTensor`, or None where the file has none of this name.
-    layout: 'axes in the file -> axes in our tree', one letter a factor, one word an axis.
-    sizes: size of each letter.
 
-  Returns:
-    f32, in our layout; may be a view of the mapped file.
-  """
-  import gguf
-
-  theirs, ours = (side.split() for side in layout.split('->'))
-  expected = tuple(math.prod(sizes[letter] for letter in axis) for axis in theirs)
+def _take(file: GgufFile, name: str, tensor: Any, expected: tuple[int, ...]) -> Any:
+  """Checks a `gguf.ReaderTensor`; None where the file has none of this name."""
   if tensor is None:
     raise ValueError(f'{file.path}: tensor {name} of shape {expected} is missing')
   shape = tuple(int(n) for n in reversed(tensor.shape))  # GGUF lists the fastest axis first
@@ -215,17 +196,20 @@ def _read_tensor(
     raise ValueError(
       f'{file.path}: tensor {name} has shape {shape}, but the configuration asks for {expected}'
     )
+  return tensor
+
+
+def _values(file: GgufFile, tensor: Any) -> np.ndarray:
+  """Dequantises one tensor to f32; may be a view of the mapped file."""
+  import gguf
+
   try:
-    values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
   except NotImplementedError as error:
     raise ValueError(
-      f'{file.path}: tensor {name} is of type {tensor.tensor_type.name}, which the gguf package '
-      'cannot dequantise'
+      f'{file.path}: tensor {tensor.name} is of type {tensor.tensor_type.name}, which the gguf '
+      'package cannot dequantise'
     ) from error
-  letters = ''.join(theirs)
-  values = values.reshape([sizes[letter] for letter in letters])
-  values = values.transpose([letters.index(letter) for letter in ''.join(ours)])
-  return values.reshape([math.prod(sizes[letter] for letter in axis) for axis in ours])
 
 
 def _refuse_unknown_metadata(file: GgufFile) -> None:

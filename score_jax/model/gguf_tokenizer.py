@@ -1,22 +1,37 @@
 """Builds the tokenizer inside a GGUF file: byte-level BPE, chat template, ends of turn."""
 
+import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from score_jax.core.tokenizers import HFTokenizer
+from score_jax.core.chat_template import DEFAULT_DATE, ChatTemplate
+from score_jax.core.chat_tokenizer import ChatTokenizer
+from score_jax.core.vocabularies import TokenizersVocabulary
+from score_jax.model.folder_tokenizer import END_OF_TURN_TOKENS
 from score_jax.model.gguf_file import GgufFile, opened
 
-# Pre-tokenizers of byte-level BPE, by the name in `tokenizer.ggml.pre`: are digits set apart?
-_SPLITS_DIGITS = {'gpt-2': False, 'smollm': True}
-
-# Names of control tokens that end a turn even where the metadata does not say so.
-_END_OF_TURN_TOKENS = ('<|im_end|>', '<|eot_id|>', '<|end_of_text|>', '<|endoftext|>', '</s>')
+# How text is cut before byte-level BPE, by the name in `tokenizer.ggml.pre`.
+_CUTS = {
+  'gpt-2': None,  # the library's own pattern, alone
+  'smollm': None,  # the same, digits set apart one by one
+  # Llama 3: a word, up to three digits, a run of signs, line ends, other space.
+  'llama-bpe': (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+  ),
+}
 
 _CONTROL, _USER_DEFINED = 3, 4  # values of `tokenizer.ggml.token_type`
 
 
-def read_tokenizer(source: epath.PathLike | GgufFile) -> HFTokenizer:
+def read_tokenizer(
+  source: epath.PathLike | GgufFile,
+  *,
+  date: datetime.date = DEFAULT_DATE,
+  options: Mapping[str, Any] | None = None,
+) -> ChatTokenizer:
   """Builds a GGUF file's own tokenizer, chat template included.
 
   Numbers are set apart as the file's `tokenizer.ggml.pre` says. (`transformers` 5 does not know the
@@ -25,6 +40,8 @@ def read_tokenizer(source: epath.PathLike | GgufFile) -> HFTokenizer:
 
   Args:
     source: path of the file, or the file from `open_gguf`.
+    date: what a template that asks for today's date is told.
+    options: more variables for the template.
 
   Returns:
     The tokenizer.
@@ -47,7 +64,7 @@ def read_tokenizer(source: epath.PathLike | GgufFile) -> HFTokenizer:
       ids[name] = value
     types = file.metadata('tokenizer.ggml.token_type')
     ends = [ids[name] for name in ('eos', 'eot', 'eom') if name in ids] + [
-      i for i, token in enumerate(tokens) if types[i] == _CONTROL and token in _END_OF_TURN_TOKENS
+      i for i, token in enumerate(tokens) if types[i] == _CONTROL and token in END_OF_TURN_TOKENS
     ]
     template = file.metadata('tokenizer.chat_template')
     if template is None or not ends:
@@ -57,13 +74,10 @@ def read_tokenizer(source: epath.PathLike | GgufFile) -> HFTokenizer:
       )
     names = {'bos': 'bos_token', 'eos': 'eos_token', 'unknown': 'unk_token', 'padding': 'pad_token'}
     try:
-      return HFTokenizer(
-        backend,
-        template,
-        end_of_turn_ids=ends,
-        pad_id=ids.get('padding', ends[0]),
-        special_tokens={names[name]: tokens[i] for name, i in ids.items() if name in names},
-      )
+      special_tokens = {names[name]: tokens[i] for name, i in ids.items() if name in names}
+      chat = ChatTemplate(template, special_tokens, date, options)
+      pad_id = ids.get('padding', ends[0])
+      return ChatTokenizer(TokenizersVocabulary(backend), chat, end_of_turn_ids=ends, pad_id=pad_id)
     except ValueError as error:
       raise ValueError(f'{file.path}: {error}') from error
 
@@ -76,10 +90,10 @@ def _read_bpe(file: GgufFile) -> tuple[list[str], Any]:
   kind, pre, space_prefix = (
     file.metadata(f'tokenizer.ggml.{key}') for key in ('model', 'pre', 'add_space_prefix')
   )
-  if kind != 'gpt2' or pre not in _SPLITS_DIGITS or space_prefix:
+  if kind != 'gpt2' or pre not in _CUTS or space_prefix:
     raise ValueError(
       f'{file.path}: tokenizer {kind!r} with pre-tokenizer {pre!r} is not supported, only '
-      f"'gpt2' (byte-level BPE) with one of {sorted(_SPLITS_DIGITS)} and no space prefix"
+      f"'gpt2' (byte-level BPE) with one of {sorted(_CUTS)} and no space prefix"
     )
   tokens, merges, types = (
     file.metadata(f'tokenizer.ggml.{key}', []) for key in ('tokens', 'merges', 'token_type')
@@ -91,12 +105,16 @@ def _read_bpe(file: GgufFile) -> tuple[list[str], Any]:
       'types; all three numbers must be the same'
     )
   try:
-    model = models.BPE(vocab, [tuple(merge.split(' ')) for merge in merges])
+    pairs = [tuple(merge.split(' ')) for merge in merges]
+    # Llama 3 takes a whole word that it knows before it looks at merges.
+    model = models.BPE(vocab, pairs, ignore_merges=pre == 'llama-bpe')
   except Exception as error:  # the library raises nothing narrower
     raise ValueError(f'{file.path}: damaged BPE merges ({error})') from error
   backend = tokenizers.Tokenizer(model)
-  steps = [pre_tokenizers.Digits(individual_digits=True)] if _SPLITS_DIGITS[pre] else []
-  steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False))
+  steps = [pre_tokenizers.Digits(individual_digits=True)] if pre == 'smollm' else []
+  if cut := _CUTS[pre]:
+    steps.append(pre_tokenizers.Split(tokenizers.Regex(cut), behavior='isolated'))
+  steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut is None))
   backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
   backend.decoder = decoders.ByteLevel()
   for wanted, add in ((_CONTROL, backend.add_special_tokens), (_USER_DEFINED, backend.add_tokens)):

@@ -8,12 +8,17 @@ tokenizer.model   SentencePiece
 import dataclasses
 import io
 import json
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from etils import epath
 
-from score_jax.model.decoder import DecoderConfig, abstract_params
+from score_jax.model.decoder import abstract_params
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.layouts import Path, leaf_path
+
+PARAMS = 'params.npz'
 
 
 def save_weights(
@@ -33,7 +38,7 @@ def save_weights(
   buffer = io.BytesIO()
   np.savez(buffer, **{'/'.join(k.key for k in path): np.asarray(x) for path, x in flat})
   (folder / 'tokenizer.model').write_bytes(tokenizer_model)
-  (folder / 'params.npz').write_bytes(buffer.getvalue())
+  (folder / PARAMS).write_bytes(buffer.getvalue())
   (folder / 'config.json').write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
 
 
@@ -71,7 +76,7 @@ def read_params(folder: epath.PathLike, config: DecoderConfig) -> dict:
   Raises:
     ValueError: naming file and parameter, if one is missing, extra or of another shape.
   """
-  path = epath.Path(folder) / 'params.npz'
+  path = epath.Path(folder) / PARAMS
   if not path.exists():
     raise ValueError(f'{path} is missing')
   try:
@@ -94,3 +99,10 @@ def read_params(folder: epath.PathLike, config: DecoderConfig) -> dict:
   if stored:
     raise ValueError(f'{path}: no place for {sorted(stored)}')
   return params
+
+
+def iter_params(folder: epath.PathLike, config: DecoderConfig) -> Iterator[tuple[Path, np.ndarray]]:
+  """Yields the parameters one by one; arguments and errors as for `read_params`."""
+  params = read_params(folder, config)
+  for keys, array in jax.tree_util.tree_flatten_with_path(params)[0]:
+    yield leaf_path(keys), array

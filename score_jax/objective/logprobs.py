@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from score_jax.core.logits import project
+from score_jax.core.logits import Head, project
 
 
 @flax.struct.dataclass
@@ -31,9 +31,9 @@ class TokenScores:
 
 def score_tokens(
   hidden_BTD: jax.Array,
-  head_DV: jax.Array,
+  head: Head,
   ref_hidden_BTD: jax.Array,
-  ref_head_DV: jax.Array,
+  ref_head: Head,
   targets_BT: jax.Array,
   temperature: float = 1.0,
   chunk: int = 128,
@@ -42,9 +42,9 @@ def score_tokens(
 
   Args:
     hidden_BTD: the policy's hidden state *before* each target (already shifted).
-    head_DV: the policy's output matrix.
+    head: the policy's output matrix head_DV, or a `CappedHead` of it.
     ref_hidden_BTD: the reference's; no gradient reaches it.
-    ref_head_DV: the reference's output matrix.
+    ref_head: the reference's.
     targets_BT: i32[B, T] token ids.
     temperature: that of the sampler; both distributions are taken at it.
     chunk: query positions whose logits exist at once.
@@ -59,13 +59,13 @@ def score_tokens(
   Source: arXiv:2409.12917, Eq. 2, the KL term, exact over the vocabulary at each prefix.
   """
   chex.assert_equal_shape_prefix([hidden_BTD, ref_hidden_BTD, targets_BT], 2)
-  chex.assert_rank([head_DV, ref_head_DV], 2)
+  chex.assert_rank(jax.tree.leaves([head, ref_head]), 2)
   if temperature <= 0:
     raise ValueError(f'config.rollout.temperature={temperature} must be above 0 to train')
   if chunk < 1:
     raise ValueError(f'config.train.chunk_tokens={chunk} must be at least 1')
   ref_hidden_BTD = jax.lax.stop_gradient(ref_hidden_BTD)
-  ref_head_DV = jax.lax.stop_gradient(ref_head_DV)
+  ref_head = jax.lax.stop_gradient(ref_head)
 
   @jax.checkpoint
   def score(inputs, heads):
@@ -89,7 +89,7 @@ def score_tokens(
     x = jnp.pad(x, pad)
     return jnp.moveaxis(x.reshape(x.shape[0], num_chunks, chunk, *x.shape[2:]), 1, 0)
 
-  heads = (head_DV, ref_head_DV)
+  heads = (head, ref_head)
   if num_chunks == 1:
     return score((hidden_BTD, ref_hidden_BTD, targets_BT), heads)
   inputs = jax.tree.map(split, (hidden_BTD, ref_hidden_BTD, targets_BT))

@@ -99,8 +99,13 @@ def _append(decoder, params, state, tokens_BI, is_token_BI, slot, num_slots) -> 
     axis=-1,
   )
   cache = {name: x[:, :, :num_slots] for name, x in state.cache.items()}
-  hidden_BID, head_DV, kv = decoder.apply(
-    {'params': params}, tokens_BI, positions_BI, mask_BIS, cache if num_slots else None
+  hidden_BID, head, kv = decoder.apply(
+    {'params': params},
+    tokens_BI,
+    positions_BI,
+    mask_BIS,
+    cache if num_slots else None,
+    e.positions[:, :num_slots],
   )
   # The last real token is where the running count first reaches its total.
   last_B1 = jnp.argmax(count_BI, axis=1)[:, None]
@@ -118,7 +123,7 @@ def _append(decoder, params, state, tokens_BI, is_token_BI, slot, num_slots) -> 
     ),
     cache={name: write(state.cache[name], kv[name], 2) for name in kv},
     num_tokens=state.num_tokens + count_BI[:, -1],
-    logits=jnp.where(has_token_B1, project(last_BD, head_DV), state.logits),
+    logits=jnp.where(has_token_B1, project(last_BD, head), state.logits),
   )
 
 

@@ -1,0 +1,208 @@
+"""Exports a run: `python -m score_jax.export --run=runs/stage2_math --workdir=exported`.
+
+The run's best checkpoint becomes a Hugging Face folder, which `transformers` and inference servers
+load, or with `--format=orbax` an Orbax checkpoint of the plain parameters. With `--config` and
+without `--run` it is the base model of that config. The folder must be new, and appears when it is
+whole. No accelerator is used; the parameters must fit into the host's memory.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+
+from score_jax import base_model, program
+from score_jax.core.chat_tokenizer import ChatTokenizer
+from score_jax.core.config import check_config
+from score_jax.core.tokenizers import Tokenizer
+from score_jax.model import gguf, hf_export, hf_folder
+from score_jax.model.decoder import abstract_params
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.layouts import nest
+from score_jax.model.tokenizer_files import tokenizer_files
+from score_jax.run_input import RUN, WHICH, run_config
+from score_jax.runs.restoring import restore_subtree
+
+_FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'orbax'], 'What to write.')
+_DTYPE = flags.DEFINE_enum(
+  'dtype',
+  'float32',
+  ['float32', 'bfloat16', 'float16'],
+  'Type of the written weights; runs keep float32, the others are rounded.',
+)
+
+# Copied as they are, where the base model has them.
+TOKENIZER_FILES = (
+  'tokenizer.json',
+  'tokenizer.model',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'vocab.json',
+  'merges.txt',
+  'chat_template.jinja',
+)
+# Of the base model's config.json; the rest is written anew.
+_KEPT_FIELDS = (
+  'bos_token_id',
+  'eos_token_id',
+  'pad_token_id',
+  'max_position_embeddings',
+  'initializer_range',
+)
+
+
+def read_params(config: ConfigDict, decoder: DecoderConfig, run: str | None, which: str) -> dict:
+  """Reads what is exported into the host's memory.
+
+  Args:
+    config: a checked config.
+    decoder: its architecture.
+    run: a run directory or one of its checkpoints; None or '' for the base model.
+    which: 'best' by training reward, or 'latest'.
+
+  Returns:
+    Nested dicts of NumPy arrays.
+
+  Raises:
+    ValueError: if there is no good checkpoint, or one of another model.
+  """
+  if not run:
+    path = base_model.checkpoint_path(config)
+    return nest(base_model.reader_of(path).iter_params(path, decoder))
+  params = restore_subtree(run, 'trainable', step=which).state
+  want = jax.tree.map(lambda x: x.shape, abstract_params(decoder)[0])
+  have = jax.tree.map(lambda x: x.shape, params)
+  if have != want:
+    raise ValueError(f'the parameters of {run} are not those of its base model: other shapes')
+  return params
+
+
+def collect_files(path: str, tokenizer: Tokenizer) -> dict[str, bytes]:
+  """Collects the files of the base model's tokenizer.
+
+  Args:
+    path: the base model.
+    tokenizer: what was read from it.
+
+  Returns:
+    The files' contents, by name: copies where the base model is a folder that has them, else made
+    from the tokenizer.
+  """
+  folder = epath.Path(path)
+  if folder.is_dir():
+    files = {n: (folder / n).read_bytes() for n in TOKENIZER_FILES if (folder / n).exists()}
+    if files:
+      return files
+  return tokenizer_files(tokenizer) if isinstance(tokenizer, ChatTokenizer) else {}
+
+
+def _about(path: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
+  """More of config.json, and generation_config.json: from the base model, or its tokenizer."""
+  ends = list(tokenizer.end_of_turn_ids)
+  generation = {'eos_token_id': ends, 'pad_token_id': tokenizer.pad_id}
+  fields: dict[str, Any] = dict(generation)
+  if base_model.reader_of(path) is gguf:
+    with gguf.open_gguf(path) as file:
+      if bos := file.metadata('tokenizer.ggml.bos_token_id'):
+        fields['bos_token_id'] = generation['bos_token_id'] = bos
+      if length := file.metadata('llama.context_length'):
+        fields['max_position_embeddings'] = length
+  if base_model.reader_of(path) is hf_folder:
+    theirs = hf_folder.read_json(epath.Path(path) / 'config.json')
+    theirs = theirs | theirs.get('text_config', {})
+    fields |= {key: theirs[key] for key in _KEPT_FIELDS if theirs.get(key) is not None}
+    if (file := epath.Path(path) / 'generation_config.json').exists():
+      generation = hf_folder.read_json(file)
+  return fields, generation
+
+
+def write_orbax(
+  folder: epath.PathLike, decoder: DecoderConfig, params: dict, files: dict[str, bytes]
+) -> None:
+  """Writes the parameters as an Orbax checkpoint, `params`, beside the sizes and the tokenizer.
+
+  Args:
+    folder: a local folder that is not there yet, or is empty.
+    decoder: the architecture, written to decoder.json.
+    params: nested dicts of arrays.
+    files: other files, by name.
+
+  Raises:
+    ValueError: if the folder holds something.
+  """
+  import orbax.checkpoint as ocp
+
+  with hf_export.appearing(folder) as draft:
+    for name, data in files.items():
+      (draft / name).write_bytes(data)
+    sizes = json.dumps(dataclasses.asdict(decoder), indent=2)
+    (draft / 'decoder.json').write_text(sizes + '\n')
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(draft / 'params', params)
+      checkpointer.wait_until_finished()
+
+
+def export(
+  config: ConfigDict,
+  folder: epath.PathLike,
+  run: str | None = None,
+  which: str = 'best',
+  layout: str = 'hf',
+  dtype: str = 'float32',
+) -> None:
+  """Exports a run's parameters, or the base model's.
+
+  Args:
+    config: a checked config: its base model gives architecture and tokenizer.
+    folder: a local folder that is not there yet, or is empty.
+    run: see `read_params`.
+    which: see `read_params`.
+    layout: 'hf' or 'orbax'.
+    dtype: type of the written weights.
+
+  Raises:
+    ValueError: if the base model or the run cannot be read, or the folder holds something.
+  """
+  path = base_model.checkpoint_path(config)
+  decoder = base_model.make_decoder_config(config)
+  tokenizer = base_model.make_tokenizer(config, decoder)
+  files = collect_files(path, tokenizer)
+  params = read_params(config, decoder, run, which)
+  typed = jnp.dtype(dtype)
+  if layout == 'orbax':
+    write_orbax(folder, decoder, jax.tree.map(lambda x: np.asarray(x, typed), params), files)
+    return
+  fields, generation = _about(path, tokenizer)
+  hf_export.write_folder(folder, decoder, params, typed, fields, generation, files)
+
+
+def _body() -> None:
+  run, folder = RUN.value, program.WORKDIR.value
+  if not folder:
+    program.fail('--workdir is not set: the new folder to write')
+  if run and not epath.Path(run).exists():
+    program.fail(f'--run={run} does not exist')
+  config = program.CONFIG.value
+  if config is None:
+    if not run:
+      program.fail('--run is not set, and neither is --config, whose base model could be exported')
+    config = run_config(run)
+  check_config(config)
+  path = base_model.checkpoint_path(config)
+  if not path or not epath.Path(path).exists():
+    program.fail(
+      f'the base model gives the tokenizer, but there is no config.model.checkpoint={path!r}'
+    )
+  export(config, folder, run, WHICH.value, _FORMAT.value, _DTYPE.value)
+  print(f'{run or path} is in {folder}')
+
+
+if __name__ == '__main__':
+  program.run_program(_body)
