@@ -19,7 +19,7 @@ from score_jax import base_model, distributed, program, setup_run
 from score_jax.core import sharding
 from score_jax.core.config import check_config
 from score_jax.core.version import commit
-from score_jax.procedures.evaluation import Evaluation, evaluate
+from score_jax.procedures.evaluation import Evaluation, Sampler, evaluate
 from score_jax.procedures.text import encode_prompts
 from score_jax.runs.files import to_json, write_atomic
 
@@ -101,18 +101,17 @@ def evaluate_params(
     top_k=config.eval.top_k,
     top_p=config.eval.top_p,
   )
-  return evaluate(
+  sampler = Sampler(
     base.decoder,
     spec,
     params,
-    prompts,
-    task,
     base.tokenizer,
     batch=config.eval.batch,
     temperature=temperature,
     seed=config.seed,
     mesh=mesh,
   )
+  return evaluate(sampler, prompts, task)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
