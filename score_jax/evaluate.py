@@ -15,11 +15,11 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import base_model, program, setup_run
+from score_jax import base_model, distributed, program, setup_run
 from score_jax.core import sharding
 from score_jax.core.config import check_config
 from score_jax.core.version import commit
-from score_jax.procedures.evaluation import Evaluation, evaluate
+from score_jax.procedures.evaluation import Evaluation, Sampler, evaluate
 from score_jax.procedures.text import encode_prompts
 from score_jax.runs.files import to_json, write_atomic
 
@@ -101,20 +101,17 @@ def evaluate_params(
     top_k=config.eval.top_k,
     top_p=config.eval.top_p,
   )
-  rows = sharding.batch_rows(mesh)
-  batch = min(config.eval.batch, len(prompts.problems))
-  with jax.sharding.set_mesh(mesh):
-    return evaluate(
-      base.decoder,
-      spec,
-      params,
-      prompts,
-      task,
-      base.tokenizer,
-      batch=-(-batch // rows) * rows,
-      temperature=temperature,
-      seed=config.seed,
-    )
+  sampler = Sampler(
+    base.decoder,
+    spec,
+    params,
+    base.tokenizer,
+    batch=config.eval.batch,
+    temperature=temperature,
+    seed=config.seed,
+    mesh=mesh,
+  )
+  return evaluate(sampler, prompts, task)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
@@ -157,6 +154,7 @@ def _body() -> None:
   if run and not epath.Path(run).exists():
     program.fail(f'--run={run} does not exist')
   config = program.checked_config(run_config(run) if run and program.CONFIG.value is None else None)
+  distributed.join()
   mesh = sharding.make_mesh(config.mesh)
   base = base_model.load_base(config, mesh)
   params, step = base.params, 0
@@ -181,6 +179,8 @@ def _body() -> None:
     'seed': config.seed,
     'commit': commit(),
   }
+  if not distributed.is_speaker():
+    return
   save_evaluation(folder, evaluation, about)
   print(metrics_table(evaluation.metrics))
   left_out = evaluation.num_left_out

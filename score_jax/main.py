@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from score_jax import program
+from score_jax import distributed, program
 
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print the resolved config, the stage and one decoded episode, and exit.'
@@ -28,6 +28,7 @@ def _body() -> None:
   from score_jax.setup_run import prepare
   from score_jax.train import Preempted, TrainingStopped, train
 
+  distributed.join()
   setup = prepare(config)
   try:
     if _DRY_RUN.value:
@@ -35,7 +36,8 @@ def _body() -> None:
       return
     workdir = workdir_of(config)
     train(setup, workdir)
-    print(f'done: {config.train.num_steps} steps of {config.stage.name} in {workdir}')
+    if distributed.is_speaker():
+      print(f'done: {config.train.num_steps} steps of {config.stage.name} in {workdir}')
   except Preempted as error:
     print(error, file=sys.stderr)
     raise SystemExit(143) from None

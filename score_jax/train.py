@@ -174,19 +174,19 @@ class Trainer:
     with tqdm(total=last, initial=first, desc=self.setup.stage.name, disable=not is_shown) as bar:
       for step in range(first + 1, last + 1):
         experience = self.collect(state, step)
+        length, is_stopping = self.agree(experience)
         batch = Batch(episode=experience.episode, reward=experience.reward_BK)
         state, metrics = self.train_step(
           state,
           {'reference': self.reference},
           sharding.put_batch(self.setup.mesh, batch),
           self.stage_arrays,
-          self.row_length(experience),
+          length,
         )
         if pending is not None:
           self.finish(*pending, bar)
         pending = (step, metrics, experience)
         is_scheduled = step % config.train.checkpoint_every_steps == 0
-        is_stopping = self.is_stopping  # read once: the signal may come at any moment
         if is_scheduled or step == last or is_stopping:
           self.finish(*pending, bar)
           pending = None
@@ -219,14 +219,21 @@ class Trainer:
       self.verdicts.put(step, {'answers': answers, 'verdicts': experience.verdicts})
     return experience
 
-  def row_length(self, experience: Experience) -> int:
-    """Slots for the compacted rows: the longest row, rounded up so that few shapes occur."""
-    bucket = self.setup.config.train.length_bucket
-    longest = longest_row(experience.episode)
+  def agree(self, experience: Experience) -> tuple[int, bool]:
+    """What all processes must do alike in this step, though each knows only its own part of it.
+
+    Returns:
+      Slots for the compacted rows (the longest row of all, rounded up so that few shapes occur);
+      and whether SIGTERM has come to any of them.
+    """
+    mine = np.asarray([longest_row(experience.episode), self.is_stopping], np.int32)
     if jax.process_count() > 1:
-      longest = int(np.max(multihost_utils.process_allgather(np.int32(longest))))
+      mine = np.max(multihost_utils.process_allgather(mine), axis=0)
+    longest, is_stopping = mine.tolist()
+    bucket = self.setup.config.train.length_bucket
     spec = self.setup.spec
-    return min(-(-longest // bucket) * bucket, spec.first_slot(spec.num_turns))
+    length = min(-(-longest // bucket) * bucket, spec.first_slot(spec.num_turns))
+    return length, bool(is_stopping)
 
   def finish(self, step: int, metrics: dict, experience: Experience, bar) -> None:
     """Fetches a step's metrics, checks them and writes them down."""

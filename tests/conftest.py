@@ -15,6 +15,28 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PARITY = ROOT / 'tests' / 'parity'
 
+TINY_RUN = """
+import dataclasses
+from ml_collections import ConfigDict
+from score_jax.core.config import default_config
+from score_jax.objective import stages
+
+def get_config():
+  c = default_config()
+  c.model.checkpoint = {weights!r}
+  c.task.level_weights = ConfigDict({{'3': 1.0}})
+  c.task.num_train, c.task.num_test = 100, 10
+  c.stage.update(dataclasses.asdict(stages.stage2(10.0, 0.01)))
+  c.rollout.problems_per_step, c.rollout.samples_per_problem = 4, 4
+  c.rollout.prompt_tokens, c.rollout.turn_tokens = 6, (4, 4)
+  c.optimizer.learning_rate = 1e-2
+  c.train.checkpoint_every_steps = 2
+  c.train.episodes_every_steps = 1
+  c.train.length_bucket = 16
+  c.train.progress = False
+  return c
+"""
+
 # jax reads these when it is imported, so they reach this process and every one that it starts.
 # JAX_PLATFORMS can be set from outside, to run the tests on an accelerator.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -72,3 +94,33 @@ def run_python():
     )
 
   return run
+
+
+@pytest.fixture(scope='session')
+def tiny_run(tmp_path_factory):
+  """The config file of a run with a random policy of a few thousand parameters; seconds long."""
+  # Imported late: jax must not be there before the settings above are.
+  import jax
+
+  from score_jax.core.tokenizers import SentencePieceTokenizer
+  from score_jax.model.decoder import DecoderConfig, init_params
+  from score_jax.model.weights import save_weights
+  from score_jax.pretrain import train_tokenizer
+
+  folder = tmp_path_factory.mktemp('tiny')
+  model = train_tokenizer()
+  (folder / 'tokenizer.model').write_bytes(model)
+  tokenizer = SentencePieceTokenizer(folder / 'tokenizer.model')
+  config = DecoderConfig(
+    vocab_size=tokenizer.vocab_size,
+    num_layers=1,
+    embed_dim=16,
+    mlp_dim=16,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+  )
+  save_weights(folder, config, init_params(config, jax.random.key(0)), model)
+  path = folder / 'config.py'
+  path.write_text(TINY_RUN.format(weights=str(folder)))
+  return path

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +136,7 @@ def axes_of_activations():
       if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'constrain':
         axes = ast.literal_eval(node.args[1])
         sharding.partition_spec(axes)  # every call is one that the table allows
-        names.update(axes)
+        names.update(name for name in axes if name is not None)
   return names
 
 
@@ -258,3 +259,33 @@ def test_order_refuses():
     problem_indices(0, 0, 8, 7)
   with pytest.raises(ValueError, match='problems_per_step=8 is not a multiple of 3 processes'):
     problem_indices(0, 0, 8, 20, 0, 3)
+
+
+class FakeDevice:
+  """Stands for a device of some process."""
+
+  def __init__(self, process_index):
+    self.process_index = process_index
+
+
+@pytest.mark.parametrize(
+  ('shape', 'processes', 'is_allowed'),
+  [
+    ((4, 1, 1), (0, 0, 1, 1), True),
+    ((1, 2, 2), (0, 0, 1, 1), True),
+    ((1, 1, 4), (0, 0, 1, 1), False),  # one row on both processes
+    ((2, 1, 2), (0, 1, 0, 1), False),
+    ((4, 1, 1), (0, 1, 0, 1), False),  # a process's rows lie apart
+    ((4, 1, 1), (0, 0, 0, 1), False),  # unequal shares
+  ],
+)
+def test_rows_belong_to_one_process(shape, processes, is_allowed):
+  mesh = types.SimpleNamespace(
+    devices=np.asarray([FakeDevice(i) for i in processes]).reshape(shape),
+    shape=dict(zip(sharding.MESH_AXES, shape, strict=True)),
+  )
+  if is_allowed:
+    sharding._check_rows_are_local(mesh)
+    return
+  with pytest.raises(ValueError, match='make data . fsdp a multiple of the 2 processes'):
+    sharding._check_rows_are_local(mesh)

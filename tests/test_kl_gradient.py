@@ -241,3 +241,78 @@ def test_stage1_anchor_check_knows_up_from_down():
 
   with pytest.raises(AssertionError, match="turn 1's KL went from"):
     check_anchor_holds_turn1(wrong_sign)
+
+
+# The same gradient by finite differences of a KL in plain NumPy, and faults that it must catch.
+
+
+@functools.cache
+def finite_differences(k):
+  """Slopes of turn k's KL in float64, with what leads up to the turn held as the policy has it."""
+
+  def logp_BT(table):
+    logp = table - np.log(np.exp(table).sum(-1, keepdims=True))
+    return logp[PREFIX_BT, TARGETS_BT]
+
+  mask_BT = MASK_BKT[:, k]
+  before_B = np.where(MASK_BKT[:, :k].any(1), logp_BT(np.asarray(POLICY, float)), 0).sum(1)
+  ref_B = np.where(mask_BT, logp_BT(np.asarray(REFERENCE, float)), 0).sum(1)
+  # Each answer of the turn once: what comes after it would only repeat it.
+  first_of = {}
+  for b in range(len(TARGETS_BT)):
+    end = np.flatnonzero(mask_BT[b])[-1] + 1
+    first_of.setdefault((tuple(PREFIX_BT[b, :end]), tuple(TARGETS_BT[b, :end])), b)
+  rows = list(first_of.values())
+
+  def kl(table):
+    logp_B = np.where(mask_BT, logp_BT(table), 0).sum(1)
+    return sum(np.exp(before_B[b] + logp_B[b]) * (logp_B[b] - ref_B[b]) for b in rows)
+
+  slopes, table = np.zeros((NUM_PREFIXES, V)), np.asarray(POLICY, float)
+  for index in np.ndindex(slopes.shape):
+    step = np.zeros_like(table)
+    step[index] = 1e-5
+    slopes[index] = (kl(table + step) - kl(table - step)) / 2e-5
+  return slopes
+
+
+def check_finite_differences(surrogate):
+  """The expected gradient of a per-turn KL term must be the slope of the turn's KL.
+
+  Args:
+    surrogate: from (scores, mask_BKT) to f32[B, K].
+  """
+
+  def expected_K(table):
+    return EPISODE_P @ surrogate(scores_of(table), jnp.asarray(MASK_BKT))
+
+  got = np.asarray(jax.jit(jax.jacrev(expected_K))(POLICY))
+  for k in (0, 1):
+    np.testing.assert_allclose(got[k], finite_differences(k), atol=1e-5, err_msg=f'turn {k + 1}')
+
+
+@pytest.mark.parametrize('estimator', KL_ESTIMATORS)
+def test_gradient_against_finite_differences(estimator):
+  assert min(np.abs(finite_differences(k)).max() for k in (0, 1)) > 0.01
+  check_finite_differences(lambda scores, mask: kl_surrogate(scores, mask, estimator, 'turn'))
+
+
+def k3(scores):
+  log_ratio_BT = scores.ref_logp - scores.logp
+  return jnp.exp(log_ratio_BT) - 1.0 - log_ratio_BT
+
+
+FAULTS = {
+  'k1 as a loss': lambda s, mask: turn_sums(s.logp - s.ref_logp, mask),
+  'k3 as a loss': lambda s, mask: turn_sums(k3(s), mask),
+  'detached': lambda s, mask: turn_sums(jax.lax.stop_gradient(s.kl) + 0.0 * s.logp, mask),
+  'later tokens left out': lambda s, mask: kl_surrogate(s, mask, 'exact', 'token'),
+  'mean over tokens': lambda s, mask: kl_surrogate(s, mask) / mask.sum(-1),
+  'turns in the wrong order': lambda s, mask: kl_surrogate(s, mask)[:, ::-1],
+}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_finite_differences_can_fail(fault):
+  with pytest.raises(AssertionError, match='turn [12]'):
+    check_finite_differences(FAULTS[fault])

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.core.tokenizers import SentencePieceTokenizer
-from score_jax.model.decoder import DecoderConfig, init_params
-from score_jax.model.weights import save_weights
-from score_jax.pretrain import train_tokenizer
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_subtree
 from score_jax.runs.segments import read_segments
@@ -22,50 +19,12 @@ from score_jax.runs.segments import read_segments
 ROOT = pathlib.Path(__file__).parents[1]
 NUM_STEPS = 12
 
-CONFIG = """
-import dataclasses
-from ml_collections import ConfigDict
-from score_jax.core.config import default_config
-from score_jax.objective import stages
-
-def get_config():
-  c = default_config()
-  c.model.checkpoint = {weights!r}
-  c.task.level_weights = ConfigDict({{'3': 1.0}})
-  c.task.num_train, c.task.num_test = 100, 10
-  c.stage.update(dataclasses.asdict(stages.stage2(10.0, 0.01)))
-  c.rollout.problems_per_step, c.rollout.samples_per_problem = 4, 4
-  c.rollout.prompt_tokens, c.rollout.turn_tokens = 6, (4, 4)
-  c.optimizer.learning_rate = 1e-2
-  c.train.num_steps = {num_steps}
-  c.train.checkpoint_every_steps = 2
-  c.train.episodes_every_steps = 1
-  c.train.length_bucket = 16
-  c.train.progress = False
-  return c
-"""
-
 
 @pytest.fixture(scope='module')
-def command(tmp_path_factory):
+def command(tiny_run):
   """The command line of a tiny run, without its work directory."""
-  folder = tmp_path_factory.mktemp('tiny')
-  model = train_tokenizer()
-  (folder / 'tokenizer.model').write_bytes(model)
-  tokenizer = SentencePieceTokenizer(folder / 'tokenizer.model')
-  config = DecoderConfig(
-    vocab_size=tokenizer.vocab_size,
-    num_layers=1,
-    embed_dim=16,
-    mlp_dim=16,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=8,
-  )
-  save_weights(folder, config, init_params(config, jax.random.key(0)), model)
-  path = folder / 'config.py'
-  path.write_text(CONFIG.format(weights=str(folder), num_steps=NUM_STEPS))
-  return [sys.executable, '-m', 'score_jax.main', f'--config={path}']
+  steps = f'--config.train.num_steps={NUM_STEPS}'
+  return [sys.executable, '-m', 'score_jax.main', f'--config={tiny_run}', steps]
 
 
 def start(command, workdir) -> subprocess.Popen:
@@ -122,6 +81,19 @@ def test_training_moves_parameters_and_two_runs_agree(command, uninterrupted, tm
   again = outcome(tmp_path / 'run')
   assert_same(uninterrupted, again)
   assert any(record['train/update_norm'] > 0 for record in again[1])
+
+
+def test_every_metric_is_explained(command, tmp_path):
+  """docs/metrics.md names each key that a run writes."""
+  finish([*command, '--config.train.num_steps=1'], tmp_path / 'run')
+  page = (ROOT / 'docs' / 'metrics.md').read_text()
+  (record,) = read_metrics(tmp_path / 'run')
+  stands_for = {r'_t\d\d$': '_tJK', r'_t\d': '_tK', r'graded_\w+': 'graded_REASON'}
+  for key in record.keys() - {'step'}:
+    for pattern, name in stands_for.items():
+      key = re.sub(pattern, name, key)
+    short = key.removeprefix('train/').removesuffix('_tJK').removeprefix('logp_gap')
+    assert f'`{key}`' in page or f'`{short}`' in page, key
 
 
 def test_sigterm_saves_first(command, uninterrupted, tmp_path):

@@ -10,10 +10,11 @@ import pytest
 
 from score_jax.core.types import Batch, TrainState
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.objective.loss import policy_loss
 from score_jax.objective.stages import Stage, StageArrays, stage1, stage2
 from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.rollout import episode_keys, rollout
-from score_jax.procedures.train_step import StepOptions, batch_metrics, forward, make_train_step
+from score_jax.procedures.train_step import StepOptions, forward, make_train_step
 
 CONFIG = DecoderConfig(
   vocab_size=11,
@@ -67,20 +68,19 @@ def episode(start):
   return play(start)
 
 
+def make_step(parts):
+  return make_train_step(
+    policy=lambda trainable, frozen, e: forward(DECODER, trainable, e),
+    reference=lambda frozen, e: forward(DECODER, frozen, e),
+    optimizer=optax.sgd(LEARNING_RATE),
+    options=dataclasses.replace(OPTIONS, micro_batches=parts),
+  )
+
+
 @pytest.fixture(scope='module')
 def steps():
   """The compiled update by its number of micro-batches."""
-  optimizer = optax.sgd(LEARNING_RATE)
-
-  def make(parts):
-    return make_train_step(
-      policy=lambda trainable, frozen, e: forward(DECODER, trainable, e),
-      reference=lambda frozen, e: forward(DECODER, frozen, e),
-      optimizer=optimizer,
-      options=dataclasses.replace(OPTIONS, micro_batches=parts),
-    )
-
-  return {parts: make(parts) for parts in (1, 2, 4)}
+  return {parts: make_step(parts) for parts in (1, 2, 4)}
 
 
 def state_of(params):
@@ -142,10 +142,16 @@ def leave_one_out(pay_B):
 # Parts and whole.
 
 
-@pytest.mark.parametrize('parts', [2, 4])
-def test_micro_batches_add_up(steps, start, base, episode, parts):
-  whole, metrics = update(steps[1], start, base, episode, REWARD, stage2(10.0, 0.1))
-  state, parts_metrics = update(steps[parts], start, base, episode, REWARD, stage2(10.0, 0.1))
+def check_parts_add_up(make, parts, start, base, episode):
+  """An update in parts must be the update of the whole batch, and report the same.
+
+  Args:
+    make: from a number of micro-batches to a step.
+    parts: that number.
+  """
+  stage = stage2(10.0, 0.1)
+  whole, metrics = update(make(1), start, base, episode, REWARD, stage)
+  state, parts_metrics = update(make(parts), start, base, episode, REWARD, stage)
   assert largest(moved(whole, start)) > 1e-2
   assert_trees_close(state.trainable, whole.trainable, atol=1e-5)
   assert metrics.keys() == parts_metrics.keys()
@@ -153,13 +159,31 @@ def test_micro_batches_add_up(steps, start, base, episode, parts):
     np.testing.assert_allclose(parts_metrics[name], metrics[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('parts', [2, 4])
+def test_micro_batches_add_up(steps, start, base, episode, parts):
+  check_parts_add_up(steps.get, parts, start, base, episode)
+
+
+def mean_over_tokens_of_a_part(scores, mask_BKT, adv_BK, kl_weight_K, normaliser, *choice):
+  """Each part's loss is averaged over its own tokens, and the parts are averaged."""
+  num_parts = normaliser / len(adv_BK)
+  return policy_loss(scores, mask_BKT, adv_BK, kl_weight_K, mask_BKT.sum() * num_parts, *choice)
+
+
+def mean_over_rows_of_a_part(scores, mask_BKT, adv_BK, kl_weight_K, normaliser, *choice):
+  """Each part's loss is averaged over its own rows, and the parts are added."""
+  return policy_loss(scores, mask_BKT, adv_BK, kl_weight_K, len(adv_BK), *choice)
+
+
+@pytest.mark.parametrize('fault', [mean_over_tokens_of_a_part, mean_over_rows_of_a_part])
+def test_check_of_parts_can_fail(monkeypatch, start, base, episode, fault):
+  monkeypatch.setattr('score_jax.procedures.train_step.policy_loss', fault)
+  with pytest.raises(AssertionError, match='Not equal to tolerance'):
+    check_parts_add_up(make_step, 2, start, base, episode)
+
+
 def test_parts_must_divide():
-  step = make_train_step(
-    policy=lambda trainable, frozen, e: forward(DECODER, trainable, e),
-    reference=lambda frozen, e: forward(DECODER, frozen, e),
-    optimizer=optax.sgd(1.0),
-    options=dataclasses.replace(OPTIONS, micro_batches=3),
-  )
+  step = make_step(3)
   params = make_params(0)
   batch = Batch(episode=play(params), reward=REWARD)
   with pytest.raises(ValueError, match='micro_batches=3 does not divide the batch of 8'):
@@ -276,37 +300,3 @@ def test_metrics_of_a_step(steps, start, base, episode):
   _, metrics = update(steps[1], base, base, episode, REWARD, stage2(10.0, 0.1))
   assert metrics['train/logp_gap_max_nats'] > 0.1
   assert metrics['train/logp_gap_mean_nats'] > 0.01
-
-
-def test_batch_metrics_are_the_loops(episode):
-  rng = np.random.default_rng(0)
-  reward = rng.integers(0, 2, (8, 2)).astype(np.float32)
-  reward[:4, 0] = 1.0  # problem 1 teaches nothing at turn 1
-  reward[4:, 0] = [0, 1, 0, 0]
-  shaped, adv = rng.normal(size=(2, 8, 2)).astype(np.float32)
-  tokens = rng.integers(1, 5, (8, 2)).astype(np.float32)
-  tokens[3, 1] = 0.0  # an empty turn has no entropy to count
-  sums = {
-    'kl': rng.random((8, 2), np.float32),
-    'entropy': rng.random((8, 2), np.float32),
-    'tokens': tokens,
-    'gap_max': rng.random(8, np.float32),
-    'gap_sum': rng.random(8, np.float32),
-  }
-  batch = Batch(episode=episode, reward=jnp.asarray(reward))
-  sums_on_device = jax.tree.map(jnp.asarray, sums)
-  m = batch_metrics(batch, jnp.asarray(shaped), jnp.asarray(adv), sums_on_device, G)
-  want = {'train/mixed_t1': 0.5, 'train/reward_sum': reward.sum() / 8}
-  table = {'c2c': 0, 'c2i': 0, 'i2c': 0, 'i2i': 0}
-  for r1, r2 in reward:
-    table[('c' if r1 else 'i') + '2' + ('c' if r2 else 'i')] += 1 / 8
-  want |= {f'train/{name}_t12': share for name, share in table.items()}
-  rows = [0, 1, 2, 4, 5, 6, 7]
-  want['train/entropy_t2_nats'] = np.mean([sums['entropy'][b, 1] / tokens[b, 1] for b in rows])
-  want['train/logp_gap_max_nats'] = sums['gap_max'].max()
-  want['train/logp_gap_mean_nats'] = sums['gap_sum'].sum() / tokens.sum()
-  want['train/shaped_t2'] = shaped[:, 1].mean()
-  want['train/adv_std_t2'] = adv[:, 1].std()
-  for name, value in want.items():
-    np.testing.assert_allclose(m[name], value, rtol=1e-5, err_msg=name)
-  assert sum(float(m[f'train/{name}_t12']) for name in table) == pytest.approx(1.0)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -41,7 +42,8 @@ def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None)
     A mesh with the axes `MESH_AXES`.
 
   Raises:
-    ValueError: if the sizes do not multiply to the number of devices.
+    ValueError: if the sizes do not multiply to the number of devices, or if rows of the batch
+      would lie on devices of two processes.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = list(shape)
@@ -55,7 +57,25 @@ def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None)
       f'config.mesh={tuple(shape)} does not fit {len(devices)} devices: the sizes of {MESH_AXES} '
       f'must multiply to {len(devices)}'
     )
-  return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+  mesh = Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+  _check_rows_are_local(mesh)
+  return mesh
+
+
+def _check_rows_are_local(mesh: Mesh) -> None:
+  """Each process must hold whole rows of the batch, in one piece, as many as every other one."""
+  owners = [
+    sorted({device.process_index for device in part})
+    for part in mesh.devices.reshape(-1, mesh.shape['tensor'])
+  ]
+  processes = sorted({process for owner in owners for process in owner})
+  share = max(1, len(owners) // len(processes))
+  if owners != [[process] for process in processes for _ in range(share)]:
+    raise ValueError(
+      f'config.mesh={mesh.devices.shape} cuts the batch into {len(owners)} parts, which lie on '
+      f'processes {owners}. Each process must hold rows of its own, in one piece and as many as '
+      f'the others: make data * fsdp a multiple of the {len(processes)} processes'
+    )
 
 
 def partition_spec(axes: Sequence[str | None], rules=None) -> P:
@@ -142,6 +162,44 @@ def put_batch(mesh: Mesh, tree):
     return jax.make_array_from_process_local_data(batch_sharding(mesh, x.ndim), x)
 
   return jax.tree.map(put, tree)
+
+
+def local_rows(tree):
+  """Fetches this process's rows of a batch that lies on the devices of all processes.
+
+  The counterpart of `put_batch`. Arrays that are whole on each process come back whole.
+
+  Args:
+    tree: a tree of arrays, rows split over data and fsdp.
+
+  Returns:
+    The tree as host arrays.
+  """
+
+  def fetch(x):
+    if x.is_fully_addressable or x.is_fully_replicated:
+      return np.asarray(x)
+    # By the first row of each shard; devices along the tensor axis hold the same rows.
+    shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+    return np.concatenate([np.asarray(shards[first]) for first in sorted(shards)])
+
+  for x in jax.tree.leaves(tree):
+    x.copy_to_host_async()
+  return jax.tree.map(fetch, tree)
+
+
+def all_rows(tree):
+  """Fetches the rows of all processes, to each of them.
+
+  Args:
+    tree: a tree of arrays, on the devices of one process or of all.
+
+  Returns:
+    The tree as host arrays, the same on every process.
+  """
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def batch_rows(mesh: Mesh) -> int:

@@ -5,9 +5,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 
+from score_jax.core.sharding import local_rows
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder
@@ -19,7 +19,7 @@ from score_jax.tasks.base import Problem, Task
 
 @dataclasses.dataclass(frozen=True)
 class Experience:
-  """B = P * G graded episodes on the host, problem-major.
+  """B = P * G graded episodes on the host, problem-major: the rows of this process.
 
   Attributes:
     problems: B problems, each G times.
@@ -53,7 +53,7 @@ class Collector:
     tokenizer: ids to text.
     samples_per_problem: G.
     temperature: of the sampler.
-    put: places host rows on the devices.
+    put: places this process's rows on the devices.
     seed: the run's.
   """
 
@@ -77,7 +77,7 @@ class Collector:
     Args:
       params: the policy's parameters.
       step: names the random keys.
-      indices_P: which of the prompts.
+      indices_P: which of the prompts, this process's share.
       first_turn_params: if given, turn 1 is sampled from these (the base model) and only context.
 
     Returns:
@@ -86,11 +86,12 @@ class Collector:
     G = self.samples_per_problem
     rows = np.repeat(np.asarray(indices_P), G)
     problems = [self.prompts.problems[i] for i in rows]
-    tokens_BT, is_token_BT = self.put(
-      fill_slots([self.prompts.ids[i] for i in rows], self.spec.prompt_tokens)
+    ids_B = np.asarray([problem.id for problem in problems], np.int32)
+    samples_B = np.tile(np.arange(G, dtype=np.int32), len(indices_P))
+    (tokens_BT, is_token_BT), ids_B, samples_B = self.put(
+      (fill_slots([self.prompts.ids[i] for i in rows], self.spec.prompt_tokens), ids_B, samples_B)
     )
-    ids_B = np.asarray([problem.id for problem in problems])
-    keys_B = episode_keys(self.seed, step, ids_B, np.tile(np.arange(G), len(indices_P)))
+    keys_B = episode_keys(self.seed, step, ids_B, samples_B)
     start_s = time.monotonic()
     given = None
     if first_turn_params is not None:
@@ -108,19 +109,22 @@ class Collector:
         given,
         after_turn=lambda turn, e: turns.append(thread.submit(self._grade, problems, e, turn)),
       )
-      episode = jax.device_get(episode)
+      episode = local_rows(episode)
       rollout_s = time.monotonic() - start_s
-      texts, verdicts = zip(*[future.result() for future in turns], strict=True)
+      texts, verdicts, grade_s = zip(*[future.result() for future in turns], strict=True)
     times = {
       'time/rollout_s': rollout_s,
+      'time/grade_s': sum(grade_s),
       'time/grade_not_hidden_s': time.monotonic() - start_s - rollout_s,
     }
     return Experience(problems, episode, list(texts), list(verdicts), times)
 
   def _grade(self, problems, episode: Episode, turn: int):
-    tokens_BT, turn_BT = jax.device_get((episode.tokens, episode.turn))
+    tokens_BT, turn_BT = local_rows((episode.tokens, episode.turn))
+    start_s = time.monotonic()
     texts = turn_texts(tokens_BT, turn_BT, turn, self.tokenizer)
-    return texts, [[v.reward, v.reason] for v in self.task.grade(problems, texts)]
+    verdicts = [[v.reward, v.reason] for v in self.task.grade(problems, texts)]
+    return texts, verdicts, time.monotonic() - start_s
 
   def _first_turn(self, params, tokens_BT, is_token_BT, keys_B):
     """Samples only turn 1, and hands it over as a given answer."""

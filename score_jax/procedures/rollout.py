@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_jax.core.logits import project
+from score_jax.core.sharding import constrain
 from score_jax.core.types import Episode
 from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
@@ -65,6 +66,20 @@ def _init_state(decoder: Decoder, spec: RolloutSpec, num_rows: int) -> RolloutSt
     cache={name: jnp.zeros(cache_shape, c.dtype) for name in 'kv'},
     num_tokens=jnp.zeros((num_rows,), jnp.int32),
     logits=jnp.zeros((num_rows, c.vocab_size), jnp.float32),
+  )
+
+
+def _place(state: RolloutState) -> RolloutState:
+  """Keeps rows where the batch's rows lie, and the cache split as the keys and values are."""
+
+  def split(x_LBTMH):
+    return constrain(x_LBTMH, ('layers', 'batch', 'length', 'kv_heads', 'head_dim'))
+
+  return RolloutState(
+    episode=jax.tree.map(lambda x: constrain(x, ('batch', None)), state.episode),
+    cache=jax.tree.map(split, state.cache),
+    num_tokens=constrain(state.num_tokens, ('batch',)),
+    logits=constrain(state.logits, ('batch', 'vocab')),
   )
 
 
@@ -162,9 +177,9 @@ def _followup(spec: RolloutSpec, state: RolloutState, turn: int):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _first_segment(decoder, spec, given, params, prompt_BT, is_prompt_BT, turn_inputs):
-  state = _init_state(decoder, spec, prompt_BT.shape[0])
+  state = _place(_init_state(decoder, spec, prompt_BT.shape[0]))
   state = _append(decoder, params, state, prompt_BT, is_prompt_BT, 0, 0)
-  return _answer(decoder, spec, given, params, state, turn_inputs, 0)
+  return _place(_answer(decoder, spec, given, params, state, turn_inputs, 0))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))
@@ -172,7 +187,7 @@ def _next_segment(decoder, spec, turn, given, params, state, turn_inputs):
   tokens_BI, is_token_BI = _followup(spec, state, turn)
   slot = spec.first_slot(turn)
   state = _append(decoder, params, state, tokens_BI, is_token_BI, slot, slot)
-  return _answer(decoder, spec, given, params, state, turn_inputs, turn)
+  return _place(_answer(decoder, spec, given, params, state, turn_inputs, turn))
 
 
 def _answer(decoder, spec, given, params, state, turn_inputs, turn) -> RolloutState:
@@ -192,7 +207,10 @@ def _answer(decoder, spec, given, params, state, turn_inputs, turn) -> RolloutSt
 
 
 def episode_keys(
-  seed: int, step: int, problem_ids_B: np.ndarray, sample_ids_B: np.ndarray
+  seed: int,
+  step: int,
+  problem_ids_B: np.ndarray | jax.Array,
+  sample_ids_B: np.ndarray | jax.Array,
 ) -> jax.Array:
   """One key for each episode, from (seed, step, problem, sample) and nothing else.
 
@@ -202,7 +220,8 @@ def episode_keys(
   Args:
     seed: the run's seed.
     step: the training step, or any number that names an evaluation.
-    problem_ids_B: i32[B] index of each row's problem in its data set.
+    problem_ids_B: i32[B] index of each row's problem in its data set; on the host, or on the
+      devices where the rows lie.
     sample_ids_B: i32[B] 0..G-1, which of the problem's samples the row is.
 
   Returns:
@@ -214,7 +233,7 @@ def episode_keys(
     (2,)
   """
   root = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
-  return _fold_rows(root, jnp.asarray(problem_ids_B), jnp.asarray(sample_ids_B))
+  return _fold_rows(root, problem_ids_B, sample_ids_B)
 
 
 @jax.jit

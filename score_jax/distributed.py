@@ -1,0 +1,67 @@
+"""Several processes as one program: the flag --distributed, and who speaks for all.
+
+Start the same command once on each host. On TPU pods, SLURM, Kubernetes and Open MPI jax finds the
+others by itself; elsewhere say it in the environment, here for the first of two processes:
+
+    JAX_COORDINATOR_ADDRESS=host0:1234 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=0 \
+      python -m score_jax.main --distributed --config=...
+
+Every process needs the same inputs and the same work directory: a shared file system or a bucket.
+"""
+
+import os
+from collections.abc import Mapping
+
+import jax
+from absl import flags
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'Join the other processes of a pod before anything else.'
+)
+
+
+def join() -> None:
+  """Joins the other processes if --distributed is set; to be called before any use of a device.
+
+  Raises:
+    ValueError: if the environment names only some of the variables, or no number.
+    RuntimeError: from jax, if the others cannot be found or do not come.
+  """
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize(**numbers_of(os.environ))
+
+
+def numbers_of(environment: Mapping[str, str]) -> dict[str, int]:
+  """Reads how many processes there are, and which one this is.
+
+  Args:
+    environment: as `os.environ`; jax itself reads JAX_COORDINATOR_ADDRESS from it.
+
+  Returns:
+    Arguments of `jax.distributed.initialize`; empty where jax is to find out by itself.
+
+  Raises:
+    ValueError: if only some of the three variables are set, or one is no number.
+
+  Example:
+    >>> numbers_of(dict(JAX_COORDINATOR_ADDRESS='a:1', JAX_NUM_PROCESSES='2', JAX_PROCESS_ID='1'))
+    {'num_processes': 2, 'process_id': 1}
+  """
+  names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+  missing = [name for name in names if not environment.get(name)]
+  if len(missing) == len(names):
+    return {}
+  if missing:
+    raise ValueError(f'--distributed: {", ".join(missing)} not set; set all of {names} or none')
+  values = [environment[name] for name in names[1:]]
+  if not all(value.isdecimal() for value in values) or int(values[1]) >= int(values[0]):
+    raise ValueError(
+      f'--distributed: JAX_NUM_PROCESSES={values[0]!r} and JAX_PROCESS_ID={values[1]!r} must be '
+      'whole numbers, the second one below the first'
+    )
+  return {'num_processes': int(values[0]), 'process_id': int(values[1])}
+
+
+def is_speaker() -> bool:
+  """Whether this process writes and prints what is the same on all of them."""
+  return jax.process_index() == 0
