@@ -1,11 +1,10 @@
 """Evaluation on HumanEval, zero-shot, of a model or of a run that was trained on MBPP.
 
     python -m score_jax.evaluate --config=configs/humaneval.py --run=runs/stage2_code \
-      --config.model.checkpoint=WEIGHTS --config.data.path=DATA \
-      --workdir=runs/stage2_code/humaneval
+      --config.model.checkpoint=WEIGHTS --config.data.path=DATA
 
-Without `--run` the base model is evaluated. There is nothing to train on: HumanEval has 164
-problems and no training split.
+It writes `runs/stage2_code/eval_humaneval_*`; without `--run` the base model is evaluated. There is
+nothing to train on: HumanEval has 164 problems and no training split.
 
 Expected numbers: not yet run. One problem is 0.6 points.
 """

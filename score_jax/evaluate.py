@@ -168,10 +168,11 @@ def _body() -> None:
     evaluation = evaluate_params(config, base, params, task, count, temperature, mesh)
   finally:
     task.close()
-  name = f'eval_step{step}_t{temperature:g}'
+  name = f'eval_{task.name}_step{step}_t{temperature:g}'
   folder = program.WORKDIR.value or os.path.join(run or os.path.join('runs', 'base'), name)
   about = {
     'evaluated': run or base.path,
+    'task': task.name,
     'step': step,
     'temperature': temperature,
     'num_problems': len(evaluation.records),
