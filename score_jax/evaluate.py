@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from score_jax import base_model, distributed, program, setup_run
 from score_jax.core import sharding
 from score_jax.core.version import commit
-from score_jax.procedures.evaluation import Evaluation, evaluate
+from score_jax.procedures.evaluation import Evaluation, Sampler, evaluate
 from score_jax.procedures.text import encode_prompts
 from score_jax.run_input import RUN, WHICH, run_config
 from score_jax.runs.files import to_json, write_atomic
@@ -69,18 +69,17 @@ def evaluate_params(
     top_k=config.eval.top_k,
     top_p=config.eval.top_p,
   )
-  return evaluate(
+  sampler = Sampler(
     base.decoder,
     spec,
     params,
-    prompts,
-    task,
     base.tokenizer,
     batch=config.eval.batch,
     temperature=temperature,
     seed=config.seed,
     mesh=mesh,
   )
+  return evaluate(sampler, prompts, task)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
@@ -137,10 +136,11 @@ def _body() -> None:
     evaluation = evaluate_params(config, base, params, task, count, temperature, mesh)
   finally:
     task.close()
-  name = f'eval_step{step}_t{temperature:g}'
+  name = f'eval_{task.name}_step{step}_t{temperature:g}'
   folder = program.WORKDIR.value or os.path.join(run or os.path.join('runs', 'base'), name)
   about = {
     'evaluated': run or base.path,
+    'task': task.name,
     'step': step,
     'temperature': temperature,
     'num_problems': len(evaluation.records),

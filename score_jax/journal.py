@@ -42,6 +42,7 @@ class Journal:
     now_s = time.monotonic()
     step_s, self._last_s = now_s - self._last_s, now_s
     num_sampled = int(experience.episode.is_sampled.sum()) * jax.process_count()
+    # Shares among this process's own answers: the checker's words are not numbers to add up.
     kinds = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
     graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in set(kinds)}
     times = experience.times | {

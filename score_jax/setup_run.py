@@ -18,10 +18,8 @@ from score_jax.procedures.order import problem_indices
 from score_jax.procedures.text import Prompts, encode_prompts
 from score_jax.procedures.train_step import StepOptions
 from score_jax.runs import leaves
-from score_jax.tasks.arithmetic import load_arithmetic
+from score_jax.task_loader import DATA_FILES, make_task
 from score_jax.tasks.base import Task, check_disjoint
-from score_jax.tasks.math import load_math
-from score_jax.tasks.sums import load_arithmetic_text
 
 
 def missing_inputs(config: ConfigDict) -> list[str]:
@@ -34,46 +32,20 @@ def missing_inputs(config: ConfigDict) -> list[str]:
     One line for each: what is missing and the flag that sets it; empty if all is there.
   """
   wanted = [('the base model', 'model.checkpoint', config.model.checkpoint, True)]
-  if config.task.name == 'math':
-    wanted.append(('the folder with math/train.jsonl', 'data.path', config.data.path, True))
+  if config.task.name in DATA_FILES:
+    what = f'the folder with {DATA_FILES[config.task.name]}'
+    wanted.append((what, 'data.path', config.data.path, True))
   required = config.init.required
   wanted.append(('the run of the stage before', 'init.path', config.init.path, required))
   lines = []
   for what, key, path, is_required in wanted:
     flag = f'--config.{key}=PATH'
+    is_word = path == {'model.checkpoint': 'embedded', 'data.path': 'download'}.get(key)
     if not path and is_required:
       lines.append(f'{what} is not set: {flag}')
-    elif path and path != 'embedded' and not epath.Path(path).exists():
+    elif path and not is_word and not epath.Path(path).exists():
       lines.append(f'{what}: there is no {path}; set {flag}')
   return lines
-
-
-def make_task(config: ConfigDict) -> Task:
-  """Loads or generates the task.
-
-  Args:
-    config: a checked config.
-
-  Returns:
-    The task; call its `close` at the end.
-
-  Raises:
-    ValueError: for an unknown task or broken data.
-  """
-  t = config.task
-  if t.name == 'arithmetic':
-    level_weights = {int(k): float(v) for k, v in t.level_weights.items()}
-    if not level_weights:
-      raise ValueError('config.task.level_weights is empty: give each number of addends a weight')
-    return load_arithmetic(t.num_train, t.num_test, t.seed, level_weights)
-  if t.name == 'sums':
-    return load_arithmetic_text(
-      low=t.low, high=t.high, num_train=t.num_train, num_test=t.num_test, seed=t.seed
-    )
-  if t.name == 'math':
-    g = config.grader
-    return load_math(config.data.path, num_workers=g.num_workers, timeout_s=g.timeout_s)
-  raise ValueError(f"config.task.name={t.name!r} is none of 'arithmetic', 'sums', 'math'")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,7 +159,8 @@ def python_files(*folders):
 
 
 PACKAGE = python_files('score_jax')
-EVERYTHING = python_files('score_jax', 'configs', 'launch', 'tests') + [pathlib.Path('setup.py')]
+EVERYTHING = python_files('score_jax', 'configs', 'launch', 'tests', 'benchmarks')
+EVERYTHING += [pathlib.Path('setup.py')]
 
 
 def judge(paths, rule):

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAX_IMPORT_S = 3.0
 MODULES = ['score_jax', 'score_jax.main', 'score_jax.quickstart']
 # Needed by a requirement that does not declare it everywhere (setup.py says by which).
-# TFDS is for data sets that a task of one's own reads; the other two are what it needs.
-NEEDED_BY_OTHERS = {'tensorflow_datasets', 'importlib_resources', 'array_record'}
+# Both are what TFDS needs to prepare and read its array_record files.
+NEEDED_BY_OTHERS = {'importlib_resources', 'array_record'}
 
 
 def requirements():

@@ -1,8 +1,14 @@
 """MATH: which answers are one answer in two forms, and which are not."""
 
-import pytest
+import json
+import logging
+import pathlib
 
-from score_jax.tasks import equality
+import math_verify
+import pytest
+import sympy
+
+from score_jax.tasks import answers, equality, latex
 
 EQUAL = [
   (r'\frac{1}{2}', '1/2'),
@@ -154,3 +160,127 @@ def test_equal_answers(reference, answer):
 @pytest.mark.parametrize('reference, answer', DIFFERENT)
 def test_different_answers(reference, answer):
   assert not equality.is_equal(reference, answer)
+
+
+def _table():
+  """(kind, reference, answer, whether they are the same) of every line of math_pairs.txt."""
+  kind = is_same = None
+  text = (pathlib.Path(__file__).parent / 'math_pairs.txt').read_text(encoding='utf-8')
+  for line in text.splitlines():
+    if line.startswith('# '):
+      kind = line[2:]
+    elif line in ('same:', 'different:'):
+      is_same = line == 'same:'
+    elif line.startswith('  '):
+      reference, answer = line.strip().split(' | ')
+      yield kind, reference, answer, is_same
+
+
+TABLE = list(_table())
+
+
+def test_the_table_is_large_and_not_one_sided():
+  assert len(set(TABLE)) == len(TABLE) >= 500
+  assert len({kind for kind, *_ in TABLE}) >= 25
+  assert 0.35 < sum(is_same for *_, is_same in TABLE) / len(TABLE) < 0.65
+
+
+@pytest.mark.parametrize('kind', sorted({kind for kind, *_ in TABLE}))
+def test_the_table_of_pairs_judged_by_hand(kind):
+  wrong = [
+    (reference, answer, is_same)
+    for row_kind, reference, answer, is_same in TABLE
+    if row_kind == kind and equality.is_equal(reference, answer) != is_same
+  ]
+  assert wrong == []
+
+
+def test_the_table_can_fail():
+  # math-verify's defaults call many of the different ones the same.
+  logging.getLogger('math_verify').setLevel(logging.ERROR)
+  tricked = sum(
+    math_verify.verify(
+      math_verify.parse(f'${reference}$', parsing_timeout=None),
+      math_verify.parse(f'${answer}$', parsing_timeout=None),
+      timeout_seconds=None,
+    )
+    for kind, reference, answer, is_same in TABLE
+    if kind in ('units', 'bases', 'decimals', 'times of day') and not is_same
+  )
+  assert tricked >= 10
+
+
+@pytest.mark.parametrize(
+  'text, number',
+  [
+    ('7', (7, 1)),
+    ('-0.50', (-1, 2)),
+    ('.5', (1, 2)),
+    ('1,234', (1234, 1)),
+    ('1{,}234{,}567', (1234567, 1)),
+    (r'1,\!234', (1234, 1)),
+    (r'\frac{-6}{4}', (-3, 2)),
+    (r'-\dfrac{6}{4}', (-3, 2)),
+    ('3/6', (1, 2)),
+    ('9' * 400, (int('9' * 400), 1)),
+  ],
+)
+def test_plain_numbers(text, number):
+  assert latex.plain_number(text).as_integer_ratio() == number
+
+
+@pytest.mark.parametrize(
+  'text',
+  # Those that can be read in two ways, or are more than a number, are for the parser.
+  [
+    *('', '-', '.', '1.', '1.2.3', '1,23', '0,123', '1,2,3', '1, 234', '12,34', '1 2', '--1', '+1'),
+    *('1/0', r'\frac{1}{0}', r'\frac12', '1/2/3', '1/-2', '1.5/2', '2\\frac12', '5%', '1e5', 'x'),
+    *('\u0665', '\uff15', '\u00bd', '5\n', '5\0', '0x10', '1_000', 'inf', 'nan', '5!', '5_8'),
+  ],
+)
+def test_what_is_no_plain_number(text):
+  assert latex.plain_number(text) is None
+
+
+@pytest.fixture(scope='module')
+def references(data_dir):
+  """All different reference answers of MATH, unwrapped."""
+  found = set()
+  for name in ('train', 'test'):
+    for line in (data_dir / 'math' / f'{name}.jsonl').read_text(encoding='utf-8').splitlines():
+      found.add(answers.clean(json.loads(line)['answer']))
+  return sorted(found - {''})
+
+
+@pytest.mark.slow
+def test_plain_numbers_are_what_math_verify_reads(references):
+  logging.getLogger('math_verify').setLevel(logging.ERROR)
+  plain = [text for text in references if latex.plain_number(text) is not None]
+  assert len(plain) > 1500
+  for text in plain:
+    (theirs,) = math_verify.parse(
+      f'${text}$', fallback_mode='no_fallback', extraction_mode='first_match', parsing_timeout=None
+    )
+    ours = sympy.Rational(*latex.plain_number(text).as_integer_ratio())
+    # Theirs may be a binary fraction, which agrees to 15 digits.
+    exact = sympy.Rational(str(theirs)) if theirs.has(sympy.Float) else theirs
+    assert exact == ours, text
+
+
+@pytest.mark.slow
+def test_the_quick_strategy_finds_the_trees_of_the_full_one(references):
+  def read(reader, text):
+    normal = latex.parser.normalize_latex(text, latex._NORMAL)
+    try:
+      return sympy.srepr(reader(is_real=True, config=latex._KEEP_CASE).parse(normal))
+    except Exception:
+      return None
+
+  sample = [text for text in references if latex.plain_number(text) is None][::4]
+  num_quick = 0
+  for text in sample:
+    quick = read(latex._QuickReader, text)
+    if quick is not None:
+      num_quick += 1
+      assert quick == read(latex._Reader, text), text
+  assert num_quick > 0.9 * len(sample)

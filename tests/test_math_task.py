@@ -2,17 +2,11 @@
 
 import itertools
 import json
-import os
 import time
 
 import pytest
 
 from score_jax.tasks import answers, base, math
-
-_DATA = os.environ.get('SCORE_DATA_DIR', '../shared/data')
-needs_data = pytest.mark.skipif(
-  not os.path.exists(os.path.join(_DATA, 'math')), reason=f'no MATH under SCORE_DATA_DIR={_DATA}'
-)
 
 
 def _sentence(answer: str) -> str:
@@ -94,7 +88,7 @@ def hand_made(tmp_path_factory):
   (root / 'math').mkdir()
   for name in ('train', 'test'):
     (root / 'math' / f'{name}.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-  task = math.load_math(root, num_workers=2, timeout_s=4.0)
+  task = math.load_math(root, cache=root / 'cache', num_workers=2, timeout_s=4.0)
   yield task
   task.close()
 
@@ -152,21 +146,19 @@ def test_hostile_answers_cost_only_themselves(hand_made):
 
 def test_missing_data_names_the_flag(tmp_path):
   with pytest.raises(ValueError, match=r'train\.jsonl: no such file; set --config\.data\.path'):
-    math.load_math(tmp_path)
+    math.load_math(tmp_path, cache=tmp_path / 'cache')
 
 
-@needs_data
-def test_the_real_data_has_its_published_sizes_and_no_overlap():
-  task = math.load_math(_DATA)
+def test_the_real_data_has_its_published_sizes_and_no_overlap(data_dir, tmp_path):
+  task = math.load_math(data_dir, cache=tmp_path)
   assert (len(task.train), len(task.test)) == (12_000, 500)
   assert base.check_disjoint(task) == []
   assert all(problem.id == i for i, problem in enumerate(task.train))
   assert sum(not problem.answer for problem in task.train) == 2
 
 
-@needs_data
-def test_reference_answers_are_right_and_those_of_other_problems_are_not():
-  task = math.load_math(_DATA, timeout_s=30.0)
+def test_reference_answers_are_right_and_those_of_other_problems_are_not(data_dir, tmp_path):
+  task = math.load_math(data_dir, cache=tmp_path, timeout_s=30.0)
   sample = task.test[::8]
   # Another form of the same answer, so that the comparison of strings does not settle it.
   own = [_sentence(p.answer.replace('\\frac', '\\dfrac') + r'\,') for p in sample]

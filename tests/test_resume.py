@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,19 @@ def test_training_moves_parameters_and_two_runs_agree(command, uninterrupted, tm
   again = outcome(tmp_path / 'run')
   assert_same(uninterrupted, again)
   assert any(record['train/update_norm'] > 0 for record in again[1])
+
+
+def test_every_metric_is_explained(command, tmp_path):
+  """docs/metrics.md names each key that a run writes."""
+  finish([*command, '--config.train.num_steps=1'], tmp_path / 'run')
+  page = (ROOT / 'docs' / 'metrics.md').read_text()
+  (record,) = read_metrics(tmp_path / 'run')
+  stands_for = {r'_t\d\d$': '_tJK', r'_t\d': '_tK', r'graded_\w+': 'graded_REASON'}
+  for key in record.keys() - {'step'}:
+    for pattern, name in stands_for.items():
+      key = re.sub(pattern, name, key)
+    short = key.removeprefix('train/').removesuffix('_tJK').removeprefix('logp_gap')
+    assert f'`{key}`' in page or f'`{short}`' in page, key
 
 
 def test_sigterm_saves_first(command, uninterrupted, tmp_path):

@@ -1,6 +1,7 @@
 """Problems, JSON-lines files, and sums as text."""
 
 import dataclasses
+import gzip
 import itertools
 import json
 import subprocess
@@ -39,8 +40,9 @@ def test_values_are_frozen():
 def test_the_tasks_import_no_jax():
   code = (
     'import sys\n'
-    'from score_jax.tasks import base, jsonl, math, sums, answers, workers\n'
-    'print(sorted({"jax", "sympy", "tensorflow"} & set(sys.modules)))'
+    'from score_jax.tasks import base, gsm8k, humaneval, jsonl, math, mbpp_r, sums, workers\n'
+    'heavy = {"jax", "sympy", "tensorflow", "tensorflow_datasets", "array_record"}\n'
+    'print(sorted(heavy & set(sys.modules)))'
   )
   printed = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
   assert printed.stdout.strip() == '[]'
@@ -77,6 +79,32 @@ def test_a_broken_line_is_named(tmp_path, line, message):
   path = _write(tmp_path / 'a.jsonl', b'{"q": "fine"}\n\n' + line + b'\n{"q": "fine"}\n')
   with pytest.raises(ValueError, match=message):
     jsonl.read_jsonl(path, ['q'])
+
+
+@pytest.mark.parametrize(
+  'row, message',
+  [
+    ({'n': 1, 'texts': []}, ''),
+    ({'n': -(10**30), 'texts': ['a', '']}, ''),
+    ({'n': True, 'texts': []}, "field 'n' should be a whole number, found bool"),
+    ({'n': 1.0, 'texts': []}, "field 'n' should be a whole number, found float"),
+    ({'n': 1, 'texts': 'ab'}, "field 'texts' should be a list of texts, found str"),
+    ({'n': 1, 'texts': ['a', 1]}, "field 'texts' should be a list of texts, found list"),
+  ],
+)
+def test_fields_have_their_kinds_also_in_gzipped_files(tmp_path, row, message):
+  path = _write(tmp_path / 'a.jsonl.gz', gzip.compress(json.dumps(row).encode()))
+  if not message:
+    assert jsonl.read_located(path, {'n': int, 'texts': list}) == [(f'{path}:1', row)]
+    return
+  with pytest.raises(ValueError, match=message):
+    jsonl.read_jsonl(path, {'n': int, 'texts': list})
+
+
+def test_a_number_of_too_many_digits_is_named(tmp_path):
+  path = _write(tmp_path / 'a.jsonl', b'{"n": ' + b'1' * 5000 + b'}')
+  with pytest.raises(ValueError, match=r'a\.jsonl:1: not JSON'):
+    jsonl.read_jsonl(path, {'n': int})
 
 
 @pytest.mark.parametrize('content', [b'', b'\n \n'])
@@ -188,3 +216,18 @@ def test_grading_of_sums(reference, text, reason):
 def test_one_text_per_problem():
   with pytest.raises(ValueError, match='1 problems but 2 texts'):
     sums.grade_integers([base.Problem(0, '?', '7')], ['7', '7'])
+
+
+# Overlap.
+
+
+def test_training_problems_that_are_evaluation_problems_are_left_out(caplog):
+  task = _task(['a', 'B', 'c', ' b'], ['d', 'b'])
+  less = base.without_overlap(task)
+  assert [problem.id for problem in less.train] == [0, 2]
+  assert less.test == task.test
+  assert 'task t: 2 of 4 training problems are left out' in caplog.text
+  assert base.without_overlap(less) is less
+  # What makes two problems the same is the task's to say.
+  by_letter = dataclasses.replace(_task(['a1', 'b1'], ['b2']), statement=lambda p: p.question[0])
+  assert [problem.id for problem in base.without_overlap(by_letter).train] == [0]

@@ -1,6 +1,7 @@
 """Worker processes: what hangs, crashes or eats memory costs one verdict and nothing else."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 import pytest
 
 from score_jax.tasks import base, workers
+
+COUNTS = []  # in a worker: what it was asked to count
 
 
 # Runs in the workers, which import this file as `test_workers`.
@@ -33,6 +36,9 @@ def act(what: str, argument: str) -> tuple[float, str]:
     os.kill(os.getpid(), signal.SIGKILL)
   if what == 'pid':
     return 1.0, str(os.getpid())
+  if what == 'count':
+    COUNTS.append(argument)
+    return 1.0, str(len(COUNTS))
   if what == 'jax':
     return 1.0, str('jax' in sys.modules)
   raise KeyError(what)
@@ -125,6 +131,26 @@ def test_killing_workers_at_random_in_the_middle_of_a_batch(make_pool):
   assert verdicts == [base.Verdict(1.0, 'slept')] * 40
 
 
+def test_killing_either_worker_at_random_moments_changes_no_verdict(make_pool):
+  pool = make_pool(num_workers=2)
+  items = [('echo', f'{i}') if i % 3 else ('sleep', f'0.01{i}') for i in range(300)]
+  undisturbed = pool.grade(items)
+  verdicts = []
+  thread = threading.Thread(target=lambda: verdicts.extend(pool.grade(items)))
+  thread.start()
+  rng = random.Random(0)
+  num_kills = 0
+  # As many as may befall one item or one start without being held against it.
+  while thread.is_alive() and num_kills < 4:
+    time.sleep(rng.uniform(0.05, 0.3))
+    for worker in rng.sample(list(pool._workers), k=min(1, len(pool._workers))):
+      worker.process.send_signal(signal.SIGKILL)
+      num_kills += 1
+  thread.join(60)
+  assert num_kills >= 2
+  assert verdicts == undisturbed
+
+
 def test_workers_killed_while_idle_are_replaced(make_pool):
   pool = make_pool(num_workers=2)
   pool.grade([('echo', 'a')] * 4)
@@ -148,6 +174,68 @@ def test_an_exception_is_a_verdict_that_says_what_happened(make_pool):
   assert verdicts[0] == base.Verdict(0.0, "error: KeyError: 'nonsense'")
   assert verdicts[0].kind == 'error'
   assert verdicts[1].reason == 'next'
+
+
+def test_equal_items_are_graded_once_and_remembered(make_pool):
+  pool = make_pool(num_workers=2, cache_size=100)
+  items = [('count', 'a'), ('count', 'b'), ('count', 'a')] * 5
+  first = pool.grade(items)
+  assert len({v.reason for v in first[::3] + first[2::3]}) == 1
+  assert len({v.reason for v in first}) == 2
+  assert pool.grade(items) == first
+  pool.close()  # the cache outlives the workers
+  assert pool.grade(items) == first
+  assert pool._workers == []
+
+
+def test_without_a_cache_every_item_is_graded(make_pool):
+  verdicts = make_pool(num_workers=1).grade([('count', 'a')] * 5)
+  assert [v.reason for v in verdicts] == ['1', '2', '3', '4', '5']
+
+
+def test_a_cache_is_bounded_and_keeps_what_was_used_last(make_pool):
+  pool = make_pool(num_workers=1, cache_size=2)
+  (a,), (b,) = pool.grade([('count', 'a')]), pool.grade([('count', 'b')])
+  assert pool.grade([('count', 'a')]) == [a]  # used again, so b is the oldest now
+  pool.grade([('count', 'c')])
+  assert len(pool._cache) == 2
+  assert pool.grade([('count', 'a')]) == [a]
+  assert pool.grade([('count', 'b')]) != [b]
+
+
+def test_time_outs_and_errors_are_not_remembered(make_pool):
+  pool = make_pool(num_workers=1, timeout_s=1.0, cache_size=100)
+  assert [v.kind for v in pool.grade([('sleep', '60'), ('nonsense', '')] * 2)] == [
+    'timeout',
+    'error',
+  ] * 2
+  assert len(pool._cache) == 0
+
+
+def test_texts_that_look_alike_are_kept_apart(make_pool):
+  pool = make_pool(num_workers=1, cache_size=100)
+  items = [('echo', text) for text in ('a', 'A', 'a ', '\u0430', '\ud800', '?', '\\ud800')]
+  assert [v.reason for v in pool.grade(items)] == [text for _, text in items]
+  assert [v.reason for v in pool.grade(items[::-1])] == [text for _, text in items[::-1]]
+
+
+def test_a_worker_dies_with_items_in_its_queue(make_pool):
+  pool = make_pool(num_workers=1)
+  pool.grade([('echo', 'quick')] * 200)  # so that the next ones travel together
+  items = [('echo', str(i)) for i in range(60)]
+  items[3], items[40] = ('exit', ''), ('eat', str(1 << 40))
+  verdicts = pool.grade(items)
+  assert [v.kind for v in verdicts if not v.reward] == ['error', 'error']
+  assert [v.reason for v in verdicts if v.reward] == [t for what, t in items if what == 'echo']
+
+
+def test_a_hang_costs_those_that_travel_with_it_nothing(make_pool):
+  pool = make_pool(num_workers=1, timeout_s=1.0)
+  pool.grade([('echo', 'quick')] * 200)
+  items = [('echo', str(i)) for i in range(60)]
+  items[5] = ('sleep', '60')
+  verdicts = pool.grade(items)
+  assert [v.reason for v in verdicts] == ['timeout' if i == 5 else str(i) for i in range(60)]
 
 
 def test_oversized_items_are_not_graded(make_pool):

@@ -26,9 +26,11 @@ NOT_IDENTITY = (
   'train.max_logp_gap_nats',
   # What these paths hold is compared by its checksum instead.
   'data.path',
+  'data.cache',
   'model.checkpoint',
   'init.path',
   'grader.num_workers',
+  'grader.allow_unsandboxed',
   'eval',
 )
 
@@ -46,6 +48,7 @@ POSITIVE = (
   'train.episodes_every_steps',
   'eval.batch',
   'grader.num_workers',
+  'grader.memory_bytes',
 )
 
 
@@ -72,7 +75,9 @@ def default_config() -> ConfigDict:
   c.init.which = 'best'  # 'best' by training reward, or 'latest'
 
   c.task = ConfigDict()
-  c.task.name = 'arithmetic'  # 'arithmetic', 'sums' or 'math'
+  # 'arithmetic', 'sums', 'math', 'gsm8k', 'mbpp', 'humaneval' (for evaluation only), or a task of
+  # your own, 'module:function'.
+  c.task.name = 'arithmetic'
   c.task.num_train = 20_000  # generated tasks: training problems
   c.task.num_test = 1024  # generated tasks: evaluation problems
   c.task.seed = 0  # generated tasks: of the problems, apart from the run's seed
@@ -81,11 +86,15 @@ def default_config() -> ConfigDict:
   c.task.high = 20  # sums: largest addend
 
   c.data = ConfigDict()
-  c.data.path = ''  # folder that holds math/train.jsonl and so on
+  c.data.path = ''  # folder that holds math/train.jsonl and so on; 'download' fetches the files
+  c.data.cache = ''  # folder for downloads and prepared data; '' takes ~/.cache/score_jax
+  c.data.drop_overlap = True  # leave out training problems that are evaluation problems too
 
   c.grader = ConfigDict()
   c.grader.num_workers = 2  # processes that check answers
   c.grader.timeout_s = 5.0  # seconds an answer may take
+  c.grader.memory_bytes = 1 << 29  # of the process that runs a program
+  c.grader.allow_unsandboxed = False  # run programs where nothing isolates them: trusted ones only
 
   c.stage = ConfigDict()  # see score_jax.objective.stages.Stage
   c.stage.name = ''

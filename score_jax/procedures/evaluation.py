@@ -1,10 +1,9 @@
 """Two-turn evaluation: sample, grade, and say how sure the numbers are."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -15,7 +14,7 @@ from score_jax.model.decoder import Decoder
 from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.rollout import episode_keys, rollout
 from score_jax.procedures.text import Prompts, fill_slots, turn_texts
-from score_jax.tasks.base import Task
+from score_jax.tasks.base import Problem, Task
 
 # Names an evaluation's random keys, apart from those of training steps.
 EVAL_STEP = 2**31 - 1
@@ -157,70 +156,132 @@ def grade_episode(
   return texts, [task.grade(problems, turn) for turn in texts]
 
 
-def evaluate(
-  decoder: Decoder,
-  spec: RolloutSpec,
-  params: dict,
-  prompts: Prompts,
-  task: Task,
-  tokenizer: Tokenizer,
-  batch: int,
-  temperature: float,
-  seed: int,
-  mesh: jax.sharding.Mesh,
-) -> Evaluation:
-  """Lets the model answer each problem once, in K turns, with no checker in between.
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  """A policy that is ready to play.
 
-  With several processes, each plays its share of a batch, and all of them grade all answers.
-
-  Args:
+  Attributes:
     decoder: the model.
     spec: budgets and instructions.
     params: the policy's parameters.
-    prompts: the problems; those whose prompt does not fit are already left out and counted.
-    task: the grader, used after the last turn only.
     tokenizer: makes text of ids.
-    batch: rows sampled at once, rounded up to what the devices divide; the last batch is filled up
-      with repeats that are thrown away.
+    batch: rows sampled at once, rounded up to what the devices divide.
     temperature: 0 is greedy.
     seed: of the samples, at a temperature above 0.
     mesh: the devices.
+  """
+
+  decoder: Decoder
+  spec: RolloutSpec
+  params: dict
+  tokenizer: Tokenizer
+  batch: int
+  temperature: float
+  seed: int
+  mesh: jax.sharding.Mesh
+
+  def play(self, rows: Sequence['Row'], key_step: int) -> Iterator[tuple[slice, Episode]]:
+    """Samples one episode for each row.
+
+    With several processes, each plays its share of a batch, and all get all of it.
+
+    Args:
+      rows: what to play.
+      key_step: names the random keys, as a training step does.
+
+    Yields:
+      (which of the rows, their episodes on the host). The last batch is filled up with repeats of
+      the last row, which are thrown away.
+    """
+    parts = sharding.batch_rows(self.mesh)
+    batch = -(-min(self.batch, len(rows)) // parts) * parts
+    share = batch // jax.process_count()
+    for start in range(0, len(rows), batch):
+      first = start + jax.process_index() * share
+      mine = [rows[min(first + i, len(rows) - 1)] for i in range(share)]
+      part = slice(start, min(start + batch, len(rows)))
+      episode = sharding.all_rows(self._play(mine, key_step))
+      yield part, jax.tree.map(lambda x, n=part.stop - start: x[:n], episode)
+
+  def _play(self, rows: Sequence['Row'], key_step: int) -> Episode:
+    spec = self.spec
+    host = {
+      'prompt': fill_slots([row.prompt_ids for row in rows], spec.prompt_tokens),
+      'problems': np.asarray([row.problem_id for row in rows], np.int32),
+      'samples': np.asarray([row.sample for row in rows], np.int32),
+    }
+    if rows[0].first_answer_ids is not None:
+      host['given'] = fill_slots([row.first_answer_ids for row in rows], spec.turn_tokens[0])
+    with jax.sharding.set_mesh(self.mesh):
+      x = sharding.put_batch(self.mesh, host)
+      keys_B = episode_keys(self.seed, key_step, x['problems'], x['samples'])
+      given = {0: x['given']} if 'given' in x else None
+      return rollout(self.decoder, spec, self.params, *x['prompt'], keys_B, self.temperature, given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One episode to play.
+
+  Attributes:
+    prompt_ids: token ids of the prompt.
+    problem_id: names the random keys.
+    sample: which sample of the problem it is.
+    first_answer_ids: turn 1, end included, where it is given and not sampled: in all rows or none.
+  """
+
+  prompt_ids: Sequence[int]
+  problem_id: int
+  sample: int = 0
+  first_answer_ids: Sequence[int] | None = None
+
+
+def make_records(
+  problems: Sequence[Problem], episode: Episode, task: Task, tokenizer: Tokenizer
+) -> list[dict]:
+  """Grades episodes and writes down what happened.
+
+  Args:
+    problems: the B rows' problems.
+    episode: B rows, on the host.
+    task: the grader.
+    tokenizer: makes text of ids.
+
+  Returns:
+    B records, see `Evaluation`.
+  """
+  texts, verdicts = grade_episode(episode, problems, task, tokenizer)
+  turns = range(len(texts))
+  return [
+    {
+      'id': problem.id,
+      'level': problem.level,
+      'question': problem.question,
+      'answer': problem.answer,
+      'answers': [texts[k][b] for k in turns],
+      'finals': [task.final(texts[k][b]) for k in turns],
+      'rewards': [verdicts[k][b].reward for k in turns],
+      'reasons': [verdicts[k][b].reason for k in turns],
+      'tokens': [int((episode.turn[b] == k + 1).sum()) for k in turns],
+      'truncated': [bool(episode.is_truncated[b, k]) for k in turns],
+    }
+    for b, problem in enumerate(problems)
+  ]
+
+
+def evaluate(sampler: Sampler, prompts: Prompts, task: Task) -> Evaluation:
+  """Lets the model answer each problem once, in K turns, with no checker in between.
+
+  Args:
+    sampler: the policy.
+    prompts: the problems; those whose prompt does not fit are already left out and counted.
+    task: the grader, used after the last turn only.
 
   Returns:
     Records in the problems' order, and metrics.
   """
+  rows = [Row(ids, problem.id) for ids, problem in zip(prompts.ids, prompts.problems, strict=True)]
   records = []
-  parts = sharding.batch_rows(mesh)
-  batch = -(-min(batch, len(prompts.problems)) // parts) * parts
-  for start in range(0, len(prompts.problems), batch):
-    problems = prompts.problems[start : start + batch]
-    share = batch // jax.process_count()
-    first = start + jax.process_index() * share
-    rows = [min(first + i, len(prompts.problems) - 1) for i in range(share)]
-    ids_B = np.asarray([prompts.problems[i].id for i in rows], np.int32)
-    slots = fill_slots([prompts.ids[i] for i in rows], spec.prompt_tokens)
-    with jax.sharding.set_mesh(mesh):
-      (tokens_BT, is_token_BT), ids_B = sharding.put_batch(mesh, (slots, ids_B))
-      keys_B = episode_keys(seed, EVAL_STEP, ids_B, jnp.zeros_like(ids_B))
-      episode = rollout(decoder, spec, params, tokens_BT, is_token_BT, keys_B, temperature)
-    # Rows that only fill the batch are dropped before grading.
-    count = len(problems)
-    episode = jax.tree.map(lambda x, n=count: x[:n], sharding.all_rows(episode))
-    texts, verdicts = grade_episode(episode, problems, task, tokenizer)
-    for b, problem in enumerate(problems):
-      turns = range(spec.num_turns)
-      records.append(
-        {
-          'id': problem.id,
-          'level': problem.level,
-          'question': problem.question,
-          'answer': problem.answer,
-          'answers': [texts[k][b] for k in turns],
-          'finals': [task.final(texts[k][b]) for k in turns],
-          'rewards': [verdicts[k][b].reward for k in turns],
-          'reasons': [verdicts[k][b].reason for k in turns],
-          'tokens': [int((episode.turn[b] == k + 1).sum()) for k in turns],
-          'truncated': [bool(episode.is_truncated[b, k]) for k in turns],
-        }
-      )
+  for part, episode in sampler.play(rows, EVAL_STEP):
+    records += make_records(prompts.problems[part], episode, task, sampler.tokenizer)
   return Evaluation(records, summarise(records), prompts.num_too_long)

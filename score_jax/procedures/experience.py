@@ -111,17 +111,20 @@ class Collector:
       )
       episode = local_rows(episode)
       rollout_s = time.monotonic() - start_s
-      texts, verdicts = zip(*[future.result() for future in turns], strict=True)
+      texts, verdicts, grade_s = zip(*[future.result() for future in turns], strict=True)
     times = {
       'time/rollout_s': rollout_s,
+      'time/grade_s': sum(grade_s),
       'time/grade_not_hidden_s': time.monotonic() - start_s - rollout_s,
     }
     return Experience(problems, episode, list(texts), list(verdicts), times)
 
   def _grade(self, problems, episode: Episode, turn: int):
     tokens_BT, turn_BT = local_rows((episode.tokens, episode.turn))
+    start_s = time.monotonic()
     texts = turn_texts(tokens_BT, turn_BT, turn, self.tokenizer)
-    return texts, [[v.reward, v.reason] for v in self.task.grade(problems, texts)]
+    verdicts = [[v.reward, v.reason] for v in self.task.grade(problems, texts)]
+    return texts, verdicts, time.monotonic() - start_s
 
   def _first_turn(self, params, tokens_BT, is_token_BT, keys_B):
     """Samples only turn 1, and hands it over as a given answer."""

@@ -164,13 +164,12 @@ class Checkpoints:
     return stored.best_step(self.all_steps(), self._rewards)
 
   def oldest_resumable_step(self) -> int | None:
-    """Returns the oldest of the last N committed steps, None if there is none.
+    """Returns the oldest committed step, None if there is none.
 
-    Should newer ones prove damaged, a resume may start there: what is needed to do the steps
-    after it again must be kept until then.
+    Should all newer ones prove damaged, a resume starts there: what is needed to do the steps
+    after it again must be kept until then. It may be the best one, and lie far back.
     """
-    steps = self.all_steps()
-    return steps[-self._keep_last :][0] if steps else None
+    return min(self.all_steps(), default=None)
 
   def restore(self, abstract_state, step: int | None = None) -> Restored | None:
     """Restores the newest good checkpoint, or that of a given step.

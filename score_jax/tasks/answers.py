@@ -6,10 +6,13 @@ may learn to write anything.
 """
 
 import re
+from typing import NamedTuple
 
 _SENTENCE = re.compile(r'final answer is', re.IGNORECASE)
 _TAIL = re.compile(r'I hope it is correct', re.IGNORECASE)
 _SENTENCE_END = re.compile(r'\.(?=\s|$)|\n')
+_SINGLE = re.compile(r'\\boxed\s*([0-9A-Za-z])(?![0-9A-Za-z])')
+_MATHEMATICS = re.compile(r'[$\\0-9]')
 _DISPLAY = {'$$': '$$', '\\[': '\\]'}
 _DOLLARS_THEN_WORDS = re.compile(r'\$([^$]+)\$\s*([A-Za-z]+(?: [A-Za-z]+)?)\.?')
 _INLINE_DOLLAR = re.compile(r'(?<!\\)\$')
@@ -21,6 +24,8 @@ def extract_answer(text: str) -> str | None:
   r"""The answer that a text commits to, as LaTeX without its dollar signs.
 
   The last "final answer is ..." counts; without one, the last `\boxed{}` whose braces balance. A
+  sentence without its closing words ("I hope it is correct") gives way to a box after it, and one
+  that holds neither mathematics nor a number ("the final answer is even, so ...") to any box. A
   number elsewhere in the text is not an answer.
 
   Args:
@@ -37,21 +42,34 @@ def extract_answer(text: str) -> str | None:
     >>> extract_answer('It is 4.') is None
     True
   """
-  return _from_sentence(text) or last_boxed(text)
+  part = final_part(text)
+  return _from_sentence(part) if _SENTENCE.match(part) else last_boxed(part)
+
+
+def final_part(text: str) -> str:
+  r"""The part of a text that alone decides `extract_answer`; often the same in different texts.
+
+  Example:
+    >>> final_part('So 2+2=4. Final Answer: The final answer is $4$. I hope it is correct. Bye')
+    'final answer is $4$. I hope it is correct'
+  """
+  start, end = _last_sentence(text)
+  sentence = text[start:end]
+  box = _last_box(text)
+  if sentence and _from_sentence(sentence):
+    is_closed = bool(_TAIL.search(sentence))
+    if is_closed or box is None or (box.start < end and _MATHEMATICS.search(sentence)):
+      return sentence
+  return '' if box is None else text[box.start : box.end]
 
 
 def last_boxed(text: str) -> str | None:
-  r"""What stands in the last `\boxed{...}` whose braces balance, or None."""
-  end = len(text)
-  while end > 0:
-    start = text.rfind(r'\boxed', 0, end)
-    if start < 0:
-      return None
-    content = _balanced(text[start:end])
-    if content is not None:
-      return clean(content) or None
-    end = start
-  return None
+  r"""What stands in the last `\boxed{...}` whose braces balance, or None.
+
+  As in TeX, `\boxed 2` is a box as well.
+  """
+  box = _last_box(text)
+  return None if box is None else clean(box.content) or None
 
 
 def last_number(text: str) -> str | None:
@@ -78,8 +96,8 @@ def clean(answer: str) -> str:
     '2 or 3'
   """
   if answer.count(r'\boxed') == 1:
-    boxed = _balanced(answer[answer.index(r'\boxed') :])
-    answer = answer if boxed is None else boxed
+    box = _last_box(answer)
+    answer = answer if box is None else box.content
   answer = answer.strip(' \n\t*')
   united = _DOLLARS_THEN_WORDS.fullmatch(answer)
   if united:
@@ -90,21 +108,57 @@ def clean(answer: str) -> str:
   return ' '.join(answer.split()).strip(' *').removesuffix('.').strip(' *')
 
 
-def _from_sentence(text: str) -> str | None:
-  """The answer of the last "final answer is" sentence, or None."""
-  sentences = list(_SENTENCE.finditer(text))
-  if not sentences:
-    return None
-  rest = text[sentences[-1].end() :].lstrip(' :\n\t*')
-  tail = _TAIL.search(rest)
+def _last_sentence(text: str) -> tuple[int, int]:
+  """Where the last "final answer is ..." starts and ends; (0, 0) where there is none."""
+  starts = [match.start() for match in _SENTENCE.finditer(text)]
+  if not starts:
+    return 0, 0
+  start = starts[-1]
+  tail = _TAIL.search(text, start)
   if tail:
-    return clean(rest[: tail.start()]) or None
+    return start, tail.end()
   # The closing words are missing: a display runs to its end, anything else to the end of its
   # sentence or line.
-  closing = _DISPLAY.get(rest[:2])
-  if closing and closing in rest[2:]:
-    return clean(rest[2 : rest.index(closing, 2)]) or None
-  return clean(_SENTENCE_END.split(rest, maxsplit=1)[0]) or None
+  first = len(text) - len(_after_is(text[start:]))
+  closing = _DISPLAY.get(text[first : first + 2])
+  end = text.find(closing, first + 2) if closing else -1
+  if end >= 0:
+    return start, end + len(closing)
+  stop = _SENTENCE_END.search(text, first)
+  return start, stop.start() if stop else len(text)
+
+
+def _after_is(sentence: str) -> str:
+  """What follows on "final answer is" and a colon, spaces or stars."""
+  return sentence[_SENTENCE.match(sentence).end() :].lstrip(' :\n\t*')
+
+
+def _from_sentence(sentence: str) -> str | None:
+  """The answer in a sentence that `_last_sentence` found, or None."""
+  return clean(_TAIL.split(_after_is(sentence), maxsplit=1)[0]) or None
+
+
+class _Box(NamedTuple):
+  start: int
+  end: int
+  content: str
+
+
+def _last_box(text: str) -> _Box | None:
+  r"""The last `\boxed{...}` whose braces balance, or None."""
+  end = len(text)
+  while end > 0:
+    start = text.rfind(r'\boxed', 0, end)
+    if start < 0:
+      return None
+    single = _SINGLE.match(text, start, end)
+    if single:
+      return _Box(start, single.end(), single.group(1))
+    content = _balanced(text[start:end])
+    if content is not None:
+      return _Box(start, text.index('{', start) + len(content) + 2, content)
+    end = start
+  return None
 
 
 def _balanced(text: str) -> str | None:

@@ -5,6 +5,7 @@ into tokens, and hands back plain text to `grade`.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 
 
@@ -13,17 +14,20 @@ class Problem:
   """One question with its reference answer.
 
   Attributes:
-    id: the index within its split, the same in every run: random keys are made from it, and
-      `split[i].id == i`.
-    question: text.
-    answer: the reference answer, never shown to the model.
+    id: the position within its split as published, the same in every run: random keys are made
+      from it. It stays what it is where other problems of the split are left out.
+    question: text, as the prompt shows it.
+    answer: what the checker compares with, such as a number or a program's tests. The reference
+      solution is never shown to the model.
     level: difficulty, as the source names it; '' where it has none.
+    attempt: a wrong first answer that the model is given to correct; '' where it writes its own.
   """
 
   id: int
   question: str
   answer: str
   level: str = ''
+  attempt: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Verdict:
   Attributes:
     reward: 0.0 or 1.0.
     reason: 'correct', 'wrong', 'no_answer', 'timeout', 'too_long', 'no_reference', or 'error: '
-      followed by what happened. `kind` is its first word, for counting.
+      followed by what happened; a checker may have others. `kind` is what stands before the colon,
+      for counting: a run's metrics hold the share of each, `train/graded_KIND`.
   """
 
   reward: float
@@ -41,7 +46,7 @@ class Verdict:
 
   @property
   def kind(self) -> str:
-    """The first word of `reason`: Verdict(0.0, 'error: MemoryError').kind is 'error'."""
+    """What `reason` begins with: Verdict(0.0, 'error: MemoryError').kind is 'error'."""
     return self.reason.partition(':')[0]
 
 
@@ -59,6 +64,7 @@ class Task:
       holds; a checker that hangs or dies costs that one text its reward.
     final: a text -> its final answer, None where it has none; to tell whether an answer changed.
     close: ends what `grade` started (worker processes). Grading again starts them again.
+    statement: a problem -> the part of its text that makes it the same problem as another.
   """
 
   name: str
@@ -68,7 +74,8 @@ class Task:
   instruction: str
   grade: Callable[[Sequence[Problem], Sequence[str]], list[Verdict]]
   final: Callable[[str], str | None]
-  close: Callable[[], None]
+  close: Callable[[], None] = lambda: None
+  statement: Callable[[Problem], str] = lambda problem: problem.question
 
 
 def normalise_question(text: str) -> str:
@@ -86,21 +93,45 @@ def normalise_question(text: str) -> str:
 def check_disjoint(task: Task) -> list[tuple[Problem, Problem]]:
   """Finds evaluation problems that are in the training split too.
 
-  Nothing is removed: real data may overlap, and which side gives way is the user's to say. The
-  caller reports the count.
+  Args:
+    task: any task.
+
+  Returns:
+    (test problem, first training problem with the same normalised statement), in test order;
+    empty where the splits are disjoint.
+  """
+  first: dict[str, Problem] = {}
+  for problem in task.train:
+    first.setdefault(normalise_question(task.statement(problem)), problem)
+  statements = [(problem, normalise_question(task.statement(problem))) for problem in task.test]
+  return [(problem, first[text]) for problem, text in statements if text in first]
+
+
+def without_overlap(task: Task) -> Task:
+  """Leaves out the training problems that are evaluation problems too, and says so in the log.
+
+  The evaluation split stays whole, so that its numbers compare with those of others.
 
   Args:
     task: any task.
 
   Returns:
-    (test problem, first training problem with the same normalised question), in test order;
-    empty where the splits are disjoint.
+    The task with a smaller training split; the problems keep their ids.
   """
-  first: dict[str, Problem] = {}
-  for problem in task.train:
-    first.setdefault(normalise_question(problem.question), problem)
-  questions = [(problem, normalise_question(problem.question)) for problem in task.test]
-  return [(problem, first[question]) for problem, question in questions if question in first]
+  overlap = check_disjoint(task)
+  if not overlap:
+    return task
+  statements = {normalise_question(task.statement(problem)) for problem, _ in overlap}
+  train = [p for p in task.train if normalise_question(task.statement(p)) not in statements]
+  logging.getLogger(__name__).warning(
+    'task %s: %d of %d training problems are left out, for they are evaluation problems too: '
+    'ids %s; config.data.drop_overlap=False keeps them',
+    task.name,
+    len(task.train) - len(train),
+    len(task.train),
+    sorted({p.id for p in task.train} - {p.id for p in train})[:10],
+  )
+  return dataclasses.replace(task, train=train)
 
 
 def check_same_length(problems: Sequence[Problem], texts: Sequence[str]) -> None:

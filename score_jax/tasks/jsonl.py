@@ -1,26 +1,30 @@
 """JSON-lines files, with errors that name the file and the line."""
 
+import gzip
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from etils import epath
+
+_NAMES = {str: 'text', int: 'a whole number', list: 'a list of texts'}
 
 
 def read_jsonl(
   path: str | os.PathLike[str],
-  fields: Sequence[str],
+  fields: Sequence[str] | Mapping[str, type],
   *,
   flag: str = '--config.data.path',
 ) -> list[dict]:
-  """Reads every row of a JSON-lines file, local or in a bucket.
+  """Reads every row of a JSON-lines file, local or in a bucket, plain or gzipped (`.gz`).
 
   A broken line stops the program: a row that is silently left out would shift the ids of all rows
   after it, and with them the random keys.
 
   Args:
     path: the file; `gs://` works too. Blank lines are allowed and count as lines.
-    fields: names that every row must have, each with text as its value.
+    fields: names that every row must have, each with text as its value; or name -> `str`, `int` or
+      `list` (of texts).
     flag: the flag that sets the path, named when the file is not there.
 
   Returns:
@@ -28,23 +32,41 @@ def read_jsonl(
 
   Raises:
     ValueError: a missing or empty file, a line that is not UTF-8, not JSON or not an object, a
-      missing field or one that is not text; with file and line.
+      missing field or one of another kind; with file and line.
   """
+  return [row for _, row in read_located(path, fields, flag=flag)]
+
+
+def read_located(
+  path: str | os.PathLike[str],
+  fields: Sequence[str] | Mapping[str, type],
+  *,
+  flag: str = '--config.data.path',
+) -> list[tuple[str, dict]]:
+  """As `read_jsonl`, each row with its place, `file:line`, for errors of what reads it."""
   path = epath.Path(path)
   if not path.exists():
     raise ValueError(f'{path}: no such file; set {flag} to the directory that holds it.')
   if path.is_dir():
     raise ValueError(f'{path}: is a directory, not a JSON-lines file; check {flag}.')
+  content = path.read_bytes()
+  if path.suffix == '.gz':
+    try:
+      content = gzip.decompress(content)
+    except (OSError, EOFError) as error:
+      raise ValueError(f'{path}: is damaged or not gzipped: {error}') from error
+  kinds = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, str)
   rows = []
-  for number, line in enumerate(path.read_bytes().split(b'\n'), start=1):
+  for number, line in enumerate(content.split(b'\n'), start=1):
     if line.strip():
-      rows.append(_parse_row(line, fields, where=f'{path}:{number}'))
+      where = f'{path}:{number}'
+      rows.append((where, _parse_row(line, kinds, where)))
   if not rows:
     raise ValueError(f'{path}: holds no rows; check {flag}.')
   return rows
 
 
-def _parse_row(line: bytes, fields: Sequence[str], where: str) -> dict:
+def _parse_row(line: bytes, kinds: Mapping[str, type], where: str) -> dict:
   """One line as a checked row; `where` is file:line."""
   try:
     text = line.decode('utf-8-sig')
@@ -54,15 +76,22 @@ def _parse_row(line: bytes, fields: Sequence[str], where: str) -> dict:
     ) from error
   try:
     row = json.loads(text)
-  except (json.JSONDecodeError, RecursionError) as error:
+  except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
     raise ValueError(f'{where}: not JSON: {error}') from error
   if not isinstance(row, dict):
     raise ValueError(f'{where}: a JSON object was expected, found {type(row).__name__}')
-  for field in fields:
+  for field, kind in kinds.items():
     if field not in row:
       raise ValueError(f'{where}: missing field {field!r}; the row has {sorted(row)}')
-    if not isinstance(row[field], str):
+    if not _is_kind(row[field], kind):
       raise ValueError(
-        f'{where}: field {field!r} should be text, found {type(row[field]).__name__}'
+        f'{where}: field {field!r} should be {_NAMES[kind]}, found {type(row[field]).__name__}'
       )
   return row
+
+
+def _is_kind(value: object, kind: type) -> bool:
+  """Whether a value is text, a whole number (a bool is none), or a list of texts."""
+  if kind is list:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+  return isinstance(value, kind) and not isinstance(value, bool)

@@ -9,9 +9,9 @@ import logging
 import os
 from collections.abc import Sequence
 
-from etils import epath
-
-from score_jax.tasks import answers, base, jsonl, workers
+from score_jax.tasks import answers, base, workers
+from score_jax.tasks.datasets import catalogue
+from score_jax.tasks.datasets.read import read_splits
 
 MATH_PROMPT = (
   'You are a math expert. When you respond, respond only with the Solution of the final Problem, '
@@ -27,6 +27,7 @@ MATH_INSTRUCTION = (
 )
 
 _GRADER = 'score_jax.tasks.equality:grade_final_answer'
+_CACHE_SIZE = 1 << 15  # verdicts, some 10 MB
 
 
 def math_prompt(problem: base.Problem) -> str:
@@ -39,44 +40,42 @@ def math_prompt(problem: base.Problem) -> str:
   return f'{MATH_PROMPT}\n\nProblem: {problem.question}'
 
 
-def load_math(
-  data_path: str | os.PathLike[str],
+def math_task(
+  name: str,
+  train: Sequence[base.Problem],
+  test: Sequence[base.Problem],
   *,
-  train_file: str = 'math/train.jsonl',
-  test_file: str = 'math/test.jsonl',
   num_workers: int = 2,
   timeout_s: float = 5.0,
 ) -> base.Task:
-  """MATH from JSON-lines files, graded in worker processes.
-
-  Rows need `problem` and `answer` (LaTeX), and may have `level`. A row whose reference answer is
-  empty stays, so that ids are positions in the file; its answers are never right, and it is said.
+  """Problems with an answer in LaTeX, asked and graded as on MATH.
 
   Args:
-    data_path: directory of both files, local or in a bucket.
-    train_file: training split, relative to `data_path`.
-    test_file: evaluation split, relative to `data_path`.
+    name: of the task.
+    train: training problems.
+    test: evaluation problems.
     num_workers: grading processes; they start with the first answer to grade.
     timeout_s: wall-clock seconds until an answer is given up.
 
   Returns:
     A Task; `close` ends the workers.
-
-  Raises:
-    ValueError: a file is missing, empty or broken (file and line are named).
   """
-  root = epath.Path(data_path)
-  train, test = (_read_problems(root / name) for name in (train_file, test_file))
-  pool = workers.WorkerPool(_GRADER, num_workers=num_workers, timeout_s=timeout_s)
+  pool = workers.WorkerPool(
+    _GRADER, num_workers=num_workers, timeout_s=timeout_s, cache_size=_CACHE_SIZE
+  )
+
+  def decisive(text: str) -> str:
+    # Different texts with the same final answer are one item. A text that is too long stays so.
+    return text if len(text) > pool.max_chars else answers.final_part(text)
 
   def grade(problems: Sequence[base.Problem], texts: Sequence[str]) -> list[base.Verdict]:
     base.check_same_length(problems, texts)
     return pool.grade(
-      [(problem.answer, text) for problem, text in zip(problems, texts, strict=True)]
+      [(problem.answer, decisive(text)) for problem, text in zip(problems, texts, strict=True)]
     )
 
   return base.Task(
-    name='math',
+    name=name,
     train=train,
     test=test,
     prompt=math_prompt,
@@ -87,23 +86,46 @@ def load_math(
   )
 
 
-def _read_problems(path: epath.Path) -> list[base.Problem]:
+def load_math(
+  data_path: str | os.PathLike[str],
+  *,
+  cache: str | os.PathLike[str] = '',
+  num_workers: int = 2,
+  timeout_s: float = 5.0,
+) -> base.Task:
+  """MATH, graded in worker processes.
+
+  Rows need `problem` and `answer` (LaTeX), and may have `level`. A row whose reference answer is
+  empty stays, so that ids are positions in the file; its answers are never right, and it is said.
+
+  Args:
+    data_path: directory with math/train.jsonl and math/test.jsonl, local or in a bucket; or
+      'download'.
+    cache: folder for prepared data; '' takes the user's cache folder.
+    num_workers: see `math_task`.
+    timeout_s: see `math_task`.
+
+  Returns:
+    A Task; `close` ends the workers.
+
+  Raises:
+    ValueError: a file is missing, empty or broken (file and line are named).
+  """
+  rows = read_splits(catalogue.MATH, data_path, cache)
+  train, test = (_problems(rows[split], split) for split in ('train', 'test'))
+  return math_task('math', train, test, num_workers=num_workers, timeout_s=timeout_s)
+
+
+def _problems(rows: Sequence[dict], split: str) -> list[base.Problem]:
   """One split."""
-  rows = jsonl.read_jsonl(path, ('problem', 'answer'))
   problems = [
-    base.Problem(
-      id=i,
-      question=row['problem'],
-      answer=row['answer'],
-      level='' if row.get('level') is None else str(row['level']),
-    )
-    for i, row in enumerate(rows)
+    base.Problem(row['id'], row['problem'], row['answer'], level=row['level']) for row in rows
   ]
   unanswered = [problem.id for problem in problems if not problem.answer.strip()]
   if unanswered:
     logging.getLogger(__name__).warning(
-      '%s: %d of %d problems have no reference answer and can never be right: ids %s',
-      path,
+      'math %s: %d of %d problems have no reference answer and can never be right: ids %s',
+      split,
       len(unanswered),
       len(problems),
       unanswered[:10],

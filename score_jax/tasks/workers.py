@@ -11,28 +11,27 @@ Three limits hold, each where the one before cannot reach:
    parent itself has died meanwhile (an idle worker sees its socket close, and ends);
 3. memory, by RLIMIT_AS in the worker (Linux; macOS does not enforce it).
 
-The worker's own side is worker_main.py.
+Short items travel several at a time, and each has its own limits all the same. One worker is
+worker_process.py, and its own side worker_main.py.
 """
 
-import json
-import os
+import hashlib
 import selectors
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from score_jax.tasks import base
+from score_jax.tasks.worker_process import SLOW_S, START_S, Worker, encode
 
-_GRACE_S = 1.0
-_START_S = 60.0
-_MAX_FAILED_STARTS = 3
+_MAX_FAILED_STARTS = 5  # one after the other
+_MAX_DEATHS = 3
+# Items are sent together while they take no longer than one slow item.
+_BATCH_ITEMS = 16
+_BATCH_CHARS = 4096  # fits a socket's buffer, so that neither side waits for the other
 
 
 class WorkerPool:
@@ -44,6 +43,10 @@ class WorkerPool:
     timeout_s: wall-clock seconds per item, the start of a worker not counted.
     memory_bytes: address space of each worker.
     max_chars: items with more characters than this (all strings together) are not graded.
+    cache_size: most verdicts to remember, the latest used ones. 0: equal items are graded each by
+      itself. Only what the function itself decided is remembered; a time-out or an error, which
+      may be the machine's fault, is shared by equal items of one call and then forgotten. So a
+      cache changes no verdict that a second call could not change as well.
   """
 
   def __init__(
@@ -54,6 +57,7 @@ class WorkerPool:
     timeout_s: float = 5.0,
     memory_bytes: int = 1 << 30,
     max_chars: int = 20_000,
+    cache_size: int = 0,
   ):
     if num_workers < 1 or timeout_s <= 0:
       raise ValueError(
@@ -64,7 +68,9 @@ class WorkerPool:
     self.timeout_s = timeout_s
     self.memory_bytes = memory_bytes
     self.max_chars = max_chars
-    self._workers: list[_Worker] = []
+    self.cache_size = cache_size
+    self._cache: OrderedDict[bytes, base.Verdict] = OrderedDict()
+    self._workers: list[Worker] = []
     self._lock = threading.Lock()
     # Also at the end of the interpreter; holds the list, not the pool.
     self._finalizer = weakref.finalize(self, _kill_all, self._workers)
@@ -72,8 +78,9 @@ class WorkerPool:
   def grade(self, items: Sequence[tuple[str, ...]]) -> list[base.Verdict]:
     """Grades every item.
 
-    A worker that dies is replaced and its item is tried once more, since the fault may be another's
-    (a kill from outside); a second death is the item's own. A time-out is not tried again.
+    A worker that dies is replaced and its item is tried again, since the fault may be another's
+    (a kill from outside); a third death is the item's own. So is a second MemoryError. A time-out
+    is not tried again.
 
     Args:
       items: arguments of the function, each a tuple of strings (any strings: lone surrogates too).
@@ -86,99 +93,41 @@ class WorkerPool:
       RuntimeError: a worker cannot start (a missing package, say): that is no answer's fault.
       TypeError: an item holds something else than strings.
     """
+    for index, item in enumerate(items):
+      if not all(isinstance(text, str) for text in item):
+        raise TypeError(f'item {index}: only strings can be graded, got {item!r:.200}')
     with self._lock:
-      run = _Run(self, items)
-      try:
-        return run.verdicts()
-      finally:
-        # Interrupted: an answer that is still on its way must not meet the next call.
-        self._drop([worker for worker in self._workers if worker.item is not None])
+      if not self.cache_size:
+        return self._run(items)
+      keys = [hashlib.blake2b(encode(item), digest_size=16).digest() for item in items]
+      new = {key: item for key, item in zip(keys, items, strict=True) if key not in self._cache}
+      found = {key: self._cache[key] for key in keys if key in self._cache}
+      found |= zip(new, self._run(list(new.values())), strict=True)
+      for key, verdict in found.items():
+        if verdict.kind not in ('timeout', 'error'):
+          self._cache[key] = verdict
+          self._cache.move_to_end(key)
+      while len(self._cache) > self.cache_size:
+        self._cache.popitem(last=False)
+      return [found[key] for key in keys]
 
   def close(self) -> None:
     """Ends all workers; grading again starts new ones."""
     with self._lock:
       _kill_all(self._workers)
 
-  def _drop(self, workers: Sequence['_Worker']) -> None:
+  def _run(self, items: Sequence[tuple[str, ...]]) -> list[base.Verdict]:
+    run = _Run(self, items)
+    try:
+      return run.verdicts()
+    finally:
+      # Interrupted: an answer that is still on its way must not meet the next call.
+      self._drop([worker for worker in self._workers if worker.items])
+
+  def _drop(self, workers: Sequence[Worker]) -> None:
     for worker in workers:
       worker.kill()
       self._workers.remove(worker)
-
-
-class _Worker:
-  """One process and its socket.
-
-  Attributes:
-    item: index of the item that it is grading, or None.
-    deadline: when it must be done with that, or ready (monotonic seconds).
-    last_words: once killed, the end of what it printed.
-  """
-
-  def __init__(self, pool: WorkerPool):
-    self.socket, theirs = socket.socketpair()
-    self.log = tempfile.TemporaryFile()
-    # Our own import path, since the function may live where only this program looks. Fixed hashes:
-    # sympy's choices of form, and so a time-out, do not differ from one worker to another.
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    command = [
-      sys.executable,
-      '-m',
-      'score_jax.tasks.worker_main',
-      pool.function,
-      str(theirs.fileno()),
-      str(pool.timeout_s + _GRACE_S),
-      str(pool.memory_bytes),
-    ]
-    self.process = subprocess.Popen(
-      command,
-      pass_fds=[theirs.fileno()],
-      start_new_session=True,
-      stdin=subprocess.DEVNULL,
-      stdout=self.log,
-      stderr=self.log,
-      env={**os.environ, 'PYTHONPATH': path, 'PYTHONHASHSEED': '0'},
-    )
-    theirs.close()
-    self.is_ready = False
-    self.item: int | None = None
-    self.deadline = time.monotonic() + _START_S
-    self.last_words = ''
-    self._received = b''
-
-  @property
-  def is_idle(self) -> bool:
-    """Whether it can be handed an item."""
-    return self.is_ready and self.item is None
-
-  def send(self, index: int, item: tuple[str, ...], timeout_s: float) -> None:
-    """Hands over an item; raises OSError where the worker is gone or does not listen."""
-    self.item = index
-    self.deadline = time.monotonic() + timeout_s
-    self.socket.settimeout(timeout_s)
-    self.socket.sendall(json.dumps(item).encode('ascii') + b'\n')
-
-  def receive(self) -> list | None:
-    """The next message, or None while it is not complete; raises EOFError where the worker died."""
-    chunk = self.socket.recv(1 << 16)
-    if not chunk:
-      raise EOFError
-    self._received += chunk
-    if not self._received.endswith(b'\n'):
-      return None
-    message, self._received = json.loads(self._received), b''
-    return message
-
-  def kill(self) -> int:
-    """Ends the process and all that it started; returns its exit code (negative: a signal)."""
-    if not self.log.closed:
-      if self.process.poll() is None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-      self.process.wait()
-      self.socket.close()
-      self.log.seek(0)
-      self.last_words = self.log.read()[-2000:].decode('utf-8', 'replace').strip()
-      self.log.close()
-    return self.process.returncode
 
 
 class _Run:
@@ -188,43 +137,50 @@ class _Run:
     self.pool = pool
     self.items = items
     self.results: list[base.Verdict | None] = [None] * len(items)
+    self.num_open = len(items)
     self.num_deaths = [0] * len(items)
     self.num_failed_starts = 0
     self.waiting: deque[int] = deque()
     for index, item in enumerate(items):
-      if not all(isinstance(text, str) for text in item):
-        raise TypeError(f'item {index}: only strings can be graded, got {item!r:.200}')
       if sum(map(len, item)) > pool.max_chars:
-        self.results[index] = base.Verdict(0.0, 'too_long')
+        self._decide(index, base.Verdict(0.0, 'too_long'))
       else:
         self.waiting.append(index)
 
   def verdicts(self) -> list[base.Verdict]:
     """Runs the event loop until every item has its verdict."""
-    workers = self.pool._workers
-    while True:
-      num_open = sum(result is None for result in self.results)
-      if not num_open:
-        return list(self.results)
+    pool, workers = self.pool, self.pool._workers
+    while self.num_open:
       # Killed while it was idle: no item's fault.
-      self.pool._drop(
+      pool._drop(
         [worker for worker in workers if worker.is_idle and worker.process.poll() is not None]
       )
-      while len(workers) < min(self.pool.num_workers, num_open):
-        workers.append(_Worker(self.pool))
+      while len(workers) < min(pool.num_workers, self.num_open):
+        workers.append(Worker(pool.function, pool.timeout_s, pool.memory_bytes))
       for worker in [worker for worker in workers if worker.is_idle]:
         if self.waiting:
           self._send(worker)
       self._wait(workers)
+    return list(self.results)
 
-  def _send(self, worker: _Worker) -> None:
-    index = self.waiting.popleft()
+  def _decide(self, index: int, verdict: base.Verdict) -> None:
+    self.results[index] = verdict
+    self.num_open -= 1
+
+  def _send(self, worker: Worker) -> None:
+    """Hands over the next item, and as many after it as are worth the journey."""
+    most = min(_BATCH_ITEMS, int(SLOW_S / worker.pace_s), len(self.waiting) // 4)
+    batch, num_chars = {}, 0
+    while self.waiting and (not batch or (len(batch) < most and num_chars < _BATCH_CHARS)):
+      index = self.waiting.popleft()
+      batch[index] = self.items[index]
+      num_chars += sum(map(len, batch[index]))
     try:
-      worker.send(index, self.items[index], self.pool.timeout_s)
+      worker.send(batch, self.pool.timeout_s)
     except OSError:
       self._lost(worker)
 
-  def _wait(self, workers: Sequence[_Worker]) -> None:
+  def _wait(self, workers: Sequence[Worker]) -> None:
     """Sleeps until a worker says something or its time is up, and deals with it."""
     active = [worker for worker in workers if not worker.is_idle]
     if not active:
@@ -241,48 +197,70 @@ class _Run:
       if worker not in heard and worker.deadline <= now:
         self._late(worker)
 
-  def _listen(self, worker: _Worker) -> None:
+  def _listen(self, worker: Worker) -> None:
     try:
-      message = worker.receive()
+      messages = worker.receive()
     except (EOFError, OSError):
       self._lost(worker)
       return
-    if message is None:
+    for message in messages:
+      if not worker.is_ready:
+        worker.is_ready = True
+        self.num_failed_starts = 0
+      elif worker.items:  # else it was ended over an earlier message
+        self._answered(worker, *message)
+
+  def _answered(self, worker: Worker, reward: float, reason: str, goes_on: bool) -> None:
+    now = time.monotonic()
+    seconds = max(1e-6, now - worker.deadline + self.pool.timeout_s)
+    worker.pace_s += (seconds - worker.pace_s) / 8
+    worker.deadline = now + self.pool.timeout_s
+    index = worker.items.popleft()
+    if goes_on:
+      self._decide(index, base.Verdict(float(reward), reason))
       return
+    # It ran out of memory, of which an earlier item may have left too little.
+    self._end(worker)
+    self._try_again(index, base.Verdict(0.0, reason), most=2)
+
+  def _late(self, worker: Worker) -> None:
     if not worker.is_ready:
-      worker.is_ready = True
+      self._failed_start(worker, f'not ready after {START_S:.0f} s')
       return
-    reward, reason, goes_on = message
-    self.results[worker.item] = base.Verdict(float(reward), reason)
-    worker.item = None
-    if not goes_on:
-      self.pool._drop([worker])
+    self._decide(worker.items.popleft(), base.Verdict(0.0, 'timeout'))
+    self._end(worker)
 
-  def _late(self, worker: _Worker) -> None:
-    if worker.item is None:
-      self._failed_start(worker, f'not ready after {_START_S:.0f} s')
-      return
-    self.results[worker.item] = base.Verdict(0.0, 'timeout')
-    self.pool._drop([worker])
-
-  def _lost(self, worker: _Worker) -> None:
+  def _lost(self, worker: Worker) -> None:
     """The worker is gone: its item waits for another one, or is given up."""
-    index = worker.item
     exit_code = worker.kill()
-    if index is None:
+    if not worker.is_ready:
       self._failed_start(worker, f'exit code {exit_code}')
       return
-    self.pool._drop([worker])
-    if exit_code == -signal.SIGALRM:
-      self.results[index] = base.Verdict(0.0, 'timeout')
+    index = worker.items.popleft() if worker.items else None
+    self._end(worker)
+    if index is None:
       return
+    if exit_code == -signal.SIGALRM:
+      self._decide(index, base.Verdict(0.0, 'timeout'))
+      return
+    verdict = base.Verdict(0.0, f'error: worker died (exit code {exit_code})')
+    self._try_again(index, verdict, most=_MAX_DEATHS)
+
+  def _try_again(self, index: int, verdict: base.Verdict, most: int) -> None:
+    """Puts an item first in the queue; after as many tries as it may have, that was its verdict."""
     self.num_deaths[index] += 1
-    if self.num_deaths[index] < 2:
+    if self.num_deaths[index] < most:
       self.waiting.appendleft(index)
     else:
-      self.results[index] = base.Verdict(0.0, f'error: worker died (exit code {exit_code})')
+      self._decide(index, verdict)
 
-  def _failed_start(self, worker: _Worker, what: str) -> None:
+  def _end(self, worker: Worker) -> None:
+    """Ends a worker; the items that it had not come to wait for another one."""
+    self.waiting.extendleft(reversed(worker.items))
+    worker.items.clear()
+    self.pool._drop([worker])
+
+  def _failed_start(self, worker: Worker, what: str) -> None:
     """Tries again, since it may have been killed from outside; says so when none will start."""
     self.pool._drop([worker])
     self.num_failed_starts += 1
@@ -294,6 +272,6 @@ class _Run:
       )
 
 
-def _kill_all(workers: list[_Worker]) -> None:
+def _kill_all(workers: list[Worker]) -> None:
   while workers:
     workers.pop().kill()

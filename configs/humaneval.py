@@ -1,0 +1,29 @@
+"""Evaluation on HumanEval, zero-shot, of a model or of a run that was trained on MBPP.
+
+    python -m score_jax.evaluate --config=configs/humaneval.py --run=runs/stage2_code \
+      --config.model.checkpoint=WEIGHTS --config.data.path=DATA
+
+It writes `runs/stage2_code/eval_humaneval_*`; without `--run` the base model is evaluated. There is
+nothing to train on: HumanEval has 164 problems and no training split.
+
+Expected numbers: not yet run. One problem is 0.6 points.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
+  """Makes the config: Stage I's on MBPP, with another task.
+
+  Args:
+    preset: as for `stage1_code.py`.
+
+  Returns:
+    The config, for `score_jax.evaluate`.
+  """
+  c = runpy.run_path(str(Path(__file__).with_name('stage1_code.py')))['get_config'](preset)
+  c.task.name = 'humaneval'
+  return c

@@ -1,0 +1,60 @@
+r"""Finds the program in a model's text, by plain scans: a policy may learn to write anything."""
+
+_PYTHON = ('python', 'python3', 'py')
+_STARTS = ('def ', 'class ', 'async def ', 'import ', 'from ', '@')
+
+
+def extract_program(text: str) -> str | None:
+  r"""The Python source that a text commits to.
+
+  What follows the first [DONE] is not read (a model without a chat template goes on with problems
+  of its own), nor what comes before the last [BEGIN] ahead of it, which may have been in the
+  prompt. In the rest the last fenced block marked as Python counts, or the last one without a mark;
+  without a block, everything between the marks; without marks, the whole text if a line of it
+  begins a definition or an import. Whether it parses is for the sandbox to find out: a parser can
+  be made to crash or to hang.
+
+  Args:
+    text: a model's answer.
+
+  Returns:
+    Source, or None where there is none.
+
+  Example:
+    >>> extract_program('Like this:\n```python\ndef f():\n  return 1\n```\nOr not.')
+    'def f():\n  return 1'
+    >>> extract_program('def f():\n  return 1\n[DONE]\nMore words.')
+    'def f():\n  return 1\n'
+    >>> extract_program('It is 4.') is None
+    True
+  """
+  body, done, _ = text.partition('[DONE]')
+  _, begin, body = body.rpartition('[BEGIN]')
+  program = _last_block(body.split('\n'))
+  if program is None and (done or begin or _has_definition(body)):
+    program = body
+  return program if program is not None and program.strip() else None
+
+
+def _has_definition(text: str) -> bool:
+  return any(line.startswith(_STARTS) for line in text.split('\n'))
+
+
+def _last_block(lines: list[str]) -> str | None:
+  """The last block between fences that is marked as Python, else the last without a mark.
+
+  A block that is not closed (the text was cut off) goes on to the end.
+  """
+  found: dict[bool, str] = {}
+  start, mark = None, ''
+  for i, line in enumerate([*lines, '```']):
+    fence = line.strip()
+    if not fence.startswith('```'):
+      continue
+    if start is None:
+      start, mark = i + 1, fence[3:].strip().lower()
+    elif fence == '```':
+      if mark in _PYTHON or not mark:
+        found[mark in _PYTHON] = '\n'.join(lines[start:i])
+      start = None
+  return found.get(True, found.get(False))

@@ -1,0 +1,132 @@
+"""MATH's own solutions and answers: what is found in a text, and what counts as right on all of it.
+
+The sweeps over 12,500 problems go through the workers, as training does.
+"""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from score_jax.tasks import answers, workers
+
+GRADER = 'score_jax.tasks.equality:grade_final_answer'
+CLOSING = 'Final Answer: The final answer is ${}$. I hope it is correct.'
+# Of the rows with these ids (in train.jsonl) the data set has no answer: \boxed{} is empty.
+UNANSWERED = {'train/number_theory/7115.json', 'train/number_theory/7117.json'}
+# Of 12,500 pairs of different reference answers drawn with seed 0, those found equal. Read one by
+# one: a ratio to 1, a whole as percent, a percent sign or a unit on one side alone.
+EQUAL_REFERENCES = {
+  ('1', r'100\%'),
+  (r'20 \%', '20'),
+  ('3', '3:1'),
+  (r'16\text{ daps}', '16'),
+  (r'3\text{ boxes}', '3'),
+}
+
+
+@pytest.mark.parametrize(
+  'text, answer',
+  [
+    (r'So $x = \boxed 2$.', '2'),
+    (r'So $x = \boxed{2}$ and not \boxed{}.', None),
+    (r'\boxed{1} and \boxed{2}', '2'),
+    (r'The final answer is even, since \boxed{4} is.', '4'),
+    (r'\boxed{80}. Arriving at the final answer is a common mistake.', '80'),
+    ('The final answer is even.', 'even'),
+    (r'Hence \boxed{3}. The final answer is $4$.', '4'),
+    (r'The final answer is $4$. Wait, it is \boxed{5}.', '5'),
+    (r'Final Answer: The final answer is $4$. I hope it is correct. No, \boxed{5}.', '4'),
+    (CLOSING.format('4') + ' ' + CLOSING.format('5'), '5'),
+    (r'The final answer is $$x = 2$$ as you see.', 'x = 2'),
+    (r'The final answer is \[1.5\] or so', '1.5'),
+    ('the FINAL ANSWER IS: **7**', '7'),
+    (r'final answer is $\boxed{2}$ or $\boxed{3}$', r'\boxed{2} or \boxed{3}'),
+  ],
+)
+def test_the_final_answer(text, answer):
+  assert answers.extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+  'around', ['{}', 'Let x = 3. {}', '{} That is all.', r'\boxed{{9}} {} \boxed{{']
+)
+@pytest.mark.parametrize(
+  'end', [CLOSING.format(r'\frac{1}{2}'), r'\boxed{\frac{1}{2}}', 'the final answer is 3.', '', '5']
+)
+def test_the_final_part_decides(around, end):
+  text = around.format(end)
+  part = answers.final_part(text)
+  assert part in text
+  assert answers.extract_answer(part) == answers.extract_answer(text)
+  assert answers.final_part(part) == part
+
+
+@pytest.fixture(scope='module')
+def rows(data_dir):
+  """All rows of MATH, training split first."""
+  return [
+    json.loads(line)
+    for name in ('train', 'test')
+    for line in (data_dir / 'math' / f'{name}.jsonl').read_text(encoding='utf-8').splitlines()
+  ]
+
+
+@pytest.fixture(scope='module')
+def grade():
+  # A time limit that a busy machine keeps too: the verdicts are looked at, not the speed.
+  pool = workers.WorkerPool(GRADER, num_workers=2, timeout_s=60.0)
+  yield pool.grade
+  pool.close()
+
+
+def _failed(rows, texts, grade):
+  verdicts = grade([(row['answer'], text) for row, text in zip(rows, texts, strict=True)])
+  return {
+    (row['unique_id'], verdict.reason)
+    for row, verdict in zip(rows, verdicts, strict=True)
+    if not verdict.reward
+  }
+
+
+@pytest.mark.slow
+def test_every_reference_answer_is_equal_to_itself(rows, grade):
+  assert len(rows) == 12_500
+  failed = _failed(rows, [CLOSING.format(row['answer']) for row in rows], grade)
+  assert failed == {(name, 'no_reference') for name in UNANSWERED}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('closing', [' ' + CLOSING, ''], ids=['sentence', 'box alone'])
+def test_every_reference_solution_is_right(rows, grade, closing):
+  texts = [row['solution'] + closing.format(row['answer']) for row in rows]
+  assert _failed(rows, texts, grade) == {(name, 'no_reference') for name in UNANSWERED}
+
+
+@pytest.mark.slow
+def test_the_final_part_decides_on_all_solutions(rows):
+  for row in rows:
+    for text in (row['solution'], f'{row["solution"]} {CLOSING.format(row["answer"])} Bye.'):
+      part = answers.final_part(text)
+      assert answers.extract_answer(part) == answers.extract_answer(text)
+
+
+@pytest.mark.slow
+def test_references_that_differ_and_are_equal_are_known(rows, grade):
+  rng = random.Random(0)
+  references = [row['answer'] for row in rows]
+  pairs = []
+  while len(pairs) < 12_500:
+    pair = rng.choice(references), rng.choice(references)
+    if pair[0] != pair[1]:
+      pairs.append(pair)
+  verdicts = grade([(reference, CLOSING.format(answer)) for reference, answer in pairs])
+  assert Counter(verdict.kind for verdict in verdicts).keys() <= {
+    'correct',
+    'wrong',
+    'no_answer',
+    'no_reference',
+  }
+  found = {pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.reward}
+  assert found == EQUAL_REFERENCES
