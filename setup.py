@@ -27,8 +27,8 @@ INSTALL_REQUIRES = [
   'absl-py>=2.3.1',  # the programs' flags and logging; chex needs 2.3.1
   'sentencepiece>=0.2.2',  # the tokenizer that ships with the package; 0.2.1 crashes on loading it
   'gguf>=0.18',  # reads and dequantises GGUF checkpoints
-  'tokenizers>=0.22',  # runs the BPE tokenizer found inside a GGUF checkpoint
-  'jinja2>=3.1',  # renders the chat template found inside a GGUF checkpoint
+  'tokenizers>=0.22',  # runs the BPE and Unigram tokenizers of checkpoints
+  'jinja2>=3.1.6',  # renders chat templates, which strangers wrote: older sandboxes leak
   'sympy>=1.13',  # decides whether two answers are the same number or expression
   # Reads LaTeX answers into sympy and compares them. latex.py extends a private class of its
   # parser, so other releases wait until the hand-checked pairs have been run with them.

@@ -15,7 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 
-def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
+def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   """Makes the config: Stage I's on MBPP, with another task.
 
   Args:

@@ -1,7 +1,7 @@
 """Stage I of SCoRe on MBPP (arXiv:2409.12917, Eq. 3): reward turn 2, hold turn 1 near the base.
 
 The default is the paper's setting (Table 5: Adam 1e-5, batch 128, temperature 1, beta1 0.01, beta2
-0.25) for a model of Gemma 2 2B's size. Not stated in the paper and chosen here: 8 samples a
+0.25) for Gemma 2 2B. Not stated in the paper and chosen here: 8 samples a
 problem, 750 of the 1,500 steps for each stage, 512 tokens a turn. MBPP has 374 training problems
 (371 without those that its test split repeats), so that 750 steps of 16 problems see each 32 times.
 
@@ -32,11 +32,11 @@ from score_jax.core.config import default_config
 from score_jax.objective import stages
 
 
-def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
+def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   """Makes the config.
 
   Args:
-    preset: 'gemma2_2b_sized', the paper's setting, or 'smollm2_135m', for a laptop.
+    preset: 'gemma2_2b', the paper's setting, or 'smollm2_135m', for a laptop.
 
   Returns:
     The config of Stage I.
@@ -53,7 +53,7 @@ def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
   c.train.num_steps = 750
   c.rollout.prompt_tokens = 1024  # three shots, sentence and tests
   c.grader.timeout_s = 10.0  # wall-clock; MBPP's slowest reference needs 3.2 s of processor time
-  if preset == 'gemma2_2b_sized':
+  if preset == 'gemma2_2b':
     c.rollout.problems_per_step = 16
     c.rollout.samples_per_problem = 8
     c.rollout.turn_tokens = (512, 512)
@@ -73,5 +73,5 @@ def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
     c.train.episodes_every_steps = 1
     c.eval.batch = 4
   else:
-    raise ValueError(f"preset {preset!r} is neither 'gemma2_2b_sized' nor 'smollm2_135m'")
+    raise ValueError(f"preset {preset!r} is neither 'gemma2_2b' nor 'smollm2_135m'")
   return c

@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from score_jax.objective import stages
 
 
-def get_config(preset: str = 'gemma2_2b_sized') -> ConfigDict:
+def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   """Makes the config: Stage I's, with another stage.
 
   Args:

@@ -45,6 +45,8 @@ def show(setup: Setup) -> None:
   print(setup.config)
   print(f'stage {setup.stage.name}, discount {setup.stage.discount:g}')
   print(stage_table(setup.stage))
+  for note in setup.base.tokenizer.notes:
+    print(f'chat format: {note}')
   # As many rows as the mesh needs, all of one problem; the first is shown.
   collector = Collector(
     decoder=setup.base.decoder,

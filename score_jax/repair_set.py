@@ -25,6 +25,7 @@ from score_jax.core.version import commit
 from score_jax.procedures import repair
 from score_jax.procedures.evaluation import Sampler
 from score_jax.procedures.text import Prompts, encode_prompts
+from score_jax.run_input import RUN, WHICH, run_config
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.tasks.base import Task
 from score_jax.tasks.code.extract import extract_program
@@ -84,7 +85,7 @@ def load_policy(run: str | None, which: str) -> Policy:
   Raises:
     ValueError: for a config of another task than MBPP, or inputs that are missing or broken.
   """
-  default = evaluate.run_config(run) if run and program.CONFIG.value is None else None
+  default = run_config(run) if run and program.CONFIG.value is None else None
   config = program.checked_config(default)
   if config.task.name != 'mbpp':
     raise ValueError(
@@ -209,12 +210,12 @@ def evaluate_set(policy: Policy, folder: epath.Path, count: int, temperature: fl
 
 
 def _body() -> None:
-  run = flags.FLAGS.run
+  run = RUN.value
   if not _SET.value:
     program.fail('--set is not set: the folder of the set of failing programs')
   if run and not epath.Path(run).exists():
     program.fail(f'--run={run} does not exist')
-  policy = load_policy(run, flags.FLAGS.which)
+  policy = load_policy(run, WHICH.value)
   is_build = _MODE.value == 'build'
   default = policy.config.rollout.temperature if is_build else policy.config.eval.temperature
   temperature = default if flags.FLAGS.temperature is None else flags.FLAGS.temperature

@@ -64,7 +64,9 @@ def default_config() -> ConfigDict:
 
   c.model = ConfigDict()
   c.model.preset = ''  # a name of score_jax.model.presets; '' takes what the checkpoint says
-  c.model.checkpoint = ''  # base model: 'embedded', a .gguf file or a weights folder
+  # Base model: 'embedded', a Hugging Face folder, a .gguf file, an Orbax checkpoint of Gemma, or a
+  # weights folder.
+  c.model.checkpoint = ''
   c.model.dtype = 'float32'  # compute type, 'float32' or 'bfloat16'
   c.model.remat = 'none'  # 'none', 'block' or 'dots'
   c.model.scan_unroll = 1  # layers compiled at once

@@ -43,8 +43,8 @@ def cross_entropy(decoder: Decoder, params: dict, traces: Traces) -> tuple[jax.A
   B, T = traces.tokens.shape
   positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
   mask_BTT = causal_mask(positions_BT, positions_BT, traces.is_token)
-  hidden_BTD, head_DV, _ = decoder.apply({'params': params}, traces.tokens, positions_BT, mask_BTT)
-  logits_BTV = project(hidden_BTD[:, :-1], head_DV)
+  hidden_BTD, head, _ = decoder.apply({'params': params}, traces.tokens, positions_BT, mask_BTT)
+  logits_BTV = project(hidden_BTD[:, :-1], head)
   targets_BT = traces.tokens[:, 1:]
   nll_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
   is_target_BT = traces.is_target[:, 1:]

@@ -22,7 +22,7 @@ from score_jax.objective.logprobs import score_tokens
 from score_jax.objective.loss import check_kl_choice, policy_loss, turn_sums
 from score_jax.objective.stages import StageArrays
 
-# From (trainable, frozen, episode) to (hidden_BTD, head_DV). The reference is such a function too,
+# From (trainable, frozen, episode) to (hidden_BTD, head). The reference is such a function too,
 # of (frozen, episode): so adapters and shared weights need no change here.
 Policy = Callable[[dict, dict, Episode], tuple[jax.Array, jax.Array]]
 Reference = Callable[[dict, Episode], tuple[jax.Array, jax.Array]]
@@ -66,19 +66,19 @@ def forward(decoder: Decoder, params: dict, episode: Episode) -> tuple[jax.Array
     episode: B rows of T slots, with or without holes.
 
   Returns:
-    hidden_BTD and head_DV.
+    hidden_BTD and the head.
   """
   e = episode
   mask_BTT = causal_mask(e.positions, e.positions, e.is_token)
-  hidden_BTD, head_DV, _ = decoder.apply({'params': params}, e.tokens, e.positions, mask_BTT)
-  return hidden_BTD, head_DV
+  hidden_BTD, head, _ = decoder.apply({'params': params}, e.tokens, e.positions, mask_BTT)
+  return hidden_BTD, head
 
 
 def score_episode(policy_out, reference_out, episode: Episode, options: StepOptions):
   """Scores the tokens of compacted episodes: the state before a token predicts it.
 
   Args:
-    policy_out: (hidden_BTD, head_DV).
+    policy_out: (hidden_BTD, head).
     reference_out: the same of the reference.
     episode: compacted, so that the token before lies one slot to the left.
     options: temperature and chunk are read.
