@@ -94,6 +94,8 @@ def _load_own(config: ConfigDict) -> Task:
       f'config.task.name={config.task.name!r}: {error}; the module must be importable from here '
       '(PYTHONPATH) and hold the function'
     ) from error
+  if not callable(load):
+    raise ValueError(f'config.task.name={config.task.name!r} names a value, not a function')
   task = load(config)
   if not isinstance(task, Task):
     raise ValueError(

@@ -69,8 +69,6 @@ Point = collections.namedtuple('Point', 'x y')
     ([Liar('a')], ['a']),
     ({Liar('a'): Liar('b')}, {'a': 'b'}),
     (collections.defaultdict(int, a=1), {'a': 1}),
-    ({'a': 1}.keys(), {'a'}),
-    ({'a': 1}.items(), {('a', 1)}),
     (object(), ('refers to', 'a object')),
     (Liar, ('refers to', 'a type')),
     (len, ('refers to', 'a builtin_function_or_method')),
@@ -185,6 +183,8 @@ CODE = 'def f():\n  return 1'
     (f'Text.\n```py\nx = 1\n```\nBetter:\n```python\n{CODE}\n```\nRun:\n```\n$ f\n```', CODE),
     (f'```\n{CODE}\n```\n```bash\nls\n```', CODE),
     (f'```python\n{CODE}', CODE),  # cut off
+    (f'```python\n{CODE}\n```\nUse it:\n```python\nprint(f())\n```', CODE),
+    (f'1. So:\n   ```python\n   {CODE.replace(chr(10), chr(10) + "   ")}\n   ```', CODE),
     (f'  ```Python  \n{CODE}\n  ```', CODE),
     (f'[BEGIN]\n{CODE}\n[DONE]', f'\n{CODE}\n'),
     (f'{CODE}\n[DONE]\n\nYou are an expert\n[BEGIN]\nother\n[DONE]', f'{CODE}\n'),
@@ -261,3 +261,12 @@ def test_the_filter_of_system_calls(machine, architecture, number, second_argume
 def test_an_unknown_machine_has_no_filter():
   with pytest.raises(OSError, match="'riscv64'"):
     seccomp.build_filter('riscv64')
+
+
+def test_views_of_a_dict_keep_their_order():
+  value = {'b': [1], 'a': [2]}
+  keys, items = (
+    values.decode(values.encode(view, None), None) for view in (value.keys(), value.items())
+  )
+  assert list(keys) == ['b', 'a'] and keys == {'a', 'b'}
+  assert list(items) == [('b', [1]), ('a', [2])]

@@ -1,7 +1,10 @@
 r"""Finds the program in a model's text, by plain scans: a policy may learn to write anything."""
 
+import textwrap
+
 _PYTHON = ('python', 'python3', 'py')
-_STARTS = ('def ', 'class ', 'async def ', 'import ', 'from ', '@')
+_DEFINES = ('def ', 'class ', 'async def ', '@')
+_STARTS = (*_DEFINES, 'import ', 'from ')
 
 
 def extract_program(text: str) -> str | None:
@@ -9,8 +12,9 @@ def extract_program(text: str) -> str | None:
 
   What follows the first [DONE] is not read (a model without a chat template goes on with problems
   of its own), nor what comes before the last [BEGIN] ahead of it, which may have been in the
-  prompt. In the rest the last fenced block marked as Python counts, or the last one without a mark;
-  without a block, everything between the marks; without marks, the whole text if a line of it
+  prompt. In the rest the last fenced block counts, of those that define something if there are any
+  (an example of its use may follow), and of those marked as Python before those without a mark.
+  Without a block it is everything between the marks; without marks, the whole text if a line of it
   begins a definition or an import. Whether it parses is for the sandbox to find out: a parser can
   be made to crash or to hang.
 
@@ -31,21 +35,21 @@ def extract_program(text: str) -> str | None:
   body, done, _ = text.partition('[DONE]')
   _, begin, body = body.rpartition('[BEGIN]')
   program = _last_block(body.split('\n'))
-  if program is None and (done or begin or _has_definition(body)):
+  if program is None and (done or begin or _begins(body, _STARTS)):
     program = body
   return program if program is not None and program.strip() else None
 
 
-def _has_definition(text: str) -> bool:
-  return any(line.startswith(_STARTS) for line in text.split('\n'))
+def _begins(text: str, words: tuple[str, ...]) -> bool:
+  return any(line.startswith(words) for line in text.split('\n'))
 
 
 def _last_block(lines: list[str]) -> str | None:
-  """The last block between fences that is marked as Python, else the last without a mark.
+  """The last block between fences; first come those that define something, or are Python's.
 
   A block that is not closed (the text was cut off) goes on to the end.
   """
-  found: dict[bool, str] = {}
+  found: dict[tuple[bool, bool], str] = {}
   start, mark = None, ''
   for i, line in enumerate([*lines, '```']):
     fence = line.strip()
@@ -55,6 +59,7 @@ def _last_block(lines: list[str]) -> str | None:
       start, mark = i + 1, fence[3:].strip().lower()
     elif fence == '```':
       if mark in _PYTHON or not mark:
-        found[mark in _PYTHON] = '\n'.join(lines[start:i])
+        block = textwrap.dedent('\n'.join(lines[start:i]))
+        found[_begins(block, _DEFINES), mark in _PYTHON] = block
       start = None
-  return found.get(True, found.get(False))
+  return found[max(found)] if found else None

@@ -96,8 +96,10 @@ class _Encoder:
         return _WRITERS[kind](self, value, depth + 1)
     if isinstance(value, type):
       return ['type', value.__name__] if value in _NAMED.values() else self._refer(value)
-    if isinstance(value, (KeysView, ItemsView)) and not isinstance(value, Iterator):
-      return ['set', *self._all(value, depth + 1)]
+    if isinstance(value, KeysView) and not isinstance(value, Iterator):
+      return ['keys', *self._all(value, depth + 1)]
+    if isinstance(value, ItemsView) and not isinstance(value, Iterator):
+      return ['items', *self._all((part for pair in value for part in pair), depth + 1)]
     if isinstance(value, (Iterator, ValuesView)):
       some = itertools.islice(value, MAX_NODES + 1)
       return ['iterator', *self._all(some, depth + 1)]
@@ -188,6 +190,9 @@ _READERS: dict[str, Callable[..., Any]] = {
   'frozenset': lambda *parts: frozenset(parts),
   'deque': lambda *parts: deque(parts),
   'iterator': lambda *parts: iter(parts),
+  # A view keeps its order, and is equal to a set all the same.
+  'keys': lambda *parts: dict.fromkeys(parts).keys(),
+  'items': lambda *parts: _pairs(dict)(*parts).items(),
   'dict': _pairs(dict),
   'OrderedDict': _pairs(OrderedDict),
   'Counter': lambda *parts: Counter(_pairs(dict)(*parts)),
