@@ -5,6 +5,7 @@ The sweeps over 12,500 problems go through the workers, as training does.
 
 import json
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -43,6 +44,23 @@ EQUAL_REFERENCES = {
     (r'The final answer is \[1.5\] or so', '1.5'),
     ('the FINAL ANSWER IS: **7**', '7'),
     (r'final answer is $\boxed{2}$ or $\boxed{3}$', r'\boxed{2} or \boxed{3}'),
+    (r'final answer is the number $\boxed{4}$, as we see.', '4'),
+    (r'final answer is not $\boxed{4}$', 'not 4'),
+    (r'final answer is not $x = \boxed{4}$', 'not x = 4'),
+    (r'final answer is $x = 5$ or $x = \boxed{4}$', 'x = 5 or x = 4'),
+    (r'final answer is $x = 5, x = \boxed{4}$', 'x = 5, x = 4'),
+    (r'final answer is $x \ne \boxed{4}$', r'x \ne 4'),
+    (r'final answer is $\frac{9 \cdot 8}{2} = \boxed{36}$ ways.', '36'),
+    (r'final answer is the product of $2$ and $3$, which is $\boxed{6}$.', '6'),
+    (r'final answer is $2 < x$, in interval notation $\boxed{(2,\infty)}$', r'(2,\infty)'),
+    (r'final answer is 5 or $\boxed{4}$', '5 or 4'),
+    (r'final answer is $\boxed{7} 8$', '7 8'),
+    (r'final answer is $\boxed{5}$ meters', r'5 \text{meters}'),
+    (r'final answer is $\boxed{}$', None),
+    ('The final answer is 18 dollars.', r'18 \text{dollars}'),
+    ('The final answer is $18$ dollars a day.', r'18 \text{dollars a day}'),
+    (r'The final answer is $\text{13}$.', '13'),
+    ('The final answer is 90\N{DEGREE SIGN}.', r'90^\circ'),
   ],
 )
 def test_the_final_answer(text, answer):
@@ -61,6 +79,27 @@ def test_the_final_part_decides(around, end):
   assert part in text
   assert answers.extract_answer(part) == answers.extract_answer(text)
   assert answers.final_part(part) == part
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    r'\text{5' + ' a' * 50_000 + '!}',
+    '5' + ' abcd' * 50_000 + '!',
+    r'\boxed{5}' + ' it' * 50_000 + '1',
+    '\N{SQUARE ROOT}' + '1' * 100_000 + 'x',
+    '5' + ' ' * 50_000 + '^' * 50_000,
+  ],
+)
+def test_cleaning_takes_time_linear_in_the_length(text):
+  start = time.monotonic()
+  answers.clean(text)
+  assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize('answer', ['18 eggs', r'\text{5 cm}', '$5$ cm', '45^o', r'x = \boxed{5}'])
+def test_a_clean_answer_stays_as_it_is(answer):
+  assert answers.clean(answers.clean(answer)) == answers.clean(answer)
 
 
 @pytest.fixture(scope='module')

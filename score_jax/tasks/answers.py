@@ -8,16 +8,43 @@ may learn to write anything.
 import re
 from typing import NamedTuple
 
+from score_jax.tasks import units
+
 _SENTENCE = re.compile(r'final answer is', re.IGNORECASE)
 _TAIL = re.compile(r'I hope it is correct', re.IGNORECASE)
 _SENTENCE_END = re.compile(r'\.(?=\s|$)|\n')
 _SINGLE = re.compile(r'\\boxed\s*([0-9A-Za-z])(?![0-9A-Za-z])')
 _MATHEMATICS = re.compile(r'[$\\0-9]')
 _DISPLAY = {'$$': '$$', '\\[': '\\]'}
-_DOLLARS_THEN_WORDS = re.compile(r'\$([^$]+)\$\s*([A-Za-z]+(?: [A-Za-z]+)?)\.?')
+_DOLLARS_THEN_WORDS = re.compile(r'\$([^$]+)\$\s*([A-Za-z]+(?: [A-Za-z]+){0,4})\.?')
 _INLINE_DOLLAR = re.compile(r'(?<!\\)\$')
 _DISPLAY_BRACKET = re.compile(r'(?<!\\)\\[()\[\]]')
-_NUMBER = re.compile(r'(?<![0-9.])-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?')
+_DIGITS = r'-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?'
+_NUMBER = re.compile(rf'(?<![0-9.]){_DIGITS}')
+# A number and the words behind it, such as `18 eggs` and `\$18/day`.
+_NUMBER_THEN_WORDS = re.compile(
+  rf'((?:\\\$ ?)?{_DIGITS})( |/)([a-z]{{3,}}(?:[ /][a-z]+){{0,4}})\.?'
+)
+# A number that is written as text or in bold, and perhaps a unit behind it.
+_NUMBER_AS_TEXT = re.compile(
+  r'\\(?:text(?:rm|bf|it|normal)?|mbox|math(?:rm|bf|it)|boldsymbol|bf|rm)\s*'
+  rf'\{{\s*({_DIGITS}|-?[0-9]+/[0-9]+)\s*([A-Za-z ./]*)\}}'
+)
+_BESIDE_BOX = re.compile(r'(?:[A-Za-z\s,.:;*$]|\\[()\[\]])*')
+# One equation or a chain of them, up to the last equals sign; several would be a list.
+_EQUATION = re.compile(r'[^,;]*[^,;!<>:/=]=')
+_REFUSALS = frozenset(
+  'not no never nor neither ne neq neg wrong incorrect false quad lor vee'.split()
+)
+_SYMBOLS = {'\N{VULGAR FRACTION ONE HALF}': r'\frac{1}{2}', '\N{MINUS SIGN}': '-'}
+_SUPERSCRIPTS = {'\N{SUPERSCRIPT TWO}': '2', '\N{SUPERSCRIPT THREE}': '3'}
+_SUPERSCRIPT = re.compile('(?<![{0}])[{0}](?![{0}])'.format(''.join(_SUPERSCRIPTS)))
+_LEADING_DASH = re.compile(r'^([\s$*({\[]*)\N{EN DASH}\s?(?=[0-9A-Za-z\\.])')
+_ROOT = re.compile(r'\N{SQUARE ROOT}\s?([0-9]+)(?![0-9A-Za-z.,(])')
+_DEGREE = re.compile(
+  r'\^?\N{DEGREE SIGN}|\^\s*\{\s*(?:\\degree|\N{DEGREE SIGN})\s*\}|\^?\\degree(?![a-zA-Z])'
+  r'|(?<=[0-9])\s*\^\s*(?:o|\{o\})(?![a-zA-Z0-9])'
+)
 
 
 def extract_answer(text: str) -> str | None:
@@ -86,8 +113,8 @@ def last_number(text: str) -> str | None:
 def clean(answer: str) -> str:
   r"""Takes the wrapping off an answer: dollars, `\( \)`, words around one box, a last full stop.
 
-  Words after the dollars stay, as text: `$5$ cm` is `5 \text{cm}`, never 5 times c times m. Where
-  several boxes stand side by side nothing is chosen among them: hedging is not an answer.
+  Words after the dollars stay, as text: `$5$ cm` is `5 \text{cm}`, never 5 times c times m. Nothing
+  is chosen among several boxes, nor between one and what stands around it: hedging is no answer.
 
   Example:
     >>> clean(r' $\boxed{\$18.90}$. ')
@@ -96,16 +123,88 @@ def clean(answer: str) -> str:
     '2 or 3'
   """
   if answer.count(r'\boxed') == 1:
-    box = _last_box(answer)
-    answer = answer if box is None else box.content
-  answer = answer.strip(' \n\t*')
+    answer = _unboxed(answer)
+  answer = _in_latex(answer).strip(' \n\t*')
   united = _DOLLARS_THEN_WORDS.fullmatch(answer)
   if united:
     answer = united.group(1) + r' \text{' + united.group(2) + '}'
   answer = _INLINE_DOLLAR.sub(' ', answer)
   # `\\[` inside a matrix is a line break followed by a bracket, not the start of a display.
   answer = _DISPLAY_BRACKET.sub(' ', answer)
-  return ' '.join(answer.split()).strip(' *').removesuffix('.').strip(' *')
+  answer = ' '.join(answer.split()).strip(' *').removesuffix('.').strip(' *')
+  return _with_text_as_text(answer)
+
+
+def _unboxed(answer: str) -> str:
+  """An answer without the mark of its one box.
+
+  What leads to the box goes, and words behind it that say nothing. Anything else stays, and is
+  part of the answer: a box in "not 4" or "5 or 4" does not choose.
+  """
+  box = _last_box(answer)
+  if box is None:
+    return answer
+  before, after = answer[: box.start], answer[box.end :]
+  if _is_idle(before) or _leads_to_box(before, after):
+    before = ''
+  if _is_idle(after):
+    after = ''
+  if not before and not after:
+    return box.content
+  content = box.content if box.content.isalnum() else f'{{{box.content}}}'
+  return f'{before} {content} {after}'
+
+
+def _is_idle(text: str) -> bool:
+  """Whether a text beside a box is words that say nothing."""
+  return bool(_BESIDE_BOX.fullmatch(text)) and units.says_nothing(text)
+
+
+def _leads_to_box(before: str, after: str) -> bool:
+  r"""Whether a box is what the text before it comes to: `64 - 2 = \boxed{62}`."""
+  words = set(re.findall('[a-z]+', before.lower()))
+  if words & _REFUSALS:
+    return False
+  if 'in interval notation' in before + after:
+    return True
+  if 'or' in words:
+    return False
+  end = before.rstrip(' \n\t$:([\\')
+  return end.endswith('which is') or bool(_EQUATION.fullmatch(end))
+
+
+def _in_latex(answer: str) -> str:
+  """An answer with LaTeX for the few other characters that stand in its place, and for degrees."""
+  if answer.isascii() and '^' not in answer and r'\degree' not in answer:
+    return answer
+  for symbol, latex in _SYMBOLS.items():
+    answer = answer.replace(symbol, latex)
+  # One alone: two side by side are a power of two digits, which nobody writes.
+  answer = _SUPERSCRIPT.sub(lambda match: '^{' + _SUPERSCRIPTS[match.group()] + '}', answer)
+  answer = _LEADING_DASH.sub(r'\1-', answer)
+  answer = _ROOT.sub(r'\\sqrt{\1}', answer)
+  return _DEGREE.sub(r'^\\circ', answer)
+
+
+def _with_text_as_text(answer: str) -> str:
+  r"""`\text{13}` as `13`, and `18 eggs` and `\text{18 eggs}` as `18 \text{eggs}`."""
+  number = _NUMBER_AS_TEXT.fullmatch(answer)
+  if number:
+    unit = number.group(2).strip()
+    return number.group(1) + (rf' \text{{{unit}}}' if unit else '')
+  counted = _NUMBER_THEN_WORDS.fullmatch(answer)
+  if counted and units.is_unit(counted.group(3)) and _is_prose(counted.group(3)):
+    slash = counted.group(2).strip()
+    return rf'{counted.group(1)} \text{{{slash}{counted.group(3)}}}'
+  return answer
+
+
+def _is_prose(text: str) -> bool:
+  """False for words that may be a product of letters, such as `abc` and `xyz`."""
+  return all(
+    len(word) > 4 or (re.search('[aeiouy]', word) and list(word) != sorted(set(word)))
+    for word in re.findall('[a-z]{3,}', text)
+  )
 
 
 def _last_sentence(text: str) -> tuple[int, int]:

@@ -19,33 +19,23 @@ What it still gets wrong is listed in docs/math_checker.md.
 """
 
 import math
-import operator
 import re
+from collections.abc import Sequence
 
 import math_verify
 import sympy
-from math_verify import grader
-from sympy.core import relational
 
-from score_jax.tasks import answers, latex, units
+from score_jax.tasks import answers, exact, latex, relations, units
 
 # The longest reference answer of MATH has 159 characters. Longer than this is a policy that loops,
 # and a parser that would need all of its time limit to find no answer in it.
 _MAX_ANSWER_CHARS = 500
-# Digits to which two numbers are told apart: more than an answer has characters.
-_MAX_DIGITS = 600
 _SPACING = re.compile(r'\\[!,;: ]|\\left|\\right|\s')
 _DOTS = re.compile(r'\\[lc]?dots|\.\.\.')
 _COLONS = re.compile(r'([0-9]+):([0-9]+)((?::[0-9]+)?)')
+_INEQUALITY = re.compile(r'[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|ne|neq)(?![a-z])')
+_CONNECTIVE = re.compile(r'(?<![a-z])(?:or|and)(?![a-z])|\\(?:lor|land|vee|wedge)(?![a-z])')
 _BASE = re.compile(r'(?<=[0-9A-F}])_\{?([0-9]+)\}?')
-# Each relation and how it reads from right to left.
-_MIRRORED = {
-  sympy.Eq: sympy.Eq,
-  sympy.Lt: sympy.Gt,
-  sympy.Gt: sympy.Lt,
-  sympy.Le: sympy.Ge,
-  sympy.Ge: sympy.Le,
-}
 
 
 def grade_final_answer(reference: str, text: str) -> tuple[float, str]:
@@ -114,10 +104,14 @@ def is_equal(reference: str, answer: str) -> bool:
   return target is not None and _is_same(gold, target)
 
 
-def _marks(answer: str) -> tuple[list[str], int, bool]:
-  """What the parser drops: number bases, of which ten is the same as none; primes; dots."""
+def _marks(answer: str) -> tuple[list[str], int, bool, list[str]]:
+  """What the parser drops: number bases, of which ten is the same as none; primes; dots.
+
+  Also what stands between inequalities, which are a mere list to it.
+  """
   bases = [base for base in _BASE.findall(answer) if base != '10']
-  return bases, answer.count("'"), bool(_DOTS.search(answer))
+  connectives = _CONNECTIVE.findall(answer) if _INEQUALITY.search(answer) else []
+  return bases, answer.count("'"), bool(_DOTS.search(answer)), connectives
 
 
 def _is_time(bare: str) -> bool:
@@ -152,101 +146,116 @@ def _kind(answer: str) -> str:
 
 def _is_same(gold, target) -> bool:
   """Whether two parsed answers are the same; sound short cuts first, then math-verify."""
-  if not _holds(target):
+  if not relations.holds(target):
     return False
-  (names, gold), (other_names, target) = _without_names(gold), _without_names(target)
+  names, gold = relations.without_names(_shortened(gold))
+  other_names, target = relations.without_names(_shortened(target))
   if names and other_names and names != other_names:
     return False
-  if not (_is_relational(gold) or _is_relational(target)):
-    if _letters(gold) != _letters(target):
+  gold, target = relations.as_sets(gold, target)
+  if sympy.S.Reals in (gold, target):
+    return gold == target
+  if isinstance(gold, sympy.FiniteSet) and isinstance(target, sympy.FiniteSet):
+    return _is_same_list(gold.args, target.args)
+  if relations.is_finite_against_range(gold, target):
+    return False
+  is_relational = relations.is_relational(gold), relations.is_relational(target)
+  if is_relational == (True, True):
+    return _is_same_relation(gold, target)
+  if any(is_relational):
+    gold, target = relations.named_value(gold), relations.named_value(target)
+    return gold is not None and target is not None and _is_same(gold, target)
+  return _is_same_value(gold, target)
+
+
+def _is_same_value(gold, target) -> bool:
+  """The same for numbers, expressions, sets, tuples and matrices."""
+  if _letters(gold) != _letters(target):
+    return False
+  if exact.is_number(gold) and exact.is_number(target):
+    return exact.is_same_number(gold, target)
+  if _shape(gold) != _shape(target):
+    return False
+  if isinstance(gold, sympy.Interval) and isinstance(target, sympy.Interval):
+    # What is open is written down as the last two of its arguments.
+    ends = zip(gold.args[:2], target.args[:2], strict=True)
+    return gold.args[2:] == target.args[2:] and all(_is_same(*pair) for pair in ends)
+  # Two numbers in round brackets are a point or an interval.
+  if isinstance(gold, sympy.Tuple) and isinstance(target, sympy.Interval):
+    target = _pair(target)
+  elif isinstance(target, sympy.Tuple) and isinstance(gold, sympy.Interval):
+    gold = _pair(gold)
+  parts = _parts(gold), _parts(target)
+  if parts[0] and parts[1]:
+    return all(_is_same(*pair) for pair in zip(*parts, strict=True))
+  if isinstance(gold, sympy.Expr) and isinstance(target, sympy.Expr):
+    # A text such as `abc` may be one symbol and stand for a product of three.
+    if not (gold.is_Symbol or target.is_Symbol) and exact.differ_at_a_point(gold, target):
       return False
-    if _is_number(gold) and _is_number(target):
-      return _is_same_number(gold, target)
-    if _shape(gold) != _shape(target):
+  finite = sympy.FiniteSet | sympy.Tuple
+  if isinstance(gold, finite) and isinstance(target, finite):
+    return _is_same_list(gold.args, target.args) and _verify(gold, target)
+  return _verify(gold, target)
+
+
+def _pair(interval: sympy.Interval) -> sympy.Basic:
+  """An open interval as a pair."""
+  start, end, *is_open = interval.args
+  return sympy.Tuple(start, end) if all(is_open) else interval
+
+
+def _is_same_relation(gold, target) -> bool:
+  """The same for equations, inequalities, chains of them, and lists that hold some."""
+  if isinstance(gold, sympy.And) and isinstance(target, sympy.And):
+    return _is_same_list(gold.args, target.args)
+  if isinstance(gold, sympy.And) or isinstance(target, sympy.And):
+    return False
+  if type(gold) not in relations.MIRRORED:
+    return _verify(gold, target)
+  if relations.is_multiple(gold, target):
+    return True
+  if type(target) not in relations.MIRRORED:
+    return False
+  if relations.is_solved(gold, target):
+    return _is_same(gold.rhs, target.rhs)
+  is_equation = isinstance(gold, sympy.Eq) and isinstance(target, sympy.Eq)
+  found = relations.solutions(gold) if is_equation else []
+  if (is_equation and not found) or not _verify(gold, target):
+    return False
+  sides = gold.lhs - gold.rhs, target.lhs - target.rhs
+  if not all(isinstance(side, sympy.Expr) for side in sides):
+    return True
+  if not (exact.differ_at_a_point(*sides) and exact.differ_at_a_point(sides[0], -sides[1])):
+    return True
+  return is_equation and _is_same_list(found, relations.solutions(target))
+
+
+def _shortened(parsed):
+  """`x = 2 + 3 = 5` as `x = 5`; a chain whose values differ, such as `x = y = 5`, as it is."""
+  if not (isinstance(parsed, sympy.And) and all(isinstance(c, sympy.Eq) for c in parsed.args)):
+    return parsed
+  # The order is lost where the chain was rebuilt, as it is for decimals.
+  links = getattr(parsed, '_unsorted_args', ())
+  if not links or not all(isinstance(link, sympy.Eq) for link in links):
+    return parsed
+  if not all(_is_same(link.lhs, link.rhs) for link in links[1:]):
+    return parsed
+  return sympy.Eq(links[0].lhs, links[-1].rhs, evaluate=False)
+
+
+def _is_same_list(wanted: Sequence, given: Sequence) -> bool:
+  """Whether each element of one has its equal in the other, in any order."""
+  left = list(given)
+  for each in wanted:
+    found = next((n for n, other in enumerate(left) if _is_same(each, other)), None)
+    if found is None:
       return False
-    if isinstance(gold, sympy.Interval) and isinstance(target, sympy.Interval):
-      # What is open is written down as the last two of its arguments.
-      ends = zip(gold.args[:2], target.args[:2], strict=True)
-      return gold.args[2:] == target.args[2:] and all(_is_same(*pair) for pair in ends)
-    parts = _parts(gold), _parts(target)
-    if parts[0] and parts[1]:
-      return all(_is_same(*pair) for pair in zip(*parts, strict=True))
-  elif _is_relational(gold) != _is_relational(target):
-    if not (_names_a_value(gold) and _names_a_value(target)):
-      return False
-  elif type(gold) in _MIRRORED:
-    if _is_multiple(gold, target):
-      return True
-    if isinstance(gold, sympy.Eq) and isinstance(target, sympy.Eq) and not _has_solutions(gold):
-      return False
+    del left[found]
+  return not left
+
+
+def _verify(gold, target) -> bool:
   return math_verify.verify(gold, target, allow_set_relation_comp=True, timeout_seconds=None)
-
-
-def _is_relational(parsed) -> bool:
-  return isinstance(parsed, sympy.Basic) and bool(parsed.atoms(relational.Relational))
-
-
-def _is_multiple(gold: relational.Relational, target: sympy.Basic) -> bool:
-  """Whether an equation or inequality is another one times a number."""
-  is_mirrored = type(target) is not type(gold)
-  if is_mirrored and type(target) is not _MIRRORED[type(gold)]:
-    return False
-  sides = (gold.lhs, gold.rhs, target.lhs, target.rhs)
-  if not all(isinstance(side, sympy.Expr) for side in sides) or target.lhs == target.rhs:
-    return False
-  try:
-    ratio = sympy.cancel((gold.lhs - gold.rhs) / (target.lhs - target.rhs))
-  except sympy.PolynomialError:
-    return False
-  if not (ratio.is_number and ratio.is_finite):
-    return False
-  if isinstance(gold, sympy.Eq):
-    return not _is_zero(ratio, sympy.S.Zero)
-  return bool(ratio.is_negative if is_mirrored else ratio.is_positive)
-
-
-def _has_solutions(equation: sympy.Eq) -> bool:
-  """Whether an equation can be solved: math-verify takes all that have no solutions for one."""
-  try:
-    return bool(sympy.solve(equation, equation.free_symbols))
-  except NotImplementedError:
-    return False
-
-
-def _without_names(parsed: sympy.Basic) -> tuple[list[str], sympy.Basic]:
-  r"""(names, values) of `x = 1, y = 2`, in the order of the names, and of `x \in S`.
-
-  The values are a tuple, or a set where all have one name. Anything else stays as it is, without
-  names; so does a single equation, which may be one between expressions.
-  """
-  if isinstance(parsed, sympy.Eq) and isinstance(parsed.rhs, sympy.Set | sympy.Tuple):
-    return [str(parsed.lhs)], parsed.rhs
-  if not isinstance(parsed, sympy.FiniteSet | sympy.Tuple):
-    return [], parsed
-  if not all(isinstance(each, sympy.Eq) and each.lhs.is_Symbol for each in parsed.args):
-    return [], parsed
-  named = sorted(((each.lhs.name, each.rhs) for each in parsed.args), key=operator.itemgetter(0))
-  names, values = [name for name, _ in named], [value for _, value in named]
-  return names, sympy.FiniteSet(*values) if len(set(names)) == 1 else sympy.Tuple(*values)
-
-
-def _names_a_value(parsed: sympy.Basic) -> bool:
-  """False for an equation that stands for none: `2x + 3 = 5` and `x + y = 5` are not 5."""
-  if not grader.is_equation(parsed) or not parsed.free_symbols:
-    return True
-  first = grader.take_first_relation(parsed)
-  return grader.is_assignment_relation(parsed) and not first.lhs.has(sympy.Add)
-
-
-def _holds(parsed) -> bool:
-  """False where an equation within an answer has two different numbers as its sides."""
-  if isinstance(parsed, sympy.MatrixBase):
-    return True
-  return all(
-    _is_same_number(equation.lhs, equation.rhs)
-    for equation in parsed.atoms(sympy.Eq)
-    if _is_number(equation.lhs) and _is_number(equation.rhs)
-  )
 
 
 def _letters(parsed) -> set[str]:
@@ -270,40 +279,3 @@ def _parts(parsed) -> list:
   if isinstance(parsed, sympy.MatrixBase):
     return parsed.flat()
   return list(parsed.args) if isinstance(parsed, sympy.Tuple) else []
-
-
-def _is_number(parsed) -> bool:
-  return isinstance(parsed, sympy.Expr) and parsed.is_number
-
-
-def _is_same_number(gold: sympy.Expr, target: sympy.Expr) -> bool:
-  r"""Whether two numbers agree, a percent sign on one side alone being a unit.
-
-  `50\%` answers a reference of 50, but no `\frac12\%` a probability of `\frac12`.
-  """
-  wanted, given = _amount(gold), _amount(target)
-  if wanted is None and given is None:
-    return _is_zero(gold, target)
-  if wanted is None:
-    return _is_zero(gold, given / 100) or (_is_zero(gold, given) and (gold - 1).is_positive is True)
-  if given is None:
-    return _is_zero(wanted / 100, target) or _is_zero(wanted, target)
-  return _is_zero(wanted, given)
-
-
-def _amount(number: sympy.Expr) -> sympy.Expr | None:
-  """The p of `p%`, else None."""
-  is_percent = isinstance(number, sympy.Mul) and number.args[-1] == latex.PERCENT
-  return sympy.Mul(*number.args[:-1], evaluate=False) if is_percent else None
-
-
-def _is_zero(left: sympy.Expr, right: sympy.Expr) -> bool:
-  """Whether left - right is 0 as far as _MAX_DIGITS digits tell."""
-  if left == right:
-    return True
-  if left.is_Rational and right.is_Rational:
-    return False
-  minus = sympy.Mul(-1, right, evaluate=False)
-  difference = sympy.Add(left, minus, evaluate=False).evalf(15, maxn=_MAX_DIGITS)
-  # A precision of 1 is how evalf says that it found no digit but 0.
-  return all(part == 0 or (part.is_Float and part._prec == 1) for part in difference.as_real_imag())

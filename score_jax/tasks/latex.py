@@ -21,6 +21,8 @@ _PLAIN = re.compile(
   r'|([1-9][0-9]{0,2}(?:(?:,|\{,\}|,\\! ?)[0-9]{3})+(?:\.[0-9]+)?)'
   r'|\\[dt]?frac\{(-?[0-9]+)\}\{([0-9]+)\}|([0-9]+)/([0-9]+))'
 )
+_TRIGONOMETRIC = re.compile(r'\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
+_DEGREES = re.compile(r'(?<![0-9.,}])([0-9]+(?:\.[0-9]+)?) ?\^ ?(?:\\circ(?![a-z])|\{ ?\\circ ?\})')
 PERCENT = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
 _NORMAL = parser.NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed='none')
 _KEEP_CASE = latex2sympy2.ConversionConfig(lowercase_symbols=False)
@@ -101,6 +103,13 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
     amount = parse(percent.group(1))
     is_number = isinstance(amount, sympy.Expr) and amount.is_number
     return sympy.Mul(amount, PERCENT, evaluate=False) if is_number else None
+  if _TRIGONOMETRIC.search(latex):
+    # The parser drops degree signs.
+    latex = _DEGREES.sub(r'(\\frac{\1\\pi}{180})', latex)
+    if r'\circ' in latex:
+      return None
+  if r'\approx' in latex:
+    return _rounded(latex)
   latex = _THOUSANDS.sub('', latex)
   latex = _BARE_FRACTION.sub(r'\\frac{\1}{\2}', latex)
   latex = _MIXED.sub(r'\1\\frac{\2}{\3}', latex)
@@ -109,14 +118,35 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
   if not is_value or parsed.has(sympy.zoo, sympy.nan):
     return None
   exact = {decimal: sympy.Rational(str(decimal)) for decimal in parsed.atoms(sympy.Float)}
-  imaginary = {i: sympy.I for i in parsed.atoms(sympy.Symbol) if i.name == 'i'}
+  # Not the i over which a sum runs.
+  imaginary = {i: sympy.I for i in parsed.free_symbols if i.name == 'i'}
   # Numbers are evaluated without regard to a second argument, the base.
   based = {
     log: sympy.Mul(sympy.log(log.args[0]), 1 / sympy.log(log.args[1]), evaluate=False)
     for log in parsed.atoms(sympy.log)
     if len(log.args) == 2
   }
-  return parsed.xreplace(exact | imaginary | based)
+  try:
+    return parsed.xreplace(exact | imaginary | based)
+  except (AttributeError, ValueError):
+    # A sum that runs over i and an i outside of it; a chain that falls together (x = 2.5 = 5/2).
+    return None
+
+
+def _rounded(latex: str) -> sympy.Basic | None:
+  r"""The exact side of `\frac23 \approx 0.67` if it rounds so, the value of `x \approx 0.67`."""
+  left, right = latex.split(r'\approx', 1)
+  digits = right.strip().removeprefix(r'\$')
+  rounded, exact = plain_number(digits), parse(left.strip())
+  if rounded is None or exact is None:
+    return None
+  rounded = sympy.Rational(rounded.numerator, rounded.denominator)
+  if exact.is_Symbol:
+    return rounded
+  if not (isinstance(exact, sympy.Expr) and exact.is_number and '/' not in digits):
+    return None
+  half_place = sympy.Rational(1, 2 * 10 ** len(digits.partition('.')[2]))
+  return exact if (half_place - abs(exact - rounded)).is_nonnegative else None
 
 
 def _read(latex: str) -> object:
