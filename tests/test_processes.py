@@ -143,5 +143,6 @@ def test_sigterm_to_one_stops_both(tiny_run, root, single, tmp_path):
   assert steps == list(range(1, steps[-1] + 1))
   assert restore_subtree(tmp_path, 'trainable', step='latest').step == steps[-1]
   # However soon the signal was heard, what was done until then is the run's beginning.
-  for mine, theirs in list(zip(read_metrics(tmp_path), single[1], strict=False))[:3]:
+  assert steps[-1] >= 2
+  for mine, theirs in zip(read_metrics(tmp_path), single[1], strict=False):
     np.testing.assert_allclose(mine['train/reward_t2'], theirs['train/reward_t2'], atol=1e-3)
