@@ -186,6 +186,8 @@ CODE = 'def f():\n  return 1'
     (f'```python\n{CODE}\n```\nUse it:\n```python\nprint(f())\n```', CODE),
     (f'1. So:\n   ```python\n   {CODE.replace(chr(10), chr(10) + "   ")}\n   ```', CODE),
     (f'  ```Python  \n{CODE}\n  ```', CODE),
+    ('```\n    return 1\n```', '    return 1'),  # the body of a function stays one
+    (' ```\n\n     x = 1\n    return x\n ```', '\n    x = 1\n   return x'),
     (f'[BEGIN]\n{CODE}\n[DONE]', f'\n{CODE}\n'),
     (f'{CODE}\n[DONE]\n\nYou are an expert\n[BEGIN]\nother\n[DONE]', f'{CODE}\n'),
     (f'[BEGIN]\n```python\n{CODE}\n```\n[DONE]\n```python\nother\n```', CODE),

@@ -1,7 +1,5 @@
 r"""Finds the program in a model's text, by plain scans: a policy may learn to write anything."""
 
-import textwrap
-
 _PYTHON = ('python', 'python3', 'py')
 _DEFINES = ('def ', 'class ', 'async def ', '@')
 _STARTS = (*_DEFINES, 'import ', 'from ')
@@ -47,19 +45,29 @@ def _begins(text: str, words: tuple[str, ...]) -> bool:
 def _last_block(lines: list[str]) -> str | None:
   """The last block between fences; first come those that define something, or are Python's.
 
-  A block that is not closed (the text was cut off) goes on to the end.
+  A block that is not closed (the text was cut off) goes on to the end. Lines lose the indentation
+  that they share with the fence (a block in a list), and no more: an answer may be the body of a
+  function.
   """
   found: dict[tuple[bool, bool], str] = {}
-  start, mark = None, ''
+  start, mark, indent = None, '', 0
   for i, line in enumerate([*lines, '```']):
     fence = line.strip()
     if not fence.startswith('```'):
       continue
     if start is None:
       start, mark = i + 1, fence[3:].strip().lower()
+      indent = len(line) - len(line.lstrip())
     elif fence == '```':
       if mark in _PYTHON or not mark:
-        block = textwrap.dedent('\n'.join(lines[start:i]))
+        block = _shift_left(lines[start:i], indent)
         found[_begins(block, _DEFINES), mark in _PYTHON] = block
       start = None
   return found[max(found)] if found else None
+
+
+def _shift_left(lines: list[str], most: int) -> str:
+  """Lines without the indentation that they share, but no more than `most` of it."""
+  indents = (len(line) - len(line.lstrip()) for line in lines if line.strip())
+  shift = min([most, *indents])
+  return '\n'.join(line[shift:] for line in lines)
