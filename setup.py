@@ -46,6 +46,7 @@ EXTRAS_REQUIRE = {
   'test': [
     'pytest>=9.0',  # [tool.pytest] settings, subtests
     'pytest-timeout>=2.4',  # a test that hangs names itself and ends
+    'pytest-xdist>=3.8',  # runs the tests in several processes
   ],
   # Pinned: a new release may format or judge the same code differently.
   'lint': ['ruff==0.17.6'],

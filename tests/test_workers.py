@@ -177,7 +177,7 @@ def test_an_exception_is_a_verdict_that_says_what_happened(make_pool):
 
 
 def test_equal_items_are_graded_once_and_remembered(make_pool):
-  pool = make_pool(num_workers=2, cache_size=100)
+  pool = make_pool(num_workers=1, cache_size=100)
   items = [('count', 'a'), ('count', 'b'), ('count', 'a')] * 5
   first = pool.grade(items)
   assert len({v.reason for v in first[::3] + first[2::3]}) == 1
