@@ -182,7 +182,7 @@ TABLE = list(_table())
 def test_the_table_is_large_and_not_one_sided():
   assert len(set(TABLE)) == len(TABLE) >= 500
   assert len({kind for kind, *_ in TABLE}) >= 25
-  assert 0.35 < sum(is_same for *_, is_same in TABLE) / len(TABLE) < 0.65
+  assert 0.3 < sum(is_same for *_, is_same in TABLE) / len(TABLE) < 0.65
 
 
 @pytest.mark.parametrize('kind', sorted({kind for kind, *_ in TABLE}))
@@ -219,6 +219,8 @@ def test_the_table_can_fail():
     ('1,234', (1234, 1)),
     ('1{,}234{,}567', (1234567, 1)),
     (r'1,\!234', (1234, 1)),
+    (r'1\,234', (1234, 1)),
+    ('1.5e-3', (3, 2000)),
     (r'\frac{-6}{4}', (-3, 2)),
     (r'-\dfrac{6}{4}', (-3, 2)),
     ('3/6', (1, 2)),
@@ -234,7 +236,7 @@ def test_plain_numbers(text, number):
   # Those that can be read in two ways, or are more than a number, are for the parser.
   [
     *('', '-', '.', '1.', '1.2.3', '1,23', '0,123', '1,2,3', '1, 234', '12,34', '1 2', '--1', '+1'),
-    *('1/0', r'\frac{1}{0}', r'\frac12', '1/2/3', '1/-2', '1.5/2', '2\\frac12', '5%', '1e5', 'x'),
+    *('1/0', r'\frac{1}{0}', r'\frac12', '1/2/3', '1/-2', '1.5/2', '2\\frac12', '5%', '1e5000', 'x'),
     *('\u0665', '\uff15', '\u00bd', '5\n', '5\0', '0x10', '1_000', 'inf', 'nan', '5!', '5_8'),
   ],
 )

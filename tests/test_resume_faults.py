@@ -136,7 +136,7 @@ def parameters_forgotten(patch):
   first_state = train.Trainer.first_state
 
   def forgetful(self):
-    return first_state(self).replace(trainable=jax.tree.map(np.copy, self.setup.start))
+    return first_state(self).replace(trainable=jax.tree.map(np.copy, self.setup.read_start()))
 
   patch.setattr(train.Trainer, 'first_state', forgetful)
 

@@ -35,6 +35,10 @@ _DOTS = re.compile(r'\\[lc]?dots|\.\.\.')
 _COLONS = re.compile(r'([0-9]+):([0-9]+)((?::[0-9]+)?)')
 _INEQUALITY = re.compile(r'[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|ne|neq)(?![a-z])')
 _CONNECTIVE = re.compile(r'(?<![a-z])(?:or|and)(?![a-z])|\\(?:lor|land|vee|wedge)(?![a-z])')
+# Three letters of an angle, whose middle one is its vertex.
+_ANGLE = re.compile(r'\\(?:angle|triangle)\s*([A-Z]{3})(?![A-Za-z])')
+# The inverse of a function, which the parser takes for a power.
+_INVERSE = re.compile(r'(?<![A-Za-z\\])[fghFGH]\s*\^\s*\{?\s*-\s*1\s*\}?\s*\(')
 _BASE = re.compile(r'(?<=[0-9A-F}])_\{?([0-9]+)\}?')
 
 
@@ -87,7 +91,7 @@ def is_equal(reference: str, answer: str) -> bool:
     return numbers[0] == numbers[1]
   if units.is_words(reference):
     return units.words(reference) == units.words(answer)
-  if _marks(reference) != _marks(answer):
+  if _marks(reference) != _marks(answer) or _has_other_names(reference, answer):
     return False
   if _is_other_kind(reference, answer):
     return False
@@ -112,6 +116,19 @@ def _marks(answer: str) -> tuple[list[str], int, bool, list[str]]:
   bases = [base for base in _BASE.findall(answer) if base != '10']
   connectives = _CONNECTIVE.findall(answer) if _INEQUALITY.search(answer) else []
   return bases, answer.count("'"), bool(_DOTS.search(answer)), connectives
+
+
+def _has_other_names(reference: str, answer: str) -> bool:
+  """Whether both name an angle and not the same one, or one is the inverse of a function."""
+  one, other = (
+    [min(name, name[::-1]) for name in _ANGLE.findall(text)] for text in (reference, answer)
+  )
+  if one and other and one != other:
+    return True
+  # `f^{-1}(x) = 3x` may answer `3x`.
+  return '=' not in reference + answer and (
+    len(_INVERSE.findall(reference)) != len(_INVERSE.findall(answer))
+  )
 
 
 def _is_time(bare: str) -> bool:
@@ -170,6 +187,7 @@ def _is_same(gold, target) -> bool:
 
 def _is_same_value(gold, target) -> bool:
   """The same for numbers, expressions, sets, tuples and matrices."""
+  gold, target = _as_matrix(gold), _as_matrix(target)
   if _letters(gold) != _letters(target):
     return False
   if exact.is_number(gold) and exact.is_number(target):
@@ -196,6 +214,12 @@ def _is_same_value(gold, target) -> bool:
   if isinstance(gold, finite) and isinstance(target, finite):
     return _is_same_list(gold.args, target.args) and _verify(gold, target)
   return _verify(gold, target)
+
+
+def _as_matrix(parsed):
+  """Sums and multiples of matrices worked out; anything else, powers too, as it is."""
+  is_plain = isinstance(parsed, sympy.MatAdd | sympy.MatMul) and not parsed.has(sympy.MatPow)
+  return parsed.as_explicit() if is_plain else parsed
 
 
 def _pair(interval: sympy.Interval) -> sympy.Basic:

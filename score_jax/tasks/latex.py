@@ -7,8 +7,8 @@ import sympy
 from latex2sympy2_extended import latex2sympy2
 from math_verify import parser
 
-# Commas that can only be separators of thousands: `5,\!525`, `5{,}525`.
-_THOUSANDS = re.compile(r'(?<=[0-9])(?:,\\! ?|\{,\})(?=[0-9]{3}(?![0-9]))')
+# What can only separate thousands: `5,\!525`, `5{,}525`, `5\,525`.
+_THOUSANDS = re.compile(r'(?<=[0-9])(?:,\\! ?|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))')
 # A fraction without braces takes one digit or letter each, as in TeX: `\frac123` is 3/2.
 _BARE_FRACTION = re.compile(
   r'\\[dtc]?frac\s*(\\pi(?![a-zA-Z])|[0-9a-zA-Z])\s*(\\pi(?![a-zA-Z])|[0-9a-zA-Z])'
@@ -18,7 +18,8 @@ _MIXED = re.compile(r'(?<![0-9.,}])([0-9]+)\s+([0-9]+)/([0-9]+)(?![0-9.,])')
 # Numbers that can be read in one way only, signs aside.
 _PLAIN = re.compile(
   r'(-?) ?(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)'
-  r'|([1-9][0-9]{0,2}(?:(?:,|\{,\}|,\\! ?)[0-9]{3})+(?:\.[0-9]+)?)'
+  r'|([1-9][0-9]{0,2}(?:(?:,|\{,\}|,\\! ?|\\,)[0-9]{3})+(?:\.[0-9]+)?)'
+  r'|([0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{1,3})'
   r'|\\[dt]?frac\{(-?[0-9]+)\}\{([0-9]+)\}|([0-9]+)/([0-9]+))'
 )
 _TRIGONOMETRIC = re.compile(r'\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
@@ -38,10 +39,10 @@ def plain_number(latex: str) -> Fraction | None:
   match = _PLAIN.fullmatch(latex)
   if match is None:
     return None
-  sign, decimal, grouped, top, bottom, left, right = match.groups()
+  sign, decimal, grouped, scientific, top, bottom, left, right = match.groups()
   top, bottom = top or left, bottom or right
   if bottom is None:
-    number = Fraction(decimal or re.sub(r'[^0-9.]', '', grouped))
+    number = Fraction(decimal or scientific or re.sub(r'[^0-9.]', '', grouped))
   elif int(bottom) == 0:
     return None
   else:
@@ -110,7 +111,7 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
       return None
   if r'\approx' in latex:
     return _rounded(latex)
-  latex = _THOUSANDS.sub('', latex)
+  latex = _THOUSANDS.sub('', latex).replace(r'\varnothing', r'\emptyset')
   latex = _BARE_FRACTION.sub(r'\\frac{\1}{\2}', latex)
   latex = _MIXED.sub(r'\1\\frac{\2}{\3}', latex)
   parsed = _read(parser.normalize_latex(latex, _NORMAL))

@@ -54,11 +54,14 @@ def solutions(equation: sympy.Eq) -> list[sympy.Basic]:
 
 
 def without_names(parsed: sympy.Basic) -> tuple[list[str], sympy.Basic]:
-  r"""(names, values) of `x = 1, y = 2`, in the order of the names, and of `x \in S`.
+  r"""(names, values) of `x = 1, y = 2` and `(x,y) = (1,2)`, in the order of the names; of `x \in S`.
 
   The values are a tuple, or a set where all have one name. Anything else stays as it is, without
   names; so does a single equation, which may be one between expressions.
   """
+  if isinstance(parsed, sympy.Eq) and _is_point_of_names(parsed.lhs, parsed.rhs):
+    named = sorted(zip(parsed.lhs, parsed.rhs, strict=True), key=lambda pair: pair[0].name)
+    return [name.name for name, _ in named], sympy.Tuple(*(value for _, value in named))
   if isinstance(parsed, sympy.Eq) and isinstance(parsed.rhs, sympy.Set | sympy.Tuple):
     is_point = isinstance(parsed.lhs, sympy.Set | sympy.Tuple)
     is_named = is_point or is_name(parsed.lhs)
@@ -70,6 +73,13 @@ def without_names(parsed: sympy.Basic) -> tuple[list[str], sympy.Basic]:
   named = sorted(((each.lhs.name, each.rhs) for each in parsed.args), key=operator.itemgetter(0))
   names, values = [name for name, _ in named], [value for _, value in named]
   return names, sympy.FiniteSet(*values) if len(set(names)) == 1 else sympy.Tuple(*values)
+
+
+def _is_point_of_names(left, right) -> bool:
+  """Whether `(x,y) = (1,2)` says what each letter is."""
+  if not (isinstance(left, sympy.Tuple) and isinstance(right, sympy.Tuple)):
+    return False
+  return len(left) == len(right) and all(each.is_Symbol for each in left)
 
 
 def is_name(left: sympy.Basic) -> bool:
