@@ -1,11 +1,13 @@
 """From a config to the base model on the devices: weights, sizes, tokenizer."""
 
 import dataclasses
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -17,7 +19,6 @@ from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.layouts import leaf_path, nest
 from score_jax.model.presets import preset
-from score_jax.runs.restoring import Restored, restore_subtree
 
 EMBEDDED = Path(__file__).parent / 'assets' / 'arithmetic'
 
@@ -29,14 +30,16 @@ class Base:
   Attributes:
     decoder: the architecture.
     tokenizer: text to ids and back.
-    params: parameters on the devices, sharded.
+    params: parameters on the devices, sharded; in the host's memory if so loaded.
     path: where they came from.
+    mesh: the devices.
   """
 
   decoder: Decoder
   tokenizer: Tokenizer
   params: dict
   path: str
+  mesh: jax.sharding.Mesh
 
 
 def reader_of(path: str) -> Any:
@@ -46,7 +49,7 @@ def reader_of(path: str) -> Any:
     path: a GGUF file, a Hugging Face folder, an Orbax checkpoint of Gemma, or a weights folder.
 
   Returns:
-    A module with `read_config(path)` and `iter_params(path, config)`.
+    A module with `read_config(path)` and `iter_params(path, config, dtype)`.
   """
   folder = epath.Path(path)
   if path.endswith('.gguf'):
@@ -87,7 +90,7 @@ def make_decoder_config(config: ConfigDict) -> DecoderConfig:
         f'{path} is no {m.preset}: {name} is {getattr(found, name)}, not {getattr(want, name)}'
       )
   return dataclasses.replace(
-    found, dtype=m.dtype, param_dtype='float32', remat=m.remat, scan_unroll=m.scan_unroll
+    found, dtype=m.dtype, param_dtype=m.param_dtype, remat=m.remat, scan_unroll=m.scan_unroll
   )
 
 
@@ -102,18 +105,35 @@ def make_tokenizer(config: ConfigDict, decoder: DecoderConfig) -> Tokenizer:
     The tokenizer.
 
   Raises:
-    ValueError: if it is missing or damaged, or has ids that the embedding has no row for.
+    ValueError: if it is missing or damaged, or has ids that the embedding has no row for; for a
+      chat format where the model has none, a template file that is missing, a date that is none.
   """
   path = checkpoint_path(config)
   reader = reader_of(path)
+  chat = _chat_arguments(config)
   if reader is gguf:
-    tokenizer = gguf_tokenizer.read_tokenizer(path)
+    tokenizer = gguf_tokenizer.read_tokenizer(path, **chat)
   elif reader is weights:
+    if chat['chat_template'] or chat['options']:
+      raise ValueError(f'config.chat is set, but {path} is a weights folder without a chat format')
     tokenizer = SentencePieceTokenizer(epath.Path(path) / 'tokenizer.model')
   else:
-    tokenizer = folder_tokenizer.read_tokenizer(path, num_rows=decoder.vocab_size)
+    tokenizer = folder_tokenizer.read_tokenizer(path, num_rows=decoder.vocab_size, **chat)
   check_fit(tokenizer.vocab_size, decoder.vocab_size, path)
   return tokenizer
+
+
+def _chat_arguments(config: ConfigDict) -> dict[str, Any]:
+  """What the config says of the chat format, as arguments of the tokenizers' readers."""
+  path, day = config.chat.template, config.chat.date
+  if path and not epath.Path(path).exists():
+    raise ValueError(f'config.chat.template={path} does not exist')
+  try:
+    date = datetime.date.fromisoformat(day)
+  except ValueError as error:
+    raise ValueError(f'config.chat.date={day!r} is no date such as 2024-07-26') from error
+  template = epath.Path(path).read_text() if path else None
+  return {'chat_template': template, 'date': date, 'options': config.chat.options.to_dict()}
 
 
 def param_shardings(decoder: DecoderConfig, mesh: jax.sharding.Mesh):
@@ -126,20 +146,16 @@ def param_shardings(decoder: DecoderConfig, mesh: jax.sharding.Mesh):
   Returns:
     A tree of NamedSharding, of the parameters' form.
   """
-  _, axes = abstract_params(decoder)
-  return jax.tree.map(
-    lambda names: jax.sharding.NamedSharding(mesh, sharding.partition_spec(names)),
-    axes,
-    is_leaf=lambda x: isinstance(x, tuple),
-  )
+  return sharding.named_shardings(abstract_params(decoder)[1], mesh)
 
 
-def load_base(config: ConfigDict, mesh: jax.sharding.Mesh) -> Base:
+def load_base(config: ConfigDict, mesh: jax.sharding.Mesh, is_offloaded: bool = False) -> Base:
   """Reads the base model onto the devices.
 
   Args:
     config: a checked config.
     mesh: the devices.
+    is_offloaded: the parameters stay in the host's memory, in each device's part of it.
 
   Returns:
     The base model.
@@ -153,8 +169,12 @@ def load_base(config: ConfigDict, mesh: jax.sharding.Mesh) -> Base:
   path = checkpoint_path(config)
   decoder = make_decoder_config(config)
   tokenizer = make_tokenizer(config, decoder)  # before the weights: it may not fit them
-  params = place_params(reader_of(path).iter_params(path, decoder), param_shardings(decoder, mesh))
-  return Base(Decoder(decoder), tokenizer, params, path)
+  places = param_shardings(decoder, mesh)
+  if is_offloaded:
+    places = jax.tree.map(lambda place: place.with_memory_kind('pinned_host'), places)
+  arrays = reader_of(path).iter_params(path, decoder, jnp.dtype(decoder.param_dtype))
+  params = place_params(arrays, places)
+  return Base(Decoder(decoder), tokenizer, params, path, mesh)
 
 
 def place_params(arrays: Iterator[tuple[tuple[str, ...], np.ndarray]], shardings: dict) -> dict:
@@ -176,43 +196,3 @@ def place_params(arrays: Iterator[tuple[tuple[str, ...], np.ndarray]], shardings
       del array, x  # or it would be there while the next one is read
 
   return nest(placed())
-
-
-def load_start(config: ConfigDict, base: Base) -> dict:
-  """Reads the parameters that the stage starts from.
-
-  Args:
-    config: a checked config.
-    base: the base model, whose shapes and shardings they must have.
-
-  Returns:
-    The base model's parameters, or those of the run `config.init.path`.
-
-  Raises:
-    ValueError: if that run has no good checkpoint, or one of other shapes.
-  """
-  if not config.init.path:
-    return base.params
-  return load_run(config.init.path, base, config.init.which)
-
-
-def load_run(run: str, base: Base, which: str) -> dict:
-  """Reads the trained parameters of a run.
-
-  Args:
-    run: a run directory, or one of its checkpoints.
-    base: the base model, whose shapes and shardings they must have.
-    which: 'best' by training reward, or 'latest'.
-
-  Returns:
-    The parameters, on the devices.
-
-  Raises:
-    ValueError: if there is no good checkpoint, or one of other shapes.
-  """
-  return restore_run(run, base, which).state
-
-
-def restore_run(run: str, base: Base, which: str) -> Restored:
-  """As `load_run`, with the checkpoint's step and metadata."""
-  return restore_subtree(run, 'trainable', base.params, step=which)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from score_jax.core import sharding
+from score_jax.memory import compiled_bytes, memory_table, plan_memory
 from score_jax.objective.stages import Stage
 from score_jax.procedures.experience import Collector
 from score_jax.procedures.text import describe_episode
@@ -37,7 +38,7 @@ def stage_table(stage: Stage) -> str:
 
 
 def show(setup: Setup) -> None:
-  """Prints the resolved config, the stage, and one sampled episode with its masks.
+  """Prints the resolved config, the stage, the memory, and one sampled episode with its masks.
 
   Args:
     setup: from `score_jax.setup_run.prepare`.
@@ -45,6 +46,7 @@ def show(setup: Setup) -> None:
   print(setup.config)
   print(f'stage {setup.stage.name}, discount {setup.stage.discount:g}')
   print(stage_table(setup.stage))
+  print(memory_table(plan_memory(setup), compiled_bytes(setup)))
   for note in setup.base.tokenizer.notes:
     print(f'chat format: {note}')
   # As many rows as the mesh needs, all of one problem; the first is shown.
@@ -60,7 +62,8 @@ def show(setup: Setup) -> None:
     seed=setup.config.seed,
   )
   with jax.sharding.set_mesh(setup.mesh):
-    experience = collector.collect(setup.start, 1, np.asarray([0]))
+    params = sharding.on_devices(setup.policy_params(setup.read_start()))
+    experience = collector.collect(params, 1, np.asarray([0]))
   problem = experience.problems[0]
   print(f'\none episode of problem {problem.id}: {problem.question!r}, answer {problem.answer!r}')
   print(describe_episode(experience.episode, 0, setup.base.tokenizer))

@@ -15,7 +15,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import base_model, distributed, program, setup_run
+from score_jax import base_model, distributed, program, setup_run, trainable
 from score_jax.core import sharding
 from score_jax.core.version import commit
 from score_jax.procedures.evaluation import Evaluation, Sampler, evaluate
@@ -127,7 +127,7 @@ def _body() -> None:
   base = base_model.load_base(config, mesh)
   params, step = base.params, 0
   if run:
-    restored = base_model.restore_run(run, base, WHICH.value)
+    restored = trainable.restore_policy(run, base, WHICH.value)
     params, step = restored.state, restored.step
   task = setup_run.make_task(config)
   temperature = config.eval.temperature if _TEMPERATURE.value is None else _TEMPERATURE.value

@@ -25,9 +25,11 @@ from score_jax.model import gguf, hf_export, hf_folder
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.layouts import nest
+from score_jax.model.lora import abstract_adapters, merge
 from score_jax.model.tokenizer_files import tokenizer_files
 from score_jax.run_input import RUN, WHICH, run_config
 from score_jax.runs.restoring import restore_subtree
+from score_jax.trainable import lora_of_run
 
 _FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'orbax'], 'What to write.')
 _DTYPE = flags.DEFINE_enum(
@@ -64,7 +66,8 @@ def read_params(config: ConfigDict, decoder: DecoderConfig, run: str | None, whi
   Args:
     config: a checked config.
     decoder: its architecture.
-    run: a run directory or one of its checkpoints; None or '' for the base model.
+    run: a run directory or one of its checkpoints; None or '' for the base model. Adapters are
+      added to the base model's weights.
     which: 'best' by training reward, or 'latest'.
 
   Returns:
@@ -73,15 +76,20 @@ def read_params(config: ConfigDict, decoder: DecoderConfig, run: str | None, whi
   Raises:
     ValueError: if there is no good checkpoint, or one of another model.
   """
-  if not run:
+
+  def read_base(dtype):
     path = base_model.checkpoint_path(config)
-    return nest(base_model.reader_of(path).iter_params(path, decoder))
-  params = restore_subtree(run, 'trainable', step=which).state
-  want = jax.tree.map(lambda x: x.shape, abstract_params(decoder)[0])
-  have = jax.tree.map(lambda x: x.shape, params)
-  if have != want:
+    return nest(base_model.reader_of(path).iter_params(path, decoder, dtype))
+
+  if not run:
+    return read_base(np.float32)
+  params, lora = restore_subtree(run, 'trainable', step=which).state, lora_of_run(run)
+  want = abstract_params(decoder)[0] if lora is None else abstract_adapters(decoder, lora)[0]
+  if jax.tree.map(lambda x: x.shape, params) != jax.tree.map(lambda x: x.shape, want):
     raise ValueError(f'the parameters of {run} are not those of its base model: other shapes')
-  return params
+  # Adapters were trained beside weights of the config's type.
+  base_dtype = jnp.dtype(decoder.param_dtype)
+  return params if lora is None else merge(read_base(base_dtype), params, lora)
 
 
 def collect_files(path: str, tokenizer: Tokenizer) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from absl import flags
 from score_jax import distributed, program
 
 _DRY_RUN = flags.DEFINE_bool(
-  'dry_run', False, 'Print the resolved config, the stage and one decoded episode, and exit.'
+  'dry_run', False, 'Print the config, the stage, the memory and one decoded episode, and exit.'
 )
 
 
@@ -25,6 +25,7 @@ def _body() -> None:
   config = program.checked_config()
   # Imported late: a wrong command line is told of at once.
   from score_jax.dry_run import show
+  from score_jax.memory import memory_table, plan_memory
   from score_jax.setup_run import prepare
   from score_jax.train import Preempted, TrainingStopped, train
 
@@ -35,6 +36,8 @@ def _body() -> None:
       show(setup)
       return
     workdir = workdir_of(config)
+    if distributed.is_speaker():
+      print(memory_table(plan_memory(setup)), flush=True)
     train(setup, workdir)
     if distributed.is_speaker():
       print(f'done: {config.train.num_steps} steps of {config.stage.name} in {workdir}')

@@ -69,7 +69,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
   Returns:
     The row of `report.json`; its `seconds` are those of this start, not of one that was stopped.
   """
-  from score_jax import base_model, evaluate, setup_run, train
+  from score_jax import evaluate, setup_run, train, trainable
 
   name = 'base' if row is None else row.stage.name
   done = workdir / name / 'row.json'
@@ -83,7 +83,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
     params = setup.base.params
     if row is not None:
       train.train(setup, workdir / name)
-      params = base_model.load_run(str(workdir / name), setup.base, run.init.which)
+      params = trainable.restore_policy(str(workdir / name), setup.base, run.init.which).state
     for kind, temperature in TEMPERATURES.items():
       found = evaluate.evaluate_params(
         run, setup.base, params, setup.task, run.eval.num_problems, temperature, setup.mesh

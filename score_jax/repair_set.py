@@ -19,7 +19,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import base_model, distributed, evaluate, program, setup_run, task_loader
+from score_jax import base_model, distributed, evaluate, program, setup_run, task_loader, trainable
 from score_jax.core import sharding
 from score_jax.core.version import commit
 from score_jax.procedures import repair
@@ -97,7 +97,7 @@ def load_policy(run: str | None, which: str) -> Policy:
   base = base_model.load_base(config, mesh)
   if not run:
     return Policy(config, mesh, base, base.params, base.path, 0)
-  restored = base_model.restore_run(run, base, which)
+  restored = trainable.restore_policy(run, base, which)
   return Policy(config, mesh, base, restored.state, run, restored.step)
 
 

@@ -1,12 +1,11 @@
 """A run as the input of a program: the flags that name it, and the config it was made with."""
 
-import json
-
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
 from score_jax.core.config import check_config
+from score_jax.runs.identity import read_run_config
 
 RUN = flags.DEFINE_string('run', None, 'Run directory; the base model by default.')
 WHICH = flags.DEFINE_enum(
@@ -26,16 +25,9 @@ def run_config(run: epath.PathLike) -> ConfigDict:
   Raises:
     ValueError: if the directory holds no readable config, or one of another version.
   """
-  run = epath.Path(run)
-  # A checkpoint lies two folders below its run's config.
-  folders = [run, run.parent, run.parent.parent]
-  path = next((f / 'config.json' for f in folders if (f / 'config.json').exists()), None)
-  if path is None:
+  stored = read_run_config(run)
+  if stored is None:
     raise ValueError(f'--run={run} is neither a run directory nor a checkpoint of one')
-  try:
-    stored = json.loads(path.read_text())
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
   stored.pop('content', None)
   config = ConfigDict(stored)
   check_config(config)

@@ -9,9 +9,10 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax.base_model import Base, load_base, load_start
+from score_jax.base_model import Base, load_base
 from score_jax.core import sharding
 from score_jax.core.tokenizers import Tokenizer
+from score_jax.model.lora import Lora
 from score_jax.objective.stages import Stage
 from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.order import problem_indices
@@ -20,6 +21,7 @@ from score_jax.procedures.train_step import StepOptions
 from score_jax.runs import leaves
 from score_jax.task_loader import DATA_FILES, make_task
 from score_jax.tasks.base import Task, check_disjoint
+from score_jax.trainable import make_lora, policy_params, read_start
 
 
 def missing_inputs(config: ConfigDict) -> list[str]:
@@ -56,7 +58,7 @@ class Setup:
     config: the run's config.
     mesh: the devices.
     base: the base model.
-    start: parameters that the stage starts from.
+    lora: the adapters that are trained; None trains all weights.
     task: problems and grader.
     stage: what each turn is paid.
     spec: the episode's static shape.
@@ -66,11 +68,19 @@ class Setup:
   config: ConfigDict
   mesh: jax.sharding.Mesh
   base: Base
-  start: dict
+  lora: Lora | None
   task: Task
   stage: Stage
   spec: RolloutSpec
   prompts: Prompts
+
+  def read_start(self) -> dict:
+    """Reads what the stage starts from; see `score_jax.trainable.read_start`."""
+    return read_start(self.config, self.base)
+
+  def policy_params(self, trainable: dict) -> dict:
+    """The decoder's parameters: what is trained, or that beside the base model's."""
+    return policy_params(self.base.params, trainable, self.lora)
 
 
 def prepare(config: ConfigDict) -> Setup:
@@ -87,16 +97,17 @@ def prepare(config: ConfigDict) -> Setup:
   """
   mesh = sharding.make_mesh(config.mesh)
   check_batch(config, sharding.batch_rows(mesh))
-  stage = make_stage(config)
+  stage, lora = make_stage(config), make_lora(config)
+  check_offload(config)
   task = make_task(config)
-  base = load_base(config, mesh)
+  base = load_base(config, mesh, config.model.offload_reference)
   spec = make_rollout_spec(config, task, base.tokenizer)
   prompts = encode_prompts(task.train, task, base.tokenizer, config.rollout.prompt_tokens)
   warn_too_long(prompts, 'training', config)
   warn_overlap(task)
   # Refuses a step of more problems than there are before anything runs.
   problem_indices(config.seed, 0, config.rollout.problems_per_step, len(prompts.problems))
-  return Setup(config, mesh, base, load_start(config, base), task, stage, spec, prompts)
+  return Setup(config, mesh, base, lora, task, stage, spec, prompts)
 
 
 def check_batch(config: ConfigDict, num_parts: int) -> None:
@@ -121,6 +132,31 @@ def check_batch(config: ConfigDict, num_parts: int) -> None:
       f'config.rollout.problems_per_step={P} * samples_per_problem={G} = {P * G} episodes in '
       f'config.train.micro_batches={parts} parts do not divide by {num_parts} devices'
     )
+
+
+def check_offload(config: ConfigDict) -> None:
+  """Checks that the base model is the reference and nothing else, where it leaves the devices.
+
+  Args:
+    config: a checked config.
+
+  Raises:
+    ValueError: naming what else needs it.
+  """
+  if not config.model.offload_reference:
+    return
+  others = {
+    f'config.lora.rank={config.lora.rank} adapts it': config.lora.rank > 0,
+    'config.rollout.base_turn1=True samples from it': config.rollout.base_turn1,
+    f'config.stage.reference={config.stage.reference!r} is another model': (
+      config.stage.reference != 'base'
+    ),
+  }
+  for why, is_so in others.items():
+    if is_so:
+      raise ValueError(
+        'config.model.offload_reference=True keeps the base model off the devices, but ' + why
+      )
 
 
 def warn_overlap(task: Task) -> None:
@@ -151,11 +187,12 @@ def warn_too_long(prompts: Prompts, split: str, config: ConfigDict) -> None:
     )
 
 
-def content_checksums(setup: Setup) -> dict[str, str]:
+def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
   """Names what a run was made from, so that another model or data set at a path is noticed.
 
   Args:
     setup: from `prepare`.
+    start: from `Setup.read_start`.
 
   Returns:
     Checksums of base parameters, start parameters, sizes, and training problems with their token
@@ -175,7 +212,7 @@ def content_checksums(setup: Setup) -> dict[str, str]:
   sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1)
   return {
     'base': of_params(setup.base.params),
-    'start': of_params(setup.start),
+    'start': of_params(start),
     'decoder': of_text(repr(sizes)),
     'problems': of_text(repr((problems, setup.prompts.ids, setup.spec))),
   }
@@ -248,10 +285,14 @@ def make_optimizer(o: ConfigDict) -> optax.GradientTransformation:
     The optax transformation.
 
   Raises:
-    ValueError: for an unknown schedule.
+    ValueError: for an unknown schedule or type.
   """
   if o.schedule not in ('constant', 'cosine'):
     raise ValueError(f"config.optimizer.schedule={o.schedule!r} is neither 'constant' nor 'cosine'")
+  if o.mu_dtype not in ('float32', 'bfloat16'):
+    raise ValueError(
+      f"config.optimizer.mu_dtype={o.mu_dtype!r} is neither 'float32' nor 'bfloat16'"
+    )
   rate = optax.constant_schedule(o.learning_rate)
   if o.schedule == 'cosine':
     if o.decay_steps <= o.warmup_steps:
@@ -263,7 +304,9 @@ def make_optimizer(o: ConfigDict) -> optax.GradientTransformation:
     warmup = optax.linear_schedule(0.0, o.learning_rate, o.warmup_steps)
     rate = optax.join_schedules([warmup, rate], [o.warmup_steps])
   parts = [optax.clip_by_global_norm(o.clip_norm)] if o.clip_norm else []
-  parts.append(optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps))
+  # Only the first moment may be rounded: the second moves by 1 - b2 = 0.001 of itself in a step,
+  # less than bfloat16 resolves.
+  parts.append(optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps, mu_dtype=o.mu_dtype))
   if o.weight_decay:
     parts.append(optax.add_decayed_weights(o.weight_decay))
   return optax.chain(*parts, optax.scale_by_learning_rate(rate))

@@ -24,7 +24,6 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
@@ -35,6 +34,7 @@ from score_jax.core.config import NOT_IDENTITY
 from score_jax.core.types import Batch, TrainState
 from score_jax.journal import Journal
 from score_jax.model.decoder import Decoder
+from score_jax.model.lora import Lora
 from score_jax.objective.stages import StageArrays
 from score_jax.procedures.experience import Collector, Experience
 from score_jax.procedures.order import problem_indices
@@ -44,6 +44,7 @@ from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.identity import check_or_write_config
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup_run import Setup, content_checksums, make_optimizer, make_step_options
+from score_jax.trainable import abstract_state, abstract_trainable, first_state, policy_params
 
 
 class Preempted(Exception):
@@ -84,12 +85,21 @@ def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
 
 
 @functools.cache
-def _compiled_step(decoder: Decoder, options: StepOptions, optimizer_config: FrozenConfigDict):
+def compiled_step(
+  decoder: Decoder, lora: Lora | None, options: StepOptions, optimizer_config: FrozenConfigDict
+):
   """Builds the update once for all runs of a process that differ only in their stage."""
   optimizer = make_optimizer(optimizer_config)
+
+  def policy(trainable, frozen, episode):
+    return forward(decoder, policy_params(frozen['base'], trainable, lora), episode)
+
+  def reference(frozen, episode):
+    return forward(decoder, sharding.on_devices(frozen['reference']), episode)
+
   step = make_train_step(
-    policy=lambda trainable, frozen, episode: forward(decoder, trainable, episode),
-    reference=lambda frozen, episode: forward(decoder, frozen['reference'], episode),
+    policy=policy,
+    reference=reference,
     optimizer=optimizer,
     options=options,
   )
@@ -104,17 +114,24 @@ class Trainer:
     self.setup, self.workdir = setup, workdir
     config = setup.config
     decoder = setup.base.decoder
-    self.optimizer, self.train_step = _compiled_step(
-      decoder, make_step_options(config), FrozenConfigDict(config.optimizer)
+    self.optimizer, self.train_step = compiled_step(
+      decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
     )
+    # What the first state is made of; let go then, unless it is the reference.
+    self.start = setup.read_start()
     # Last of what can be refused: a config that is refused must not claim the directory.
     check_or_write_config(
       workdir,
-      config.to_dict() | {'content': content_checksums(setup)},
+      config.to_dict() | {'content': content_checksums(setup, self.start)},
       exempt=NOT_IDENTITY,
       is_writer=jax.process_index() == 0,
     )
-    self.reference = setup.base.params if setup.stage.reference == 'base' else setup.start
+    is_base = setup.stage.reference == 'base'
+    # Arrays that are there already, not copies; without adapters no update needs the base itself.
+    self.frozen = {
+      'reference': setup.base.params if is_base else setup.policy_params(self.start),
+      'base': setup.base.params if setup.lora else {},
+    }
     self.stage_arrays = StageArrays.of(setup.stage)
     self.collector = Collector(
       decoder=decoder,
@@ -145,20 +162,19 @@ class Trainer:
 
   def first_state(self) -> TrainState:
     """Returns the newest good checkpoint's state, or the start; rewinds the logs to it."""
-
-    def fresh(params):
-      params = jax.tree.map(jnp.copy, params)  # the state is donated, the start is not
-      return TrainState(jnp.int32(0), params, self.optimizer.init(params))
-
-    shardings = state_shardings(self.optimizer, fresh, self.setup.start, self.setup.mesh)
-    shapes = jax.eval_shape(fresh, self.setup.start)
-    wanted = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
+    start, self.start = sharding.on_devices(self.start), None
+    setup = self.setup
+    wanted = abstract_state(self.optimizer, abstract_trainable(setup.base, setup.lora), setup.mesh)
     restored = self.checkpoints.restore(wanted)
     if restored is None:
       self.journal.rewind(0)
-      return jax.jit(fresh, out_shardings=shardings)(self.setup.start)
+
+      @functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, wanted))
+      def fresh(start):
+        # A copy: the state is donated, the start is not.
+        return first_state(self.optimizer, jax.tree.map(lambda x: jnp.array(x, jnp.float32), start))
+
+      return fresh(start)
     logging.info('%s: going on after step %d', self.workdir, restored.step)
     self.journal.rewind(restored.step)
     self.rewards = list(restored.metadata['rewards'])
@@ -178,7 +194,7 @@ class Trainer:
         batch = Batch(episode=experience.episode, reward=experience.reward_BK)
         state, metrics = self.train_step(
           state,
-          {'reference': self.reference},
+          self.frozen,
           sharding.put_batch(self.setup.mesh, batch),
           self.stage_arrays,
           length,
@@ -209,7 +225,8 @@ class Trainer:
       jax.process_count(),
     )
     first_turn_params = self.setup.base.params if config.rollout.base_turn1 else None
-    experience = self.collector.collect(state.trainable, step, indices_P, first_turn_params)
+    params = self.setup.policy_params(state.trainable)
+    experience = self.collector.collect(params, step, indices_P, first_turn_params)
     # Another mesh may round differently and so sample other answers: those are graded anew.
     answers = hashlib.blake2s(repr(experience.texts).encode()).hexdigest()
     earlier = self.verdicts.get(step)
@@ -278,28 +295,3 @@ class Trainer:
     oldest = self.checkpoints.oldest_resumable_step()
     if oldest is not None:
       self.verdicts.drop_through(oldest)
-
-
-def state_shardings(optimizer, fresh, params: dict, mesh: jax.sharding.Mesh) -> TrainState:
-  """Where each array of a training state lies: the optimiser's moments beside their parameters.
-
-  Args:
-    optimizer: optax transformation.
-    fresh: makes a TrainState of parameters.
-    params: parameters on the devices.
-    mesh: the devices.
-
-  Returns:
-    A TrainState of shardings.
-  """
-  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  of_params = jax.tree.map(lambda x: x.sharding, params)
-  shapes = jax.eval_shape(fresh, params)
-  of_moments = optax.tree.map_params(
-    optimizer,
-    lambda _, sharding: sharding,
-    shapes.opt_state,
-    of_params,
-    transform_non_params=lambda _: everywhere,
-  )
-  return TrainState(step=everywhere, trainable=of_params, opt_state=of_moments)

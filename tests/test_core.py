@@ -186,6 +186,7 @@ def test_check_config_takes_the_defaults():
   config.stage.kl_weight = (1, 0.5, 0)  # of any length
   config.rollout.turn_tokens = [4, 8]
   config.task.level_weights = ConfigDict({'3': 0.5, '4': 0.5})  # its names are data
+  config.chat.options.enable_thinking = False  # these too
   check_config(config)
 
 

@@ -103,6 +103,28 @@ def epath_of(config):
   return hf_folder.epath.Path(config.model.checkpoint)
 
 
+def test_the_chat_format_of_the_config(base, tmp_path):
+  """Another template, a template's variables and its date."""
+  template = tmp_path / 'chat.jinja'
+  template.write_text(
+    "{% for m in messages %}{{ m.content }}{{ '<|im_end|>' }}{% endfor %}"
+    "{{ strftime_now('%Y') }}{% if shout is defined %}!{% endif %}"
+  )
+  own = load(base).tokenizer.prompt_ids('Two?')
+  base.chat.template = str(template)
+  base.chat.date = '2031-05-05'
+  found = load(base).tokenizer
+  assert found.prompt_ids('Two?') == [*found.encode('Two?'), 257, *found.encode('2031')] != own
+  base.chat.options.shout = True
+  assert load(base).tokenizer.prompt_ids('Two?')[-1:] == found.encode('!')
+  base.chat.date = '5 May'
+  with pytest.raises(ValueError, match="config.chat.date='5 May' is no date such as"):
+    load(base)
+  base.chat.template = str(tmp_path / 'nothing')
+  with pytest.raises(ValueError, match=r'config\.chat\.template=.*nothing does not exist'):
+    load(base)
+
+
 def test_another_model_than_the_preset(base):
   base.model.preset = 'gemma2_2b'
   with pytest.raises(ValueError, match='is no gemma2_2b: vocab_size is 260, not 256000'):

@@ -18,8 +18,9 @@ from score_jax.core.types import compact
 from score_jax.model.attention import causal_mask, rope_frequencies
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
+from score_jax.procedures.keys import episode_keys
 from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import episode_keys, rollout
+from score_jax.procedures.rollout import rollout
 from score_jax.procedures.train_step import StepOptions, forward, score_episode
 
 PLAIN = DecoderConfig(

@@ -236,8 +236,8 @@ def test_plain_numbers(text, number):
   # Those that can be read in two ways, or are more than a number, are for the parser.
   [
     *('', '-', '.', '1.', '1.2.3', '1,23', '0,123', '1,2,3', '1, 234', '12,34', '1 2', '--1', '+1'),
-    *('1/0', r'\frac{1}{0}', r'\frac12', '1/2/3', '1/-2', '1.5/2', '2\\frac12', '5%', '1e5000', 'x'),
-    *('\u0665', '\uff15', '\u00bd', '5\n', '5\0', '0x10', '1_000', 'inf', 'nan', '5!', '5_8'),
+    *('1/0', r'\frac{1}{0}', r'\frac12', '1/2/3', '1/-2', '1.5/2', '2\\frac12', '5%', 'x'),
+    *('\u0665', '\uff15', '\u00bd', '5\n', '5\0', '0x10', '1_000', 'inf', 'nan', '5!', '1e5000'),
   ],
 )
 def test_what_is_no_plain_number(text):

@@ -22,8 +22,9 @@ def step_on(mesh, name):
   from score_jax.core.types import Batch, TrainState
   from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
   from score_jax.objective.stages import StageArrays, stage2
+  from score_jax.procedures.keys import episode_keys
   from score_jax.procedures.layout import RolloutSpec
-  from score_jax.procedures.rollout import episode_keys, rollout
+  from score_jax.procedures.rollout import rollout
   from score_jax.procedures.train_step import StepOptions, forward, make_train_step
 
   config = DecoderConfig(

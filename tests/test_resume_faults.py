@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from score_jax import setup_run, train
-from score_jax.procedures import experience, order, rollout
+from score_jax.procedures import experience, keys, order
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.tasks.base import Verdict
@@ -118,7 +118,7 @@ def random_keys_restart(patch):
   patch.setattr(
     experience,
     'episode_keys',
-    lambda seed, step, *rest: rollout.episode_keys(seed, step - RESTORED, *rest),
+    lambda seed, step, *rest: keys.episode_keys(seed, step - RESTORED, *rest),
   )
 
 

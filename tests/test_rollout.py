@@ -7,8 +7,9 @@ import pytest
 
 from score_jax.core.types import compact, turn_masks
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.procedures.keys import episode_keys
 from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import episode_keys, rollout
+from score_jax.procedures.rollout import rollout
 from score_jax.procedures.train_step import StepOptions, forward, score_episode
 
 EOT = 1

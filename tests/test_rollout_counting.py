@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.procedures.keys import episode_keys
 from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import episode_keys, rollout
+from score_jax.procedures.rollout import rollout
 
 V, EOT = 12, 7
 CONFIG = DecoderConfig(

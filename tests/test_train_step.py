@@ -12,8 +12,9 @@ from score_jax.core.types import Batch, TrainState
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
 from score_jax.objective.loss import policy_loss
 from score_jax.objective.stages import Stage, StageArrays, stage1, stage2
+from score_jax.procedures.keys import episode_keys
 from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import episode_keys, rollout
+from score_jax.procedures.rollout import rollout
 from score_jax.procedures.train_step import StepOptions, forward, make_train_step
 
 CONFIG = DecoderConfig(

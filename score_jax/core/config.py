@@ -23,6 +23,7 @@ NOT_IDENTITY = (
   'train.length_bucket',
   'model.remat',
   'model.scan_unroll',
+  'model.offload_reference',
   'train.max_logp_gap_nats',
   # What these paths hold is compared by its checksum instead.
   'data.path',
@@ -62,15 +63,7 @@ def default_config() -> ConfigDict:
   c.seed = 0  # root of every random number of the run
   c.mesh = (-1, 1, 1)  # devices along data, fsdp, tensor; -1 takes what is left
 
-  c.model = ConfigDict()
-  c.model.preset = ''  # a name of score_jax.model.presets; '' takes what the checkpoint says
-  # Base model: 'embedded', a Hugging Face folder, a .gguf file, an Orbax checkpoint of Gemma, or a
-  # weights folder.
-  c.model.checkpoint = ''
-  c.model.dtype = 'float32'  # compute type, 'float32' or 'bfloat16'
-  c.model.remat = 'none'  # 'none', 'block' or 'dots'
-  c.model.scan_unroll = 1  # layers compiled at once
-
+  _add_model(c)
   c.init = ConfigDict()
   c.init.path = ''  # run to start from (Stage I's, for Stage II); '' starts from the base model
   c.init.required = False  # whether the config makes no sense without it
@@ -116,6 +109,32 @@ def default_config() -> ConfigDict:
   return c
 
 
+def _add_model(c: ConfigDict) -> None:
+  """Adds the base model, its chat format, and what of it is trained."""
+  c.model = ConfigDict()
+  c.model.preset = ''  # a name of score_jax.model.presets; '' takes what the checkpoint says
+  # Base model: 'embedded', a Hugging Face folder, a .gguf file, an Orbax checkpoint of Gemma, or a
+  # weights folder.
+  c.model.checkpoint = ''
+  c.model.dtype = 'float32'  # compute type, 'float32' or 'bfloat16'
+  # Type the base model's weights are kept in, 'float32' or 'bfloat16': the reference's, and those
+  # beside adapters. What is trained is float32 always.
+  c.model.param_dtype = 'float32'
+  c.model.offload_reference = False  # keep the reference in the host's memory between updates
+  c.model.remat = 'none'  # 'none', 'block' or 'dots'
+  c.model.scan_unroll = 1  # layers compiled at once
+
+  c.chat = ConfigDict()  # how a model's own chat template is rendered; see docs/tokenizers.md
+  c.chat.template = ''  # file of a jinja2 template to use in place of the model's own
+  c.chat.date = '2024-07-26'  # the day that a template is told which asks for today's
+  c.chat.options = ConfigDict()  # more variables for the template, such as enable_thinking
+
+  c.lora = ConfigDict()  # see score_jax.model.lora
+  c.lora.rank = 0  # columns of the adapters; 0 trains all weights
+  c.lora.alpha = 32.0  # what adapters add is multiplied by alpha / rank
+  c.lora.targets = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')  # weights that get adapters
+
+
 def _add_procedure(c: ConfigDict) -> None:
   """Adds what an update is made of."""
   c.objective = ConfigDict()
@@ -139,6 +158,7 @@ def _add_procedure(c: ConfigDict) -> None:
   c.optimizer.b1 = 0.9
   c.optimizer.b2 = 0.999
   c.optimizer.eps = 1e-8
+  c.optimizer.mu_dtype = 'float32'  # type of Adam's first moment, or 'bfloat16'
   c.optimizer.weight_decay = 0.0
   c.optimizer.clip_norm = 1.0  # of the global gradient; 0 does not clip
 
@@ -185,8 +205,8 @@ def check_config(config: ConfigDict) -> None:
   Raises:
     ValueError: naming every unknown key, missing key and value of another type.
   """
-  # The levels of the arithmetic task are data: their names are not fixed.
-  free = 'config.task.level_weights.'
+  # These are data: the names of levels of the arithmetic task, and of a template's variables.
+  free = ('config.task.level_weights.', 'config.chat.options.')
   expected = dict(leaves(default_config()))
   given = {k: v for k, v in leaves(config) if not k.startswith(free)}
   problems = [f'{k}: no such key' for k in given if k not in expected]

@@ -110,6 +110,38 @@ def partition_spec(axes: Sequence[str | None], rules=None) -> P:
   return P(*spec)
 
 
+def named_shardings(axes, mesh: Mesh):
+  """Where each array of a tree lies on a mesh.
+
+  Args:
+    axes: a tree of tuples of logical names, one for each dimension.
+    mesh: from `make_mesh`.
+
+  Returns:
+    A tree of NamedSharding, of the same form.
+
+  Raises:
+    ValueError: see `partition_spec`.
+  """
+  return jax.tree.map(
+    lambda names: NamedSharding(mesh, partition_spec(names)),
+    axes,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+
+
+def on_devices(tree):
+  """Moves arrays that lie in the host's memory to their devices; leaves the others where they are.
+
+  Args:
+    tree: a tree of arrays, or inside jit of tracers, with or without a host memory kind.
+
+  Returns:
+    The tree.
+  """
+  return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device), tree)
+
+
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
   """Pins an activation to its place on the mesh; does nothing where no mesh is set.
 

@@ -44,6 +44,14 @@ class RMSNorm(nn.Module):
     return (x * (1.0 + scale if c.norm_plus_one else scale)).astype(c.dtype)
 
 
+def _adapted(module: nn.Module, name: str, y, x, into: str, out_of: str):
+  """Adds (x A) B to y = x W where the parameters have adapters of W (`score_jax.model.lora`)."""
+  if not module.has_variable('params', f'{name}_a'):
+    return y
+  a, b = (module.get_variable('params', f'{name}_{key}').astype(x.dtype) for key in 'ab')
+  return y + jnp.einsum(out_of, jnp.einsum(into, x, a), b)
+
+
 class Attention(nn.Module):
   """Grouped-query self-attention with rotary positions."""
 
@@ -67,6 +75,7 @@ class Attention(nn.Module):
       shape, axes = (num_heads, c.head_dim), (heads, 'head_dim')
       w_DNH = weight(name, (c.embed_dim, *shape), ('embed', *axes), init)
       out_BTNH = jnp.einsum('btd,dnh->btnh', x_BTD, w_DNH)
+      out_BTNH = _adapted(self, name, out_BTNH, x_BTD, 'btd,dr->btr', 'btr,rnh->btnh')
       if c.qkv_bias:
         out_BTNH = out_BTNH + weight(f'{name}_bias', shape, axes, nn.initializers.zeros)[None, None]
       if c.qk_norm and name != 'v':
@@ -89,7 +98,9 @@ class Attention(nn.Module):
       keys.insert(0, cache['k'].astype(dtype))
       values.insert(0, cache['v'].astype(dtype))
     out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
-    return jnp.einsum('btnh,nhd->btd', out_BTNH, o_NHD), {'k': k_BTMH, 'v': v_BTMH}
+    out_BTD = jnp.einsum('btnh,nhd->btd', out_BTNH, o_NHD)
+    out_BTD = _adapted(self, 'o', out_BTD, out_BTNH, 'btnh,nhr->btr', 'btr,rd->btd')
+    return out_BTD, {'k': k_BTMH, 'v': v_BTMH}
 
 
 class MLP(nn.Module):
@@ -109,10 +120,12 @@ class MLP(nn.Module):
     gate_DF = weight('gate', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'))
     up_DF = weight('up', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'))
     down_FD = weight('down', (c.mlp_dim, c.embed_dim), ('mlp', 'embed'))
-    gate_BTF = x_BTD @ gate_DF
+    into, out_of = 'btd,dr->btr', 'btr,rf->btf'
+    gate_BTF = _adapted(self, 'gate', x_BTD @ gate_DF, x_BTD, into, out_of)
     gate_BTF = nn.silu(gate_BTF) if c.activation == 'silu' else nn.gelu(gate_BTF, approximate=True)
-    h_BTF = gate_BTF * (x_BTD @ up_DF)
-    return constrain(h_BTF, ('batch', 'length', 'mlp')) @ down_FD
+    h_BTF = gate_BTF * _adapted(self, 'up', x_BTD @ up_DF, x_BTD, into, out_of)
+    h_BTF = constrain(h_BTF, ('batch', 'length', 'mlp'))
+    return _adapted(self, 'down', h_BTF @ down_FD, h_BTF, 'btf,fr->btr', 'btr,rd->btd')
 
 
 class Block(nn.Module):

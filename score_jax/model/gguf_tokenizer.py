@@ -29,6 +29,7 @@ _CONTROL, _USER_DEFINED = 3, 4  # values of `tokenizer.ggml.token_type`
 def read_tokenizer(
   source: epath.PathLike | GgufFile,
   *,
+  chat_template: str | None = None,
   date: datetime.date = DEFAULT_DATE,
   options: Mapping[str, Any] | None = None,
 ) -> ChatTokenizer:
@@ -40,6 +41,7 @@ def read_tokenizer(
 
   Args:
     source: path of the file, or the file from `open_gguf`.
+    chat_template: jinja2 source to use in place of the file's own.
     date: what a template that asks for today's date is told.
     options: more variables for the template.
 
@@ -66,7 +68,7 @@ def read_tokenizer(
     ends = [ids[name] for name in ('eos', 'eot', 'eom') if name in ids] + [
       i for i, token in enumerate(tokens) if types[i] == _CONTROL and token in END_OF_TURN_TOKENS
     ]
-    template = file.metadata('tokenizer.chat_template')
+    template = chat_template or file.metadata('tokenizer.chat_template')
     if template is None or not ends:
       missing = 'tokenizer.chat_template' if template is None else 'tokenizer.ggml.eos_token_id'
       raise ValueError(

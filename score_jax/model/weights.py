@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -101,8 +102,10 @@ def read_params(folder: epath.PathLike, config: DecoderConfig) -> dict:
   return params
 
 
-def iter_params(folder: epath.PathLike, config: DecoderConfig) -> Iterator[tuple[Path, np.ndarray]]:
-  """Yields the parameters one by one; arguments and errors as for `read_params`."""
+def iter_params(
+  folder: epath.PathLike, config: DecoderConfig, dtype: Any = np.float32
+) -> Iterator[tuple[Path, np.ndarray]]:
+  """Yields the parameters one by one, in a type; else as for `read_params`."""
   params = read_params(folder, config)
   for keys, array in jax.tree_util.tree_flatten_with_path(params)[0]:
-    yield leaf_path(keys), array
+    yield leaf_path(keys), array.astype(dtype)

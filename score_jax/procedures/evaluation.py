@@ -11,8 +11,9 @@ from score_jax.core import sharding
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder
+from score_jax.procedures.keys import episode_keys
 from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import episode_keys, rollout
+from score_jax.procedures.rollout import rollout
 from score_jax.procedures.text import Prompts, fill_slots, turn_texts
 from score_jax.tasks.base import Problem, Task
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from score_jax.core.logits import project
 from score_jax.core.sharding import constrain
@@ -211,42 +210,6 @@ def _answer(decoder, spec, given, params, state, turn_inputs, turn) -> RolloutSt
   return state.replace(episode=e.replace(turn=turn_BT, is_truncated=is_truncated))
 
 
-def episode_keys(
-  seed: int,
-  step: int,
-  problem_ids_B: np.ndarray | jax.Array,
-  sample_ids_B: np.ndarray | jax.Array,
-) -> jax.Array:
-  """One key for each episode, from (seed, step, problem, sample) and nothing else.
-
-  The sampler folds in the turn and the token. So a sample depends neither on its neighbours nor on
-  the layout of the batch, the devices or the hosts.
-
-  Args:
-    seed: the run's seed.
-    step: the training step, or any number that names an evaluation.
-    problem_ids_B: i32[B] index of each row's problem in its data set; on the host, or on the
-      devices where the rows lie.
-    sample_ids_B: i32[B] 0..G-1, which of the problem's samples the row is.
-
-  Returns:
-    B typed PRNG keys.
-
-  Example:
-    >>> keys = episode_keys(0, 1, np.array([3, 3]), np.array([0, 1]))
-    >>> keys.shape
-    (2,)
-  """
-  root = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), step)
-  return _fold_rows(root, problem_ids_B, sample_ids_B)
-
-
-@jax.jit
-def _fold_rows(root, problem_ids_B, sample_ids_B):
-  keys_B = jax.vmap(jax.random.fold_in, (None, 0))(root, problem_ids_B)
-  return jax.vmap(jax.random.fold_in)(keys_B, sample_ids_B)
-
-
 def rollout(
   decoder: Decoder,
   spec: RolloutSpec,
@@ -308,3 +271,39 @@ def rollout(
   if after_turn is not None:
     after_turn(spec.num_turns - 1, state.episode)
   return state.episode
+
+
+def compile_segments(
+  decoder: Decoder,
+  spec: RolloutSpec,
+  params: dict,
+  prompt_BT: jax.ShapeDtypeStruct,
+  is_prompt_BT: jax.ShapeDtypeStruct,
+  keys_B: jax.ShapeDtypeStruct,
+) -> list[jax.stages.Compiled]:
+  """Compiles what `rollout` would run, without running it.
+
+  Args:
+    decoder: the model.
+    spec: budgets, instructions, ends of turn.
+    params: shapes and shardings of the policy's parameters.
+    prompt_BT: i32[B, prompt_tokens] with its sharding, and so on, as for `rollout`.
+    is_prompt_BT: bool[B, prompt_tokens].
+    keys_B: keys.
+
+  Returns:
+    The program of each turn.
+  """
+  sampled = (keys_B, jax.ShapeDtypeStruct((), jnp.float32))
+  arguments = (params, prompt_BT, is_prompt_BT, sampled)
+  lowered = _first_segment.lower(decoder, spec, False, *arguments)
+  programs = [lowered.compile()]
+  for turn in range(1, spec.num_turns):
+    state = jax.tree.map(
+      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+      lowered.out_info,
+      programs[-1].output_shardings,
+    )
+    lowered = _next_segment.lower(decoder, spec, turn, False, params, state, sampled)
+    programs.append(lowered.compile())
+  return programs

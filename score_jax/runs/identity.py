@@ -73,6 +73,25 @@ def _as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
   return files.to_plain(dict(config), nonfinite=repr)
 
 
+def read_run_config(run: epath.PathLike) -> dict[str, Any] | None:
+  """Reads what a run directory was made with.
+
+  Args:
+    run: the run directory, its `checkpoints` directory, or one of its checkpoints.
+
+  Returns:
+    The configuration as nested dicts; None where there is none.
+
+  Raises:
+    ValueError: if it is damaged.
+  """
+  run = epath.Path(run)
+  # A checkpoint lies two folders below its run's config.
+  paths = [folder / CONFIG_FILE for folder in (run, run.parent, run.parent.parent)]
+  path = next((path for path in paths if path.exists()), None)
+  return None if path is None else files.read_json(path, 'restore it from a copy')
+
+
 def check_or_write_config(
   workdir: epath.PathLike,
   config: Mapping[str, Any],

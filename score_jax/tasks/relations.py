@@ -54,7 +54,7 @@ def solutions(equation: sympy.Eq) -> list[sympy.Basic]:
 
 
 def without_names(parsed: sympy.Basic) -> tuple[list[str], sympy.Basic]:
-  r"""(names, values) of `x = 1, y = 2` and `(x,y) = (1,2)`, in the order of the names; of `x \in S`.
+  r"""(names, values) of `x = 1, y = 2`, `(x,y) = (1,2)`, in the order of the names; of `x \in S`.
 
   The values are a tuple, or a set where all have one name. Anything else stays as it is, without
   names; so does a single equation, which may be one between expressions.
