@@ -106,7 +106,7 @@ def make_tokenizer(config: ConfigDict, decoder: DecoderConfig) -> Tokenizer:
 
   Raises:
     ValueError: if it is missing or damaged, or has ids that the embedding has no row for; for a
-      chat format where the model has none, a template file that is missing, a date that is none.
+      chat format where the model has none, and a date that is none.
   """
   path = checkpoint_path(config)
   reader = reader_of(path)
@@ -126,8 +126,6 @@ def make_tokenizer(config: ConfigDict, decoder: DecoderConfig) -> Tokenizer:
 def _chat_arguments(config: ConfigDict) -> dict[str, Any]:
   """What the config says of the chat format, as arguments of the tokenizers' readers."""
   path, day = config.chat.template, config.chat.date
-  if path and not epath.Path(path).exists():
-    raise ValueError(f'config.chat.template={path} does not exist')
   try:
     date = datetime.date.fromisoformat(day)
   except ValueError as error:

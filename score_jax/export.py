@@ -29,7 +29,7 @@ from score_jax.model.lora import abstract_adapters, merge
 from score_jax.model.tokenizer_files import tokenizer_files
 from score_jax.run_input import RUN, WHICH, run_config
 from score_jax.runs.restoring import restore_subtree
-from score_jax.trainable import lora_of_run
+from score_jax.trainable import check_same_base, lora_of_run
 
 _FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'orbax'], 'What to write.')
 _DTYPE = flags.DEFINE_enum(
@@ -87,17 +87,20 @@ def read_params(config: ConfigDict, decoder: DecoderConfig, run: str | None, whi
   want = abstract_params(decoder)[0] if lora is None else abstract_adapters(decoder, lora)[0]
   if jax.tree.map(lambda x: x.shape, params) != jax.tree.map(lambda x: x.shape, want):
     raise ValueError(f'the parameters of {run} are not those of its base model: other shapes')
-  # Adapters were trained beside weights of the config's type.
-  base_dtype = jnp.dtype(decoder.param_dtype)
-  return params if lora is None else merge(read_base(base_dtype), params, lora)
+  if lora is None:
+    return params
+  base = read_base(jnp.dtype(decoder.param_dtype))
+  check_same_base(run, base)
+  return merge(base, params, lora)
 
 
-def collect_files(path: str, tokenizer: Tokenizer) -> dict[str, bytes]:
+def collect_files(path: str, tokenizer: Tokenizer, template: str = '') -> dict[str, bytes]:
   """Collects the files of the base model's tokenizer.
 
   Args:
     path: the base model.
     tokenizer: what was read from it.
+    template: file of a chat template that the run used in place of the model's own.
 
   Returns:
     The files' contents, by name: copies where the base model is a folder that has them, else made
@@ -107,8 +110,21 @@ def collect_files(path: str, tokenizer: Tokenizer) -> dict[str, bytes]:
   if folder.is_dir():
     files = {n: (folder / n).read_bytes() for n in TOKENIZER_FILES if (folder / n).exists()}
     if files:
-      return files
+      return files | _other_template(folder, template)
   return tokenizer_files(tokenizer) if isinstance(tokenizer, ChatTokenizer) else {}
+
+
+def _other_template(folder: epath.Path, template: str) -> dict[str, bytes]:
+  """The files of a model folder that say another chat template; none for the model's own."""
+  if not template:
+    return {}
+  config = folder / 'tokenizer_config.json'
+  fields = hf_folder.read_json(config) if config.exists() else {}
+  fields.pop('chat_template', None)
+  return {
+    'chat_template.jinja': epath.Path(template).read_bytes(),
+    'tokenizer_config.json': (json.dumps(fields, indent=2) + '\n').encode(),
+  }
 
 
 def _about(path: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -150,7 +166,8 @@ def write_orbax(
   with hf_export.appearing(folder) as draft:
     for name, data in files.items():
       (draft / name).write_bytes(data)
-    sizes = json.dumps(dataclasses.asdict(decoder), indent=2)
+    (kept,) = {np.dtype(x.dtype).name for x in jax.tree.leaves(params)}
+    sizes = json.dumps(dataclasses.asdict(decoder) | {'param_dtype': kept}, indent=2)
     (draft / 'decoder.json').write_text(sizes + '\n')
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(draft / 'params', params)
@@ -181,7 +198,7 @@ def export(
   path = base_model.checkpoint_path(config)
   decoder = base_model.make_decoder_config(config)
   tokenizer = base_model.make_tokenizer(config, decoder)
-  files = collect_files(path, tokenizer)
+  files = collect_files(path, tokenizer, config.chat.template)
   params = read_params(config, decoder, run, which)
   typed = jnp.dtype(dtype)
   if layout == 'orbax':

@@ -22,7 +22,7 @@ from score_jax.procedures.rollout import compile_segments
 from score_jax.procedures.train_step import forward
 from score_jax.setup_run import Setup, make_optimizer, make_step_options
 from score_jax.train import compiled_step
-from score_jax.trainable import abstract_state, abstract_trainable, policy_params
+from score_jax.trainable import abstract_base, abstract_state, abstract_trainable, policy_params
 
 GIB = 2**30
 # Arrays of [rows, chunk, V] that exist at once while a chunk is scored and differentiated: both
@@ -38,6 +38,7 @@ class Memory:
     trained: f32 weights or adapters.
     optimizer: its state.
     base: the base model beside them, as reference or under adapters; 0 where it is offloaded.
+    moved: the offloaded reference, which an update brings to the device.
     gradients: of one update, twice where micro-batches add up.
     cache: keys and values while sampling, once more for the part that a step reads, and logits.
     activations: what the largest part of an update works with, estimated.
@@ -46,6 +47,7 @@ class Memory:
   trained: int
   optimizer: int
   base: int
+  moved: int
   gradients: int
   cache: int
   activations: int
@@ -63,7 +65,7 @@ class Memory:
   @property
   def update(self) -> int:
     """The peak of an update."""
-    return self.kept + self.gradients + self.activations
+    return self.kept + self.moved + self.gradients + self.activations
 
 
 def memory_table(memory: Memory, compiled: tuple[int, int] | None = None) -> str:
@@ -77,7 +79,7 @@ def memory_table(memory: Memory, compiled: tuple[int, int] | None = None) -> str
     A Markdown table in GiB.
 
   Example:
-    >>> print(memory_table(Memory(GIB, 2 * GIB, GIB, GIB, GIB, 3 * GIB), (GIB, 5 * GIB)))
+    >>> print(memory_table(Memory(GIB, 2 * GIB, GIB, 0, GIB, GIB, 3 * GIB), (GIB, 5 * GIB)))
     | on each device, GiB | sampling | update | compiler: sampling | update |
     |---|---|---|---|---|
     | trained parameters | 1.00 | 1.00 | | |
@@ -100,7 +102,7 @@ def memory_table(memory: Memory, compiled: tuple[int, int] | None = None) -> str
     '|---|---|---|' + ('' if compiled is None else '---|---|'),
     row('trained parameters', m.trained, m.trained, None, None),
     row('optimiser', m.optimizer, m.optimizer, None, None),
-    row('base model', m.base, m.base, None, None),
+    row('base model', m.base, m.base + m.moved, None, None),
     row('keys and values', m.cache, None, None, None),
     row('gradients', None, m.gradients, None, None),
     row('activations (estimate)', None, m.activations, None, None),
@@ -145,6 +147,7 @@ def plan_memory(setup: Setup) -> Memory:
     trained=trained,
     optimizer=device_bytes(state.opt_state),
     base=_distinct_bytes(setup.base.params, _frozen(setup, trainable)),
+    moved=device_bytes(abstract_base(setup.base)) if config.model.offload_reference else 0,
     gradients=trained * (1 if parts == 1 else 2),
     cache=rows * (2 * slots * kv + _LOGITS_AT_ONCE * 4 * sizes.vocab_size // tensor),
     activations=_activations(setup, -(-rows // parts), slots, tensor),
@@ -188,9 +191,8 @@ def _activations(setup: Setup, rows: int, slots: int, tensor: int) -> int:
   )
   kept, layer = _kept_bytes(local, setup.lora, rows, slots), 0
   if c.remat != 'none':
-    one = dataclasses.replace(local, num_layers=1, window_pattern=c.window_pattern[:1])
-    if not any(one.window_pattern):
-      one = dataclasses.replace(one, window=0, window_rope_base=0.0)
+    pattern = (True,) if c.window else ()
+    one = dataclasses.replace(local, num_layers=1, window_pattern=pattern)
     layer = _kept_bytes(dataclasses.replace(one, remat='none'), setup.lora, rows, slots)
   chunk = min(setup.config.train.chunk_tokens, slots)
   return kept + max(layer, _LOGITS_AT_ONCE * rows * chunk * local.vocab_size * 4)

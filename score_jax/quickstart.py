@@ -70,6 +70,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
     The row of `report.json`; its `seconds` are those of this start, not of one that was stopped.
   """
   from score_jax import evaluate, setup_run, train, trainable
+  from score_jax.core import sharding
 
   name = 'base' if row is None else row.stage.name
   done = workdir / name / 'row.json'
@@ -80,7 +81,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
   setup = setup_run.prepare(run)
   result = {}
   try:
-    params = setup.base.params
+    params = sharding.on_devices(setup.base.params)
     if row is not None:
       train.train(setup, workdir / name)
       params = trainable.restore_policy(str(workdir / name), setup.base, run.init.which).state

@@ -18,10 +18,9 @@ from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.order import problem_indices
 from score_jax.procedures.text import Prompts, encode_prompts
 from score_jax.procedures.train_step import StepOptions
-from score_jax.runs import leaves
 from score_jax.task_loader import DATA_FILES, make_task
 from score_jax.tasks.base import Task, check_disjoint
-from score_jax.trainable import make_lora, policy_params, read_start
+from score_jax.trainable import make_lora, params_checksum, policy_params, read_start
 
 
 def missing_inputs(config: ConfigDict) -> list[str]:
@@ -37,6 +36,7 @@ def missing_inputs(config: ConfigDict) -> list[str]:
   if config.task.name in DATA_FILES:
     what = f'the folder with {DATA_FILES[config.task.name]}'
     wanted.append((what, 'data.path', config.data.path, True))
+  wanted.append(('the chat template', 'chat.template', config.chat.template, False))
   required = config.init.required
   wanted.append(('the run of the stage before', 'init.path', config.init.path, required))
   lines = []
@@ -84,7 +84,7 @@ class Setup:
 
 
 def prepare(config: ConfigDict) -> Setup:
-  """Loads everything that a config names.
+  """Loads everything that a config names but for the run to start from.
 
   Args:
     config: a checked config.
@@ -202,17 +202,13 @@ def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
   def of_text(text):
     return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
-  def of_params(params):
-    sums = leaves.checksums(leaves.named_leaves(params))
-    return of_text(repr(sorted(sums.items())))
-
   problems = [(p.id, p.question, p.answer) for p in setup.prompts.problems]
   # How it is computed may change between two starts, what is computed may not.
   sizes = dataclasses.replace(setup.base.decoder.config, dtype='float32', remat='none')
   sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1)
   return {
-    'base': of_params(setup.base.params),
-    'start': of_params(start),
+    'base': params_checksum(setup.base.params),
+    'start': params_checksum(start),
     'decoder': of_text(repr(sizes)),
     'problems': of_text(repr((problems, setup.prompts.ids, setup.spec))),
   }

@@ -95,7 +95,7 @@ def compiled_step(
     return forward(decoder, policy_params(frozen['base'], trainable, lora), episode)
 
   def reference(frozen, episode):
-    return forward(decoder, sharding.on_devices(frozen['reference']), episode)
+    return forward(decoder, frozen['reference'], episode)
 
   step = make_train_step(
     policy=policy,

@@ -4,6 +4,9 @@
 what the decoder takes.
 """
 
+import dataclasses
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +14,14 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax.base_model import Base, param_shardings, place_params
+from score_jax.base_model import Base, param_shardings, place_params, reader_of
 from score_jax.core import sharding
 from score_jax.core.types import TrainState
 from score_jax.model import lora as lora_lib
 from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.layouts import leaf_path, nest
 from score_jax.model.lora import Lora
+from score_jax.runs import leaves as leaves_lib
 from score_jax.runs.identity import read_run_config
 from score_jax.runs.restoring import Restored, restore_subtree
 
@@ -25,7 +30,7 @@ def make_lora(config: ConfigDict) -> Lora | None:
   """Reads which weights get adapters; None where all weights are trained.
 
   Args:
-    config: a config, or the 'lora' part of one that a run was made with.
+    config: a config, or what is stored of one, with its part 'lora'.
 
   Raises:
     ValueError: for targets that there are none of, or a rank below 0.
@@ -42,12 +47,17 @@ def policy_params(base_params: dict, trainable: dict, lora: Lora | None) -> dict
 def abstract_trainable(base: Base, lora: Lora | None) -> dict:
   """Shapes, f32, and places on the devices of what is trained."""
   if lora is None:
-    shapes, places = base.params, param_shardings(base.decoder.config, base.mesh)
-  else:
-    shapes = lora_lib.abstract_adapters(base.decoder.config, lora)[0]
-    places = adapter_shardings(base.decoder.config, lora, base.mesh)
+    return jax.tree.map(lambda x: x.update(dtype=np.float32), abstract_base(base))
+  shapes = lora_lib.abstract_adapters(base.decoder.config, lora)[0]
+  places = adapter_shardings(base.decoder.config, lora, base.mesh)
+  return jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)
+
+
+def abstract_base(base: Base) -> dict:
+  """Shapes, types, and places of the base model's parameters on the devices, wherever they lie."""
+  places = param_shardings(base.decoder.config, base.mesh)
   return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, np.float32, sharding=place), shapes, places
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), base.params, places
   )
 
 
@@ -117,33 +127,70 @@ def read_start(config: ConfigDict, base: Base) -> dict:
       f'config.init.path={path} trained {theirs or "all weights"}, and this run trains {lora}: '
       'adapters can only go on from the same adapters'
     )
-  if lora is None:
-    return restore_policy(path, base, config.init.which, is_merged=True).state
-  return restore_subtree(path, 'trainable', abstract_trainable(base, lora), config.init.which).state
+  if theirs is None or lora is not None:
+    return _restore(path, base, theirs, config.init.which).state
+  # Added up on the host, which rounds alike for every mesh.
+  decoder = base.decoder.config
+  check_same_base(path, base.params)
+  arrays = reader_of(base.path).iter_params(base.path, decoder, jnp.dtype(decoder.param_dtype))
+  adapters = restore_subtree(path, 'trainable', step=config.init.which).state
+  merged = lora_lib.merge(nest(arrays), adapters, theirs)
+  leaves = ((leaf_path(keys), x) for keys, x in jax.tree_util.tree_flatten_with_path(merged)[0])
+  return place_params(
+    ((path, np.asarray(x, np.float32)) for path, x in leaves), param_shardings(decoder, base.mesh)
+  )
 
 
-def restore_policy(run: str, base: Base, which: str, is_merged: bool = False) -> Restored:
+def _restore(run: str, base: Base, lora: Lora | None, which: str) -> Restored:
+  """Reads what a run trained, adapters only beside the weights that they were trained beside."""
+  if lora is not None:
+    check_same_base(run, base.params)
+  return restore_subtree(run, 'trainable', abstract_trainable(base, lora), which)
+
+
+def params_checksum(params: dict) -> str:
+  """A checksum of parameters, on devices or the host, the same on every mesh."""
+  sums = leaves_lib.checksums(leaves_lib.named_leaves(params))
+  return hashlib.blake2s(repr(sorted(sums.items())).encode(), digest_size=8).hexdigest()
+
+
+def check_same_base(run: epath.PathLike, base_params: dict) -> None:
+  """Makes sure that adapters are put beside the weights that they were trained beside.
+
+  Args:
+    run: a run that trained adapters.
+    base_params: of the base model, in the type of the config.
+
+  Raises:
+    ValueError: if the run had another base model, or kept it in another type.
+  """
+  theirs = (read_run_config(run) or {}).get('content', {}).get('base')
+  ours = params_checksum(base_params)
+  if theirs != ours:
+    raise ValueError(
+      f'{run} trained adapters beside other weights (checksum {theirs}, here {ours}): set '
+      "config.model.checkpoint and config.model.param_dtype to the run's"
+    )
+
+
+def restore_policy(run: str, base: Base, which: str) -> Restored:
   """Reads the trained policy of a run.
 
   Args:
     run: a run directory, or one of its checkpoints.
     base: the base model, whose shapes and shardings it must have.
     which: 'best' by training reward, or 'latest'.
-    is_merged: adapters are added to the weights, which makes a copy of those.
 
   Returns:
     Step, parameters for the decoder on the devices, and metadata.
 
   Raises:
-    ValueError: if there is no good checkpoint, or one of other shapes.
+    ValueError: if there is no good checkpoint, or one of other shapes or another base model.
   """
   lora = lora_of_run(run)
-  restored = restore_subtree(run, 'trainable', abstract_trainable(base, lora), which)
-  if lora is None:
-    return restored
-  put_together = lora_lib.merge if is_merged else lora_lib.join
-  params = put_together(base.params, restored.state, lora)
-  return Restored(restored.step, params, restored.metadata)
+  restored = _restore(run, base, lora, which)
+  params = policy_params(base.params, restored.state, lora)
+  return dataclasses.replace(restored, state=params)
 
 
 def lora_of_run(run: epath.PathLike) -> Lora | None:

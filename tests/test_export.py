@@ -21,6 +21,7 @@ from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.presets import PRESETS
 from score_jax.run_input import run_config
 from score_jax.runs.checkpoints import Checkpoints
+from score_jax.setup_run import missing_inputs
 
 TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -117,12 +118,18 @@ def test_the_chat_format_of_the_config(base, tmp_path):
   assert found.prompt_ids('Two?') == [*found.encode('Two?'), 257, *found.encode('2031')] != own
   base.chat.options.shout = True
   assert load(base).tokenizer.prompt_ids('Two?')[-1:] == found.encode('!')
+  export(base, tmp_path / 'out')
+  base.model.checkpoint, base.chat.template = str(tmp_path / 'out'), ''
+  assert load(base).tokenizer.prompt_ids('Two?')[: len(found.encode('Two?'))] == (
+    found.encode('Two?')
+  )
+  base.chat.template = str(template)
   base.chat.date = '5 May'
   with pytest.raises(ValueError, match="config.chat.date='5 May' is no date such as"):
     load(base)
   base.chat.template = str(tmp_path / 'nothing')
-  with pytest.raises(ValueError, match=r'config\.chat\.template=.*nothing does not exist'):
-    load(base)
+  base.chat.date = '2031-05-05'
+  assert any('--config.chat.template=PATH' in line for line in missing_inputs(base))
 
 
 def test_another_model_than_the_preset(base):

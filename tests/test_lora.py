@@ -68,8 +68,14 @@ def weights_by_hand(params, adapters, lora):
   return jax.tree.map(np.float32, params)
 
 
-@pytest.mark.parametrize('targets', [*((name,) for name in lora_lib.TARGETS), ALL.targets])
-@pytest.mark.parametrize('remat', ['none', 'block'])
+@pytest.mark.parametrize(
+  ('targets', 'remat'),
+  [
+    *(((name,), 'none') for name in lora_lib.TARGETS),
+    (ALL.targets, 'none'),
+    (ALL.targets, 'block'),
+  ],
+)
 def test_adapted_model_is_the_model_of_the_sums(targets, remat):
   lora = dataclasses.replace(ALL, targets=targets)
   config = dataclasses.replace(SIZES, remat=remat)
@@ -138,6 +144,7 @@ def test_first_adapters_change_nothing_and_do_not_depend_on_the_mesh():
     ({'rank': -1}, 'lora.rank=-1 must be at least 1'),
     ({'alpha': 0.0}, 'lora.alpha=0.0 above 0'),
     ({'targets': ('q', 'head')}, r"targets=\('q', 'head'\) must be some of \('q', 'k'"),
+    ({'targets': ('q', 'q')}, r"targets=\('q', 'q'\) must be some of .*, each once"),
     ({'targets': ()}, r'targets=\(\) must be some of'),
   ],
 )
@@ -148,10 +155,11 @@ def test_bad_adapters_are_refused(changes, message):
     trainable.make_lora(config)
 
 
-@pytest.fixture(scope='module')
-def config(tiny_run):
+@pytest.fixture(scope='module', params=['float32', 'bfloat16'])
+def config(tiny_run, request):
   config = runpy.run_path(str(tiny_run))['get_config']()
   config.lora.update(rank=2, alpha=4.0, targets=('q', 'o', 'down'))
+  config.model.param_dtype = request.param
   config.train.num_steps = 2
   return config
 
@@ -205,6 +213,62 @@ def test_evaluation_export_and_full_training_go_on_from_adapters(run, config, tm
   full.lora.rank = 0
   merged = trainable.read_start(full, setup.base)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), merged, exported)
+
+
+def test_the_order_of_targets_means_nothing():
+  assert Lora(2, 4.0, ('o', 'q')) == Lora(2, 4.0, ('q', 'o'))
+
+
+def test_adapters_beside_other_weights_are_refused(run, config, tiny_run):
+  workdir, setup, _ = run
+  params = {
+    **setup.base.params,
+    'final_norm': {'scale': setup.base.params['final_norm']['scale'] * 2},
+  }
+  other = dataclasses.replace(setup.base, params=params)
+  following = config.copy_and_resolve_references()
+  following.init.update(path=str(workdir), which='latest')
+  full = following.copy_and_resolve_references()
+  full.lora.rank = 0
+  for read in (
+    lambda: trainable.restore_policy(str(workdir), other, 'latest'),
+    lambda: trainable.read_start(following, other),
+    lambda: trainable.read_start(full, other),
+  ):
+    with pytest.raises(ValueError, match='trained adapters beside other weights .*param_dtype'):
+      read()
+  typed = dataclasses.replace(
+    setup.base.decoder.config,
+    param_dtype='bfloat16' if config.model.param_dtype == 'float32' else 'float32',
+  )
+  with pytest.raises(ValueError, match='trained adapters beside other weights'):
+    read_params(config, typed, str(workdir), 'latest')
+
+
+def test_a_run_on_a_mesh_goes_on_from_its_adapters(tmp_path, run_python, tiny_run):
+  """Four devices, the reference is where the stage began; stopped after a step and resumed."""
+  settings = {
+    'lora.rank': 2,
+    'mesh': '(2,2,1)',
+    'stage.reference': 'init',
+    'model.param_dtype': 'bfloat16',
+    'train.checkpoint_every_steps': 1,
+    'train.micro_batches': 2,
+  }
+  arguments = ['-m', 'score_jax.main', f'--config={tiny_run}', f'--workdir={tmp_path}/run']
+  arguments += [f'--config.{key}={value}' for key, value in settings.items()]
+  for steps in (1, 2):
+    done = run_python(*arguments, f'--config.train.num_steps={steps}', devices=4)
+    assert done.returncode == 0, done.stderr
+  whole = [a.replace('/run', '/whole') for a in arguments]
+  assert run_python(*whole, '--config.train.num_steps=2', devices=4).returncode == 0
+  states = [
+    restore_subtree(tmp_path / name, 'trainable', step='latest').state for name in ('run', 'whole')
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  assert leaf_paths(states[0]) == leaf_paths(
+    lora_lib.abstract_adapters(SIZES, Lora(2, 32.0, tuple(lora_lib.TARGETS)))[0]
+  )
 
 
 def test_the_next_stage_goes_on_with_the_same_adapters(run, config, tmp_path):

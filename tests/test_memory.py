@@ -1,6 +1,7 @@
 """What a run is said to take of each device, against the compiler and against arrays in place."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -30,7 +31,7 @@ SIZES = DecoderConfig(
 SPEC = RolloutSpec(32, (32, 32), ((5,) * 15,), (2,))
 
 
-def abstract_setup(**changes):
+def abstract_setup(decoder=SIZES, **changes):
   """A setup of shapes alone: nothing is read, and no weight is there."""
   config = default_config()
   config.stage.update(dataclasses.asdict(stages.stage2(10.0, 0.01)))
@@ -39,10 +40,11 @@ def abstract_setup(**changes):
   for part, values in changes.items():
     config[part].update(values)
   m = config.model
-  sizes = dataclasses.replace(SIZES, dtype=m.dtype, param_dtype=m.param_dtype, remat=m.remat)
+  sizes = dataclasses.replace(decoder, dtype=m.dtype, param_dtype=m.param_dtype, remat=m.remat)
   mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+  kind = 'pinned_host' if m.offload_reference else 'device'
   params = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place.with_memory_kind(kind)),
     abstract_params(sizes)[0],
     param_shardings(sizes, mesh),
   )
@@ -56,21 +58,42 @@ CASES = {
   'recomputed': {'model': {'remat': 'block'}},
   'in parts': {'model': {'remat': 'dots'}, 'train': {'micro_batches': 4}},
   'adapters': {'lora': {'rank': 4}},
+  'offloaded': {'model': {'offload_reference': True}},
 }
 
 
-@pytest.mark.parametrize('case', CASES)
+@functools.cache
+def compiled(case):
+  """The compiler's figures, which take seconds to make."""
+  return memory.compiled_bytes(abstract_setup(**CASES[case]))
+
+
+@pytest.mark.parametrize(
+  'case',
+  [
+    'recomputed',
+    'offloaded',
+    *(pytest.param(case, marks=pytest.mark.slow) for case in ('plain', 'in parts', 'adapters')),
+  ],
+)
 def test_the_plan_is_near_what_the_compiler_says(case):
   setup = abstract_setup(**CASES[case])
   plan = memory.plan_memory(setup)
-  sampling, update = memory.compiled_bytes(setup)
+  sampling, update = compiled(case)
   assert plan.cache == pytest.approx(sampling, rel=0.4)
-  assert plan.gradients + plan.activations == pytest.approx(update, rel=0.4)
+  assert plan.moved + plan.gradients + plan.activations == pytest.approx(update, rel=0.4)
   num_params = sum(math.prod(x.shape) for x in jax.tree.leaves(setup.base.params))
-  assert plan.base == 4 * num_params
+  assert (plan.moved, plan.base)[:: -1 if case == 'offloaded' else 1] == (0, 4 * num_params)
   if case != 'adapters':
     assert plan.trained == 4 * num_params
     assert 8 * num_params <= plan.optimizer < 8 * num_params + 100  # two moments and a count
+
+
+def test_any_pattern_of_windows_can_be_planned():
+  windowed = dataclasses.replace(SIZES, window=8, window_pattern=(False, True))
+  plan = memory.plan_memory(abstract_setup(windowed, model={'remat': 'block'}))
+  plain = memory.plan_memory(abstract_setup(model={'remat': 'block'}))
+  assert plan.activations == pytest.approx(plain.activations, rel=0.1)
 
 
 @pytest.mark.parametrize('fault', ['logits', 'layers'])
@@ -136,10 +159,19 @@ def tiny_config(tiny_run, **changes):
   return config
 
 
+def test_what_is_on_the_devices_is_not_copied():
+  x = jnp.ones(3)
+  assert sharding.on_devices({'x': x})['x'] is x
+  host = jax.device_put(x, x.sharding.with_memory_kind('pinned_host'))
+  assert sharding.on_devices(host).sharding.memory_kind == 'device'
+
+
 def test_an_offloaded_reference_changes_nothing_but_its_place(tiny_run, tmp_path):
   states = []
   for is_offloaded in (False, True):
-    config = tiny_config(tiny_run, model={'offload_reference': is_offloaded})
+    config = tiny_config(
+      tiny_run, model={'offload_reference': is_offloaded}, train={'micro_batches': 2}
+    )
     setup = setup_run.prepare(config)
     kinds = {x.sharding.memory_kind for x in jax.tree.leaves(setup.base.params)}
     assert kinds == {'pinned_host' if is_offloaded else 'device'}

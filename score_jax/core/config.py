@@ -29,6 +29,7 @@ NOT_IDENTITY = (
   'data.path',
   'data.cache',
   'model.checkpoint',
+  'chat.template',
   'init.path',
   'grader.num_workers',
   'grader.allow_unsandboxed',

@@ -134,12 +134,20 @@ def on_devices(tree):
   """Moves arrays that lie in the host's memory to their devices; leaves the others where they are.
 
   Args:
-    tree: a tree of arrays, or inside jit of tracers, with or without a host memory kind.
+    tree: a tree of arrays, or inside jit of tracers.
 
   Returns:
-    The tree.
+    The tree; an array that was on its devices is the same object, no copy.
   """
-  return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device), tree)
+
+  def move(x):
+    if isinstance(x, jax.core.Tracer):
+      return jax.device_put(x, jax.memory.Space.Device)
+    if x.sharding.memory_kind == 'device':
+      return x
+    return jax.device_put(x, x.sharding.with_memory_kind('device'))
+
+  return jax.tree.map(move, tree)
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:

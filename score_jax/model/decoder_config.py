@@ -103,6 +103,10 @@ class DecoderConfig:
         f"dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'",
       ),
       (
+        self.param_dtype not in ('float32', 'bfloat16'),
+        f"param_dtype={self.param_dtype!r} is neither 'float32' nor 'bfloat16'",
+      ),
+      (
         rotary_dim % 2 != 0 or not 0 < rotary_dim <= self.head_dim,
         f'head_dim={self.head_dim} * rope_fraction={self.rope_fraction} = {rotary_dim} must be '
         'even for rotary embedding, and at most head_dim',

@@ -36,7 +36,7 @@ class Lora:
   Attributes:
     rank: r, columns of A and rows of B.
     alpha: what the adapters add is multiplied by alpha / rank.
-    targets: names of `TARGETS`.
+    targets: names of `TARGETS`; kept in their order there.
   """
 
   rank: int
@@ -44,9 +44,13 @@ class Lora:
   targets: tuple[str, ...]
 
   def __post_init__(self):
-    unknown = sorted(set(self.targets) - TARGETS.keys())
-    if unknown or not self.targets:
-      raise ValueError(f'config.lora.targets={self.targets} must be some of {tuple(TARGETS)}')
+    is_known = set(self.targets) <= TARGETS.keys() and len(set(self.targets)) == len(self.targets)
+    if not is_known or not self.targets:
+      raise ValueError(
+        f'config.lora.targets={self.targets} must be some of {tuple(TARGETS)}, each once'
+      )
+    # The same adapters compare equal.
+    object.__setattr__(self, 'targets', tuple(name for name in TARGETS if name in self.targets))
     if self.rank < 1 or self.alpha <= 0:
       raise ValueError(
         f'config.lora.rank={self.rank} must be at least 1, config.lora.alpha={self.alpha} above 0'

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from score_jax.core.masked import masked_max, masked_mean
+from score_jax.core.sharding import on_devices
 from score_jax.core.types import Batch, Episode, TrainState, compact, turn_masks
 from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
@@ -134,6 +135,8 @@ def make_train_step(
     return loss, jax.lax.stop_gradient(_token_sums(scores, mask_BKT, e))
 
   def step(state: TrainState, frozen: dict, batch: Batch, stage: StageArrays, length: int):
+    # An offloaded reference comes to the device once, not for each part.
+    frozen = on_devices(frozen)
     batch = batch.replace(episode=compact(batch.episode, length))
     shaped_BK = shape_rewards(batch.reward, stage.reward_weight, stage.bonus, stage.discount)
     adv_BK = advantages(

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from score_jax.core import sharding
+
 Path = tuple[str, ...]
 
 _CHUNK = 1 << 20  # words hashed at once on the host: bounds the temporaries of a large array
@@ -170,8 +172,7 @@ def checksums(leaves: Mapping[Path, Any]) -> dict[str, int]:
     True
   """
   sums = {
-    # One that lies in the host's memory is moved for a moment; in its own it stays.
-    leaf_name(path): _device_checksum(jax.device_put(leaf, jax.memory.Space.Device))
+    leaf_name(path): _device_checksum(sharding.on_devices(leaf))
     if isinstance(leaf, jax.Array)
     else _host_checksum(np.asarray(leaf))
     for path, leaf in leaves.items()
