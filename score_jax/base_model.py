@@ -169,7 +169,7 @@ def load_base(config: ConfigDict, mesh: jax.sharding.Mesh, is_offloaded: bool = 
   tokenizer = make_tokenizer(config, decoder)  # before the weights: it may not fit them
   places = param_shardings(decoder, mesh)
   if is_offloaded:
-    places = jax.tree.map(lambda place: place.with_memory_kind('pinned_host'), places)
+    places = jax.tree.map(lambda place: place.with_memory_kind(sharding.HOST), places)
   arrays = reader_of(path).iter_params(path, decoder, jnp.dtype(decoder.param_dtype))
   params = place_params(arrays, places)
   return Base(Decoder(decoder), tokenizer, params, path, mesh)

@@ -120,7 +120,7 @@ def device_bytes(tree) -> int:
   Returns:
     The bytes of one shard of each; nothing for what lies in the host's memory.
   """
-  on_device = [x for x in jax.tree.leaves(tree) if x.sharding.memory_kind in (None, 'device')]
+  on_device = [x for x in jax.tree.leaves(tree) if x.sharding.memory_kind != sharding.HOST]
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in on_device)
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+HOST = 'pinned_host'  # the kind of memory where an offloaded array lies
 
 RULES: dict[str, tuple[str, ...]] = {
   # Activations.
@@ -143,7 +144,7 @@ def on_devices(tree):
   def move(x):
     if isinstance(x, jax.core.Tracer):
       return jax.device_put(x, jax.memory.Space.Device)
-    if x.sharding.memory_kind == 'device':
+    if x.sharding.memory_kind != HOST:
       return x
     return jax.device_put(x, x.sharding.with_memory_kind('device'))
 
