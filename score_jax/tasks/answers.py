@@ -41,6 +41,8 @@ _SUPERSCRIPTS = {'\N{SUPERSCRIPT TWO}': '2', '\N{SUPERSCRIPT THREE}': '3'}
 _SUPERSCRIPT = re.compile('(?<![{0}])[{0}](?![{0}])'.format(''.join(_SUPERSCRIPTS)))
 _LEADING_DASH = re.compile(r'^([\s$*({\[]*)\N{EN DASH}\s?(?=[0-9A-Za-z\\.])')
 _ROOT = re.compile(r'\N{SQUARE ROOT}\s?([0-9]+)(?![0-9A-Za-z.,(])')
+# Spacing commands, which may stand before and behind an answer.
+_SPACING = (r'\,', r'\;', r'\:', r'\!', r'\quad ', r' \quad', r'\qquad ', r' \qquad', '~', ' ')
 _DEGREE = re.compile(
   r'\^?\N{DEGREE SIGN}|\^\s*\{\s*(?:\\degree|\N{DEGREE SIGN})\s*\}|\^?\\degree(?![a-zA-Z])'
   r'|(?<=[0-9])\s*\^\s*(?:o|\{o\})(?![a-zA-Z0-9])'
@@ -132,7 +134,21 @@ def clean(answer: str) -> str:
   # `\\[` inside a matrix is a line break followed by a bracket, not the start of a display.
   answer = _DISPLAY_BRACKET.sub(' ', answer)
   answer = ' '.join(answer.split()).strip(' *').removesuffix('.').strip(' *')
+  answer = _without_space(answer)
   return _with_text_as_text(answer)
+
+
+def _without_space(answer: str) -> str:
+  """An answer without the spacing commands around it."""
+  before = None
+  while answer != before:
+    before = answer
+    for space in _SPACING:
+      answer = answer.removeprefix(space)
+      # The end of a row of a matrix, and a comma.
+      if not answer.endswith('\\' + space):
+        answer = answer.removesuffix(space)
+  return answer
 
 
 def _unboxed(answer: str) -> str:
