@@ -42,8 +42,8 @@ def pairs(rows: list[dict], seed: int) -> tuple[list, list]:
 
 
 def respelt(answer: str) -> str:
-  r"""The same answer with a space of LaTeX before it; words stay as they are."""
-  return answer if r'\text' in answer or r'\mbox' in answer else r'\, ' + answer
+  """The same answer behind a command that changes its looks alone; words stay as they are."""
+  return answer if r'\text' in answer or r'\mbox' in answer else f'\\displaystyle {answer}'
 
 
 def processor_seconds(pool: workers.WorkerPool) -> float:
