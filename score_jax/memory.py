@@ -154,16 +154,15 @@ def plan_memory(setup: Setup) -> Memory:
   )
 
 
+def _abstract_policy(setup: Setup, trainable: dict) -> dict:
+  """Shapes and places of the decoder's parameters while a run trains."""
+  return trainable if setup.lora is None else put_beside(setup.base.params, trainable)
+
+
 def _frozen(setup: Setup, trainable: dict) -> dict:
-  """What an update is given beside its state; see `score_jax.train.Trainer`."""
-  base = setup.base.params
-  start = trainable if setup.lora is None else put_beside(base, trainable)
-  if not setup.config.init.path and setup.lora is None:
-    start = base
-  return {
-    'reference': base if setup.stage.reference == 'base' else start,
-    'base': base if setup.lora else {},
-  }
+  """What an update is given beside its state, in shapes where it is not the base model's own."""
+  is_base = setup.lora is None and not setup.config.init.path
+  return setup.frozen(setup.base.params if is_base else _abstract_policy(setup, trainable))
 
 
 def _distinct_bytes(*trees) -> int:
@@ -260,7 +259,7 @@ def compiled_bytes(setup: Setup) -> tuple[int, int]:
     decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
   )
   state = abstract_state(optimizer, trainable, mesh)
-  params = trainable if setup.lora is None else put_beside(setup.base.params, trainable)
+  params = _abstract_policy(setup, trainable)
   frozen = _frozen(setup, trainable)
   prompts = placed(abstract_episode(rows, setup.spec.prompt_tokens, K))
   keys = placed(jax.ShapeDtypeStruct((rows,), jax.random.key(0, impl='threefry2x32').dtype))

@@ -82,6 +82,16 @@ class Setup:
     """The decoder's parameters: what is trained, or that beside the base model's."""
     return policy_params(self.base.params, trainable, self.lora)
 
+  def frozen(self, start_params: dict) -> dict:
+    """What an update reads and does not change; the arrays that are there, not copies.
+
+    Args:
+      start_params: the decoder's parameters before the first update.
+    """
+    reference = self.base.params if self.stage.reference == 'base' else start_params
+    # Without adapters no update needs the base model itself.
+    return {'reference': reference, 'base': self.base.params if self.lora else {}}
+
 
 def prepare(config: ConfigDict) -> Setup:
   """Loads everything that a config names but for the run to start from.
@@ -206,9 +216,10 @@ def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
   # How it is computed may change between two starts, what is computed may not.
   sizes = dataclasses.replace(setup.base.decoder.config, dtype='float32', remat='none')
   sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1)
+  base = params_checksum(setup.base.params)
   return {
-    'base': params_checksum(setup.base.params),
-    'start': params_checksum(start),
+    'base': base,
+    'start': base if start is setup.base.params else params_checksum(start),
     'decoder': of_text(repr(sizes)),
     'problems': of_text(repr((problems, setup.prompts.ids, setup.spec))),
   }

@@ -126,12 +126,7 @@ class Trainer:
       exempt=NOT_IDENTITY,
       is_writer=jax.process_index() == 0,
     )
-    is_base = setup.stage.reference == 'base'
-    # Arrays that are there already, not copies; without adapters no update needs the base itself.
-    self.frozen = {
-      'reference': setup.base.params if is_base else setup.policy_params(self.start),
-      'base': setup.base.params if setup.lora else {},
-    }
+    self.frozen = setup.frozen(setup.policy_params(self.start))
     self.stage_arrays = StageArrays.of(setup.stage)
     self.collector = Collector(
       decoder=decoder,

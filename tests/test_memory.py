@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -150,8 +151,6 @@ def test_a_mesh_holds_what_is_counted(tiny_run, tmp_path, run_python):
 
 
 def tiny_config(tiny_run, **changes):
-  import runpy
-
   config = runpy.run_path(str(tiny_run))['get_config']()
   config.train.num_steps = 2
   for part, values in changes.items():
