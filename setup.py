@@ -38,7 +38,9 @@ INSTALL_REQUIRES = [
   'importlib_resources>=6.4',  # TFDS imports it for builders in packages and does not declare it
   # TFDS's file format that is read without TensorFlow; TFDS itself asks for it on Linux only.
   'array_record>=0.8; platform_system != "Windows"',
-  'matplotlib>=3.9',  # the report's figure
+  'matplotlib>=3.9',  # the reports' figures
+  'rapidfuzz>=3.9',  # edit distances of answers
+  'markdown-it-py>=3.0',  # makes a page of a report's Markdown
   'tqdm>=4.66',  # the progress bar
 ]
 
@@ -47,6 +49,9 @@ EXTRAS_REQUIRE = {
     'pytest>=9.0',  # [tool.pytest] settings, subtests
     'pytest-timeout>=2.4',  # a test that hangs names itself and ends
     'pytest-xdist>=3.8',  # runs the tests in several processes
+    'nbclient>=0.11',  # executes the notebooks
+    'nbformat>=5.11',  # validates them
+    'ipykernel>=7.4',  # their kernel
   ],
   # Pinned: a new release may format or judge the same code differently.
   'lint': ['ruff==0.17.6'],

@@ -5,116 +5,15 @@ the base model of that config is evaluated. Writes `metrics.json` and one line p
 `records.jsonl`.
 """
 
-import dataclasses
-import json
 import os
 
-import jax
-import numpy as np
-from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
 
 from score_jax import base_model, distributed, program, setup_run, trainable
 from score_jax.core import sharding
 from score_jax.core.version import commit
-from score_jax.procedures.evaluation import Evaluation, Sampler, evaluate
-from score_jax.procedures.text import encode_prompts
-from score_jax.run_input import RUN, WHICH, run_config
-from score_jax.runs.files import to_json, write_atomic
-
-_NUM_PROBLEMS = flags.DEFINE_integer(
-  'num_problems', None, 'Evaluate this many of the problems; config.eval.num_problems by default.'
-)
-_TEMPERATURE = flags.DEFINE_float(
-  'temperature', None, '0 is greedy; config.eval.temperature by default.'
-)
-
-
-def evaluate_params(
-  config: ConfigDict,
-  base: base_model.Base,
-  params: dict,
-  task,
-  num_problems: int,
-  temperature: float,
-  mesh: jax.sharding.Mesh,
-) -> Evaluation:
-  """Evaluates parameters on a task's held-out problems.
-
-  Args:
-    config: budgets, batch and seed.
-    base: architecture and tokenizer.
-    params: what to evaluate.
-    task: problems and grader.
-    num_problems: how many, evenly spread over the split; 0 takes all.
-    temperature: 0 is greedy.
-    mesh: the devices.
-
-  Returns:
-    Records and metrics.
-
-  Raises:
-    ValueError: if there are fewer problems.
-  """
-  problems = list(task.test)
-  if num_problems > len(problems):
-    raise ValueError(f'num_problems={num_problems}, but the split has {len(problems)}')
-  if num_problems:
-    problems = [problems[i] for i in np.arange(num_problems) * len(problems) // num_problems]
-  prompts = encode_prompts(problems, task, base.tokenizer, config.rollout.prompt_tokens)
-  setup_run.warn_too_long(prompts, 'evaluation', config)
-  spec = dataclasses.replace(
-    setup_run.make_rollout_spec(config, task, base.tokenizer),
-    top_k=config.eval.top_k,
-    top_p=config.eval.top_p,
-  )
-  sampler = Sampler(
-    base.decoder,
-    spec,
-    params,
-    base.tokenizer,
-    batch=config.eval.batch,
-    temperature=temperature,
-    seed=config.seed,
-    mesh=mesh,
-  )
-  return evaluate(sampler, prompts, task)
-
-
-def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
-  """Lays out metrics with their 95% intervals as a Markdown table.
-
-  Args:
-    metrics: of an `Evaluation`.
-
-  Returns:
-    One row for each metric.
-
-  Example:
-    >>> print(metrics_table({'acc_t1': {'mean': 0.5, 'low': 0.4, 'high': 0.6}}))
-    | metric | mean | 95% interval |
-    |---|---|---|
-    | acc_t1 | 0.500 | 0.400 to 0.600 |
-  """
-  rows = [
-    f'| {key} | {m["mean"]:.3f} | {m["low"]:.3f} to {m["high"]:.3f} |' for key, m in metrics.items()
-  ]
-  return '\n'.join(['| metric | mean | 95% interval |', '|---|---|---|', *rows])
-
-
-def save_evaluation(folder: epath.PathLike, evaluation: Evaluation, about: dict) -> None:
-  """Writes records.jsonl and then metrics.json, whose presence says that both are whole.
-
-  Args:
-    folder: made where it does not exist.
-    evaluation: what was found.
-    about: what else metrics.json tells, such as seed and commit.
-  """
-  folder = epath.Path(folder)
-  lines = ''.join(to_json(record) + '\n' for record in evaluation.records)
-  write_atomic(folder / 'records.jsonl', lines)
-  write_atomic(folder / 'metrics.json', json.dumps(about | evaluation.metrics, indent=2) + '\n')
+from score_jax.evaluating import evaluate_params, metrics_table, save_evaluation
+from score_jax.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, WHICH, run_config
 
 
 def _body() -> None:
@@ -130,8 +29,8 @@ def _body() -> None:
     restored = trainable.restore_policy(run, base, WHICH.value)
     params, step = restored.state, restored.step
   task = setup_run.make_task(config)
-  temperature = config.eval.temperature if _TEMPERATURE.value is None else _TEMPERATURE.value
-  count = config.eval.num_problems if _NUM_PROBLEMS.value is None else _NUM_PROBLEMS.value
+  temperature = config.eval.temperature if TEMPERATURE.value is None else TEMPERATURE.value
+  count = config.eval.num_problems if NUM_PROBLEMS.value is None else NUM_PROBLEMS.value
   try:
     evaluation = evaluate_params(config, base, params, task, count, temperature, mesh)
   finally:

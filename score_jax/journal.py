@@ -1,6 +1,7 @@
 """What a training run writes down of each step: metrics, episodes to read, a batch gone wrong."""
 
 import io
+import itertools
 import time
 
 import jax
@@ -45,11 +46,15 @@ class Journal:
     # Shares among this process's own answers: the checker's words are not numbers to add up.
     kinds = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
     graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in set(kinds)}
+    changed = {}
+    for k, (before, now) in enumerate(itertools.pairwise(experience.finals), start=1):
+      is_changed_B = [a != b for a, b in zip(before, now, strict=True)]
+      changed[f'train/changed_t{k}{k + 1}'] = float(np.mean(is_changed_B))
     times = experience.times | {
       'time/step_s': step_s,
       'time/sampled_tokens_per_s': num_sampled / step_s,
     }
-    self._metrics.write(step, values | graded | times)
+    self._metrics.write(step, values | graded | changed | times)
     if step % self._config.train.episodes_every_steps == 0 or step == 1:
       self._write_episodes(step, experience)
 
@@ -63,6 +68,7 @@ class Journal:
           'question': problem.question,
           'answer': problem.answer,
           'answers': [turn[b] for turn in experience.texts],
+          'finals': [turn[b] for turn in experience.finals],
           'rewards': [turn[b][0] for turn in experience.verdicts],
           'reasons': [turn[b][1] for turn in experience.verdicts],
           'truncated': experience.episode.is_truncated[b].tolist(),

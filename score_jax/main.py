@@ -25,9 +25,11 @@ def _body() -> None:
   config = program.checked_config()
   # Imported late: a wrong command line is told of at once.
   from score_jax.dry_run import show
+  from score_jax.imitate import imitate
   from score_jax.memory import memory_table, plan_memory
+  from score_jax.run_loop import Preempted, TrainingStopped
   from score_jax.setup_run import prepare
-  from score_jax.train import Preempted, TrainingStopped, train
+  from score_jax.train import train
 
   distributed.join()
   setup = prepare(config)
@@ -36,11 +38,14 @@ def _body() -> None:
       show(setup)
       return
     workdir = workdir_of(config)
+    if config.supervised.method:
+      state = imitate(setup, workdir)
+    else:
+      if distributed.is_speaker():
+        print(memory_table(plan_memory(setup)), flush=True)
+      state = train(setup, workdir)
     if distributed.is_speaker():
-      print(memory_table(plan_memory(setup)), flush=True)
-    train(setup, workdir)
-    if distributed.is_speaker():
-      print(f'done: {config.train.num_steps} steps of {config.stage.name} in {workdir}')
+      print(f'done: {int(state.step)} steps of {config.stage.name} in {workdir}')
   except Preempted as error:
     print(error, file=sys.stderr)
     raise SystemExit(143) from None

@@ -18,9 +18,10 @@ from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.lora import abstract_adapters, put_beside
 from score_jax.objective.stages import StageArrays
+from score_jax.optimizer import make_optimizer
 from score_jax.procedures.rollout import compile_segments
 from score_jax.procedures.train_step import forward
-from score_jax.setup_run import Setup, make_optimizer, make_step_options
+from score_jax.setup_run import Setup, make_step_options
 from score_jax.train import compiled_step
 from score_jax.trainable import abstract_base, abstract_state, abstract_trainable, policy_params
 
@@ -135,7 +136,8 @@ def plan_memory(setup: Setup) -> Memory:
   """
   config, sizes = setup.config, setup.base.decoder.config
   trainable = abstract_trainable(setup.base, setup.lora)
-  state = abstract_state(make_optimizer(config.optimizer), trainable, setup.mesh)
+  optimizer = make_optimizer(config.optimizer)
+  state = abstract_state(optimizer, trainable, setup.mesh, setup.num_adapted)
   trained = device_bytes(state.trainable)
   parts = config.train.micro_batches
   rows = _num_rows(setup) // sharding.batch_rows(setup.mesh)
@@ -258,7 +260,7 @@ def compiled_bytes(setup: Setup) -> tuple[int, int]:
   optimizer, step = compiled_step(
     decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
   )
-  state = abstract_state(optimizer, trainable, mesh)
+  state = abstract_state(optimizer, trainable, mesh, setup.num_adapted)
   params = _abstract_policy(setup, trainable)
   frozen = _frozen(setup, trainable)
   prompts = placed(abstract_episode(rows, setup.spec.prompt_tokens, K))

@@ -23,6 +23,7 @@ from score_jax.core.types import TrainState
 from score_jax.model.decoder import Decoder, DecoderConfig, init_params
 from score_jax.model.weights import save_weights
 from score_jax.procedures.supervised import Traces, make_supervised_step
+from score_jax.procedures.train_step import forward
 from score_jax.tasks.arithmetic import INSTRUCTION
 from score_jax.tasks.mixture import Mixture, Trace, draw_trace
 
@@ -164,7 +165,12 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
   )
   params = init_params(decoder.config, jax.random.key(config.seed))
   state = TrainState(jnp.int32(0), params, optimizer.init(params))
-  step = make_supervised_step(decoder, optimizer)
+
+  def policy(params, frozen, traces):
+    del frozen  # all weights are trained
+    return forward(decoder, params, traces)
+
+  step = make_supervised_step(policy, optimizer, chunk=config.length)
   rng = np.random.default_rng(config.seed)
   with tqdm(total=total, desc='pretrain') as bar:
     for steps, mixture in phases:
@@ -172,7 +178,7 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
         batch = draw_batch(
           rng, mixture, tokenizer, config.batch, config.first_turn_tokens, config.length
         )
-        state, metrics = step(state, batch)
+        state, metrics = step(state, {}, batch)
         if i % 50 == 0:
           bar.set_postfix_str(f'loss={float(metrics["train/loss_nats"]):.3f} nats')
         bar.update()
@@ -191,13 +197,16 @@ def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
   )
 
 
-def _body() -> None:
-  config = program.CONFIG.value
-  if config is None:
-    program.fail('--config is not set: --config=configs/pretrain_arithmetic.py')
-  phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
-  print(describe_mixture(phases, config.batch))
-  folder = program.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic')
+def make_base(config: ConfigDict, folder: epath.PathLike) -> int:
+  """Trains tokenizer and policy, and writes both as a weights folder.
+
+  Args:
+    config: of `configs/pretrain_arithmetic.py`.
+    folder: where they go.
+
+  Returns:
+    How many parameters the policy has.
+  """
   tokenizer_model = train_tokenizer()
   tokenizer_path = epath.Path(folder) / 'tokenizer.model'
   tokenizer_path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +215,18 @@ def _body() -> None:
   decoder = DecoderConfig(vocab_size=tokenizer.vocab_size, **config.model.to_dict())
   params = pretrain(config, Decoder(decoder), tokenizer)
   save_weights(folder, decoder, params, tokenizer_model)
-  print(f'{sum(x.size for x in jax.tree.leaves(params)):,} parameters in {folder}')
+  return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _body() -> None:
+  config = program.CONFIG.value
+  if config is None:
+    program.fail('--config is not set: --config=configs/pretrain_arithmetic.py')
+  phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
+  print(describe_mixture(phases, config.batch))
+  folder = program.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic')
+  num_params = make_base(config, folder)
+  print(f'{num_params:,} parameters in {folder}')
 
 
 if __name__ == '__main__':

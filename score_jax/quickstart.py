@@ -69,7 +69,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
   Returns:
     The row of `report.json`; its `seconds` are those of this start, not of one that was stopped.
   """
-  from score_jax import evaluate, setup_run, train, trainable
+  from score_jax import evaluating, setup_run, train, trainable
   from score_jax.core import sharding
 
   name = 'base' if row is None else row.stage.name
@@ -86,11 +86,11 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
       train.train(setup, workdir / name)
       params = trainable.restore_policy(str(workdir / name), setup.base, run.init.which).state
     for kind, temperature in TEMPERATURES.items():
-      found = evaluate.evaluate_params(
+      found = evaluating.evaluate_params(
         run, setup.base, params, setup.task, run.eval.num_problems, temperature, setup.mesh
       )
       about = {'row': name, 'temperature': temperature, 'seed': run.seed, 'commit': code}
-      evaluate.save_evaluation(workdir / name / f'eval_{kind}', found, about)
+      evaluating.save_evaluation(workdir / name / f'eval_{kind}', found, about)
       result['num_problems'] = len(found.records)
       result[kind] = {key: found.metrics[key] for key in METRICS}
   finally:
@@ -108,8 +108,8 @@ def _body() -> None:
     config.run.seed = _SEED.value
   workdir = epath.Path(program.WORKDIR.value or os.path.join('runs', 'quickstart'))
   from score_jax import report
+  from score_jax.run_loop import Preempted, TrainingStopped
   from score_jax.runs.identity import check_or_write_config
-  from score_jax.train import Preempted, TrainingStopped
 
   plain = config.to_dict() | {'rows': [row.to_dict() for row in config.rows]}
   check_or_write_config(workdir, plain, exempt=('run.train.progress',))

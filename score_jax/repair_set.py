@@ -19,7 +19,15 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import base_model, distributed, evaluate, program, setup_run, task_loader, trainable
+from score_jax import (
+  base_model,
+  distributed,
+  evaluating,
+  program,
+  setup_run,
+  task_loader,
+  trainable,
+)
 from score_jax.core import sharding
 from score_jax.core.version import commit
 from score_jax.procedures import repair
@@ -114,15 +122,8 @@ def _prompts(policy: Policy, task: Task, problems: list, count: int) -> Prompts:
 
 
 def _sampler(policy: Policy, task: Task, temperature: float) -> Sampler:
-  return Sampler(
-    policy.base.decoder,
-    setup_run.make_rollout_spec(policy.config, task, policy.base.tokenizer),
-    policy.params,
-    policy.base.tokenizer,
-    batch=policy.config.eval.batch,
-    temperature=temperature,
-    seed=policy.config.seed,
-    mesh=policy.mesh,
+  return evaluating.make_sampler(
+    policy.config, policy.base, policy.params, task, temperature, policy.mesh
   )
 
 
@@ -204,8 +205,8 @@ def evaluate_set(policy: Policy, folder: epath.Path, count: int, temperature: fl
   }
   if not distributed.is_speaker():
     return
-  evaluate.save_evaluation(target, found, about)
-  print(evaluate.metrics_table(found.metrics))
+  evaluating.save_evaluation(target, found, about)
+  print(evaluating.metrics_table(found.metrics))
   print(f'{len(found.records)} programs, {found.num_left_out} left out; records in {target}')
 
 

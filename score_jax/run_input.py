@@ -11,6 +11,12 @@ RUN = flags.DEFINE_string('run', None, 'Run directory; the base model by default
 WHICH = flags.DEFINE_enum(
   'which', 'best', ['best', 'latest'], "The run's best checkpoint by training reward, or its last."
 )
+NUM_PROBLEMS = flags.DEFINE_integer(
+  'num_problems', None, 'Evaluate this many of the problems; config.eval.num_problems by default.'
+)
+TEMPERATURE = flags.DEFINE_float(
+  'temperature', None, '0 is greedy; config.eval.temperature by default.'
+)
 
 
 def run_config(run: epath.PathLike) -> ConfigDict:

@@ -3,9 +3,9 @@
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Sequence
 
 import jax
-import optax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -74,6 +74,11 @@ class Setup:
   spec: RolloutSpec
   prompts: Prompts
 
+  @property
+  def num_adapted(self) -> int:
+    """Turns whose KL weights follow a target: K, or 0."""
+    return self.stage.num_turns if self.stage.is_adaptive else 0
+
   def read_start(self) -> dict:
     """Reads what the stage starts from; see `score_jax.trainable.read_start`."""
     return read_start(self.config, self.base)
@@ -111,7 +116,7 @@ def prepare(config: ConfigDict) -> Setup:
   check_offload(config)
   task = make_task(config)
   base = load_base(config, mesh, config.model.offload_reference)
-  spec = make_rollout_spec(config, task, base.tokenizer)
+  spec = make_training_spec(config, task, base.tokenizer)
   prompts = encode_prompts(task.train, task, base.tokenizer, config.rollout.prompt_tokens)
   warn_too_long(prompts, 'training', config)
   warn_overlap(task)
@@ -157,7 +162,9 @@ def check_offload(config: ConfigDict) -> None:
     return
   others = {
     f'config.lora.rank={config.lora.rank} adapts it': config.lora.rank > 0,
-    'config.rollout.base_turn1=True samples from it': config.rollout.base_turn1,
+    f'config.rollout.base_turn1_share={config.rollout.base_turn1_share} samples from it': (
+      config.rollout.base_turn1_share > 0
+    ),
     f'config.stage.reference={config.stage.reference!r} is another model': (
       config.stage.reference != 'base'
     ),
@@ -235,11 +242,34 @@ def make_stage(config: ConfigDict) -> Stage:
     bonus=tuple(s.bonus),
     reference=s.reference,
     discount=s.discount,
+    kl_target_nats=tuple(s.kl_target_nats),
   )
 
 
-def make_rollout_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSpec:
+def make_rollout_spec(
+  config: ConfigDict, instructions: Sequence[str], tokenizer: Tokenizer, turn_tokens: Sequence[int]
+) -> RolloutSpec:
   """Lays out an episode.
+
+  Args:
+    config: a checked config.
+    instructions: what is said before each turn but the first.
+    tokenizer: gives their ids and the ends of turn.
+    turn_tokens: budget of each turn.
+
+  Returns:
+    The static shape of an episode.
+  """
+  return RolloutSpec(
+    prompt_tokens=config.rollout.prompt_tokens,
+    turn_tokens=tuple(turn_tokens),
+    followup_ids=tuple(tuple(tokenizer.followup_ids(text)) for text in instructions),
+    end_of_turn_ids=tuple(tokenizer.end_of_turn_ids),
+  )
+
+
+def make_training_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSpec:
+  """Lays out an episode of training.
 
   Args:
     config: a checked config.
@@ -259,13 +289,8 @@ def make_rollout_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> R
       f'config.rollout.turn_tokens={turn_tokens} has {len(turn_tokens)} turns, '
       f'config.stage.reward_weight has {num_turns}'
     )
-  followup = tuple(tokenizer.followup_ids(task.instruction))
-  return RolloutSpec(
-    prompt_tokens=config.rollout.prompt_tokens,
-    turn_tokens=turn_tokens,
-    followup_ids=(followup,) * (len(turn_tokens) - 1),
-    end_of_turn_ids=tuple(tokenizer.end_of_turn_ids),
-  )
+  instructions = [task.instruction] * (len(turn_tokens) - 1)
+  return make_rollout_spec(config, instructions, tokenizer, turn_tokens)
 
 
 def make_step_options(config: ConfigDict) -> StepOptions:
@@ -280,40 +305,3 @@ def make_step_options(config: ConfigDict) -> StepOptions:
     temperature=config.rollout.temperature,
     chunk=config.train.chunk_tokens,
   )
-
-
-def make_optimizer(o: ConfigDict) -> optax.GradientTransformation:
-  """Builds the optimiser: clip, Adam, decoupled weight decay, schedule.
-
-  Args:
-    o: the `optimizer` part of a checked config.
-
-  Returns:
-    The optax transformation.
-
-  Raises:
-    ValueError: for an unknown schedule or type.
-  """
-  if o.schedule not in ('constant', 'cosine'):
-    raise ValueError(f"config.optimizer.schedule={o.schedule!r} is neither 'constant' nor 'cosine'")
-  if o.mu_dtype not in ('float32', 'bfloat16'):
-    raise ValueError(
-      f"config.optimizer.mu_dtype={o.mu_dtype!r} is neither 'float32' nor 'bfloat16'"
-    )
-  rate = optax.constant_schedule(o.learning_rate)
-  if o.schedule == 'cosine':
-    if o.decay_steps <= o.warmup_steps:
-      raise ValueError(
-        f'config.optimizer.decay_steps={o.decay_steps} must be above warmup_steps={o.warmup_steps}'
-      )
-    rate = optax.cosine_decay_schedule(o.learning_rate, o.decay_steps - o.warmup_steps)
-  if o.warmup_steps:
-    warmup = optax.linear_schedule(0.0, o.learning_rate, o.warmup_steps)
-    rate = optax.join_schedules([warmup, rate], [o.warmup_steps])
-  parts = [optax.clip_by_global_norm(o.clip_norm)] if o.clip_norm else []
-  # Only the first moment may be rounded: the second moves by 1 - b2 = 0.001 of itself in a step,
-  # less than bfloat16 resolves.
-  parts.append(optax.scale_by_adam(b1=o.b1, b2=o.b2, eps=o.eps, mu_dtype=o.mu_dtype))
-  if o.weight_decay:
-    parts.append(optax.add_decayed_weights(o.weight_decay))
-  return optax.chain(*parts, optax.scale_by_learning_rate(rate))

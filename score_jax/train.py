@@ -18,11 +18,8 @@ import functools
 import hashlib
 import logging
 import math
-import signal
-import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
@@ -30,29 +27,28 @@ from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
 from score_jax.core import sharding
-from score_jax.core.config import NOT_IDENTITY
 from score_jax.core.types import Batch, TrainState
 from score_jax.journal import Journal
 from score_jax.model.decoder import Decoder
 from score_jax.model.lora import Lora
 from score_jax.objective.stages import StageArrays
+from score_jax.optimizer import make_optimizer
 from score_jax.procedures.experience import Collector, Experience
 from score_jax.procedures.order import problem_indices
 from score_jax.procedures.text import longest_row
 from score_jax.procedures.train_step import StepOptions, forward, make_train_step
+from score_jax.run_loop import (
+  Preempted,
+  TrainingStopped,
+  claim,
+  fresh_state,
+  run_until_stopped,
+  wanted_state,
+)
 from score_jax.runs.checkpoints import Checkpoints
-from score_jax.runs.identity import check_or_write_config
 from score_jax.runs.verdicts import VerdictStore
-from score_jax.setup_run import Setup, content_checksums, make_optimizer, make_step_options
-from score_jax.trainable import abstract_state, abstract_trainable, first_state, policy_params
-
-
-class Preempted(Exception):
-  """SIGTERM came. The state is saved; the same command goes on from there."""
-
-
-class TrainingStopped(Exception):
-  """Going on would be pointless; the message says what was found, at which step, what is saved."""
+from score_jax.setup_run import Setup, make_step_options
+from score_jax.trainable import policy_params
 
 
 def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
@@ -71,17 +67,7 @@ def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
     TrainingStopped: on a loss or gradient that is not finite, or a sampler that disagrees with
       the scorer.
   """
-  trainer = Trainer(setup, epath.Path(workdir))
-  # Python only lets the main thread have signal handlers; elsewhere SIGTERM is its owner's.
-  is_main = threading.current_thread() is threading.main_thread()
-  before = signal.signal(signal.SIGTERM, trainer.stop) if is_main else None
-  try:
-    with jax.sharding.set_mesh(setup.mesh):
-      return trainer.run()
-  finally:
-    if is_main:
-      signal.signal(signal.SIGTERM, before)
-    trainer.close()
+  return run_until_stopped(Trainer(setup, epath.Path(workdir)), setup.mesh)
 
 
 @functools.cache
@@ -119,13 +105,7 @@ class Trainer:
     )
     # What the first state is made of; let go then, unless it is the reference.
     self.start = setup.read_start()
-    # Last of what can be refused: a config that is refused must not claim the directory.
-    check_or_write_config(
-      workdir,
-      config.to_dict() | {'content': content_checksums(setup, self.start)},
-      exempt=NOT_IDENTITY,
-      is_writer=jax.process_index() == 0,
-    )
+    claim(workdir, setup, self.start)
     self.frozen = setup.frozen(setup.policy_params(self.start))
     self.stage_arrays = StageArrays.of(setup.stage)
     self.collector = Collector(
@@ -138,6 +118,8 @@ class Trainer:
       temperature=config.rollout.temperature,
       put=lambda tree: sharding.put_batch(setup.mesh, tree),
       seed=config.seed,
+      base_turn1_share=config.rollout.base_turn1_share,
+      random_reward=config.train.random_reward,
     )
     self.journal = Journal(workdir, config)
     self.verdicts = VerdictStore(workdir, jax.process_index())
@@ -158,18 +140,10 @@ class Trainer:
   def first_state(self) -> TrainState:
     """Returns the newest good checkpoint's state, or the start; rewinds the logs to it."""
     start, self.start = sharding.on_devices(self.start), None
-    setup = self.setup
-    wanted = abstract_state(self.optimizer, abstract_trainable(setup.base, setup.lora), setup.mesh)
-    restored = self.checkpoints.restore(wanted)
+    restored = self.checkpoints.restore(wanted_state(self.setup, self.optimizer))
     if restored is None:
       self.journal.rewind(0)
-
-      @functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, wanted))
-      def fresh(start):
-        # A copy: the state is donated, the start is not.
-        return first_state(self.optimizer, jax.tree.map(lambda x: jnp.array(x, jnp.float32), start))
-
-      return fresh(start)
+      return fresh_state(self.setup, self.optimizer, start)
     logging.info('%s: going on after step %d', self.workdir, restored.step)
     self.journal.rewind(restored.step)
     self.rewards = list(restored.metadata['rewards'])
@@ -219,9 +193,8 @@ class Trainer:
       jax.process_index(),
       jax.process_count(),
     )
-    first_turn_params = self.setup.base.params if config.rollout.base_turn1 else None
     params = self.setup.policy_params(state.trainable)
-    experience = self.collector.collect(params, step, indices_P, first_turn_params)
+    experience = self.collector.collect(params, step, indices_P, self.setup.base.params)
     # Another mesh may round differently and so sample other answers: those are graded anew.
     answers = hashlib.blake2s(repr(experience.texts).encode()).hexdigest()
     earlier = self.verdicts.get(step)

@@ -61,13 +61,19 @@ def abstract_base(base: Base) -> dict:
   )
 
 
-def first_state(optimizer: optax.GradientTransformation, params: dict) -> TrainState:
-  """The state before the first update."""
-  return TrainState(jnp.int32(0), params, optimizer.init(params))
+def first_state(
+  optimizer: optax.GradientTransformation, params: dict, num_adapted: int = 0
+) -> TrainState:
+  """The state before the first update; with the scales of `num_adapted` turns' KL weights."""
+  kl_scale = jnp.ones(num_adapted) if num_adapted else None
+  return TrainState(jnp.int32(0), params, optimizer.init(params), kl_scale)
 
 
 def abstract_state(
-  optimizer: optax.GradientTransformation, trainable: dict, mesh: jax.sharding.Mesh
+  optimizer: optax.GradientTransformation,
+  trainable: dict,
+  mesh: jax.sharding.Mesh,
+  num_adapted: int = 0,
 ) -> TrainState:
   """Shapes and places of a training state: the optimiser's moments lie beside their parameters.
 
@@ -75,12 +81,13 @@ def abstract_state(
     optimizer: optax transformation.
     trainable: from `abstract_trainable`.
     mesh: the devices.
+    num_adapted: turns whose KL weights follow a target: K, or 0.
 
   Returns:
     A TrainState of jax.ShapeDtypeStruct.
   """
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  shapes = jax.eval_shape(lambda params: first_state(optimizer, params), trainable)
+  shapes = jax.eval_shape(lambda params: first_state(optimizer, params, num_adapted), trainable)
   of_params = jax.tree.map(lambda x: x.sharding, trainable)
   of_moments = optax.tree.map_params(
     optimizer,
@@ -89,7 +96,12 @@ def abstract_state(
     of_params,
     transform_non_params=lambda _: everywhere,
   )
-  places = TrainState(step=everywhere, trainable=of_params, opt_state=of_moments)
+  places = TrainState(
+    step=everywhere,
+    trainable=of_params,
+    opt_state=of_moments,
+    kl_scale=everywhere if num_adapted else None,
+  )
   return jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
   )

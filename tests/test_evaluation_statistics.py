@@ -4,8 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from score_jax.procedures.evaluation import mean_interval, paired_difference, share, summarise
+from score_jax.analysis.statistics import (
+  crossed_interval,
+  mcnemar,
+  mean_interval,
+  paired_difference,
+  per_problem,
+  share,
+  summarise,
+)
 
 Z = 1.959963984540054  # 97.5% point of the normal distribution
 
@@ -70,8 +79,110 @@ def test_mean_interval():
   assert mean_interval([5]) == {'mean': 5, 'low': 5, 'high': 5}
 
 
-def record(rewards, answers, tokens, truncated):
-  return {'rewards': rewards, 'finals': answers, 'tokens': tokens, 'truncated': truncated}
+@pytest.mark.parametrize(
+  ('gained', 'lost', 'p'),
+  [
+    (5, 1, 0.21875),  # 2 (1 + 6) / 64
+    (1, 5, 0.21875),
+    (0, 0, 1),
+    (4, 4, 1),
+    (1, 0, 1),
+    (6, 0, 2 / 64),
+    (10, 2, 2 * (1 + 12 + 66) / 4096),
+    (29, 7, 2 * sum(math.comb(36, k) for k in range(8)) / 2**36),
+  ],
+)
+def test_mcnemar_by_hand(gained, lost, p):
+  assert mcnemar(gained, lost) == pytest.approx(p, rel=1e-9)
+
+
+def test_crossed_interval_by_hand():
+  # Two seeds, 300 problems. Seed means 1/12 and 1/6: variance 1/288, over S = 2. Problem means 0,
+  # 1/8 and 1/4, a hundred of each, about 1/8: squares 200 / 64 = 25/8; and 1, over N^2.
+  got = crossed_interval(np.repeat([[0, 0, 0.25], [0, 0.25, 0.25]], 100, axis=1))
+  by_seed, by_problem = 1 / 576, (25 / 8 + 1) / 300**2
+  freedom = (by_seed + by_problem) ** 2 / (by_seed**2 / 1 + by_problem**2 / 299)
+  assert 1 < freedom < 2  # nearly all is seeds, of which there are two
+  half = stats.t.ppf(0.975, freedom) * math.sqrt(by_seed + by_problem)
+  assert got == pytest.approx({'mean': 1 / 8, 'low': 1 / 8 - half, 'high': 1 / 8 + half})
+  # Few numbers know nothing: the ends stay where a difference can be.
+  assert crossed_interval([[0, 0, 1], [0, 1, 1]]) == {'mean': 0.5, 'low': -1, 'high': 1}
+
+
+def crossed_draw(rng, num_seeds, num_problems, seed_sd):
+  """Differences -1, 0, 1 whose mean over all seeds and problems is 0.1.
+
+  A problem is gained with a chance that is uniform in [0.05, 0.25], and lost with 0.05; a seed
+  moves both, and so the mean, by a normal number of standard deviation `seed_sd`.
+  """
+  shift = rng.normal(0, seed_sd, (num_seeds, 1)) / 2
+  gain = rng.uniform(0.05, 0.25, (1, num_problems)) + shift
+  u = rng.random((num_seeds, num_problems))
+  return (u < gain).astype(float) - (u > 0.95 + shift)
+
+
+@pytest.mark.parametrize(
+  ('num_seeds', 'num_problems', 'seed_sd', 'least', 'most'),
+  [
+    (1, 200, 0.0, 0.93, 0.97),
+    (3, 100, 0.0, 0.95, 0.999),  # the remainder alone, which counts twice: rather wide
+    (3, 400, 0.02, 0.94, 0.98),  # seeds and problems matter alike
+    (5, 400, 0.03, 0.94, 0.98),
+    (3, 400, 0.05, 0.9, 0.95),  # three seeds, and little else matters: rather narrow
+  ],
+)
+def test_crossed_interval_covers_the_truth(num_seeds, num_problems, seed_sd, least, most):
+  rng = np.random.default_rng(0)
+  x = [crossed_draw(rng, num_seeds, num_problems, seed_sd) for _ in range(1000)]
+  intervals = [crossed_interval(x_SN) for x_SN in x]
+  assert least <= np.mean([i['low'] <= 0.1 <= i['high'] for i in intervals]) <= most
+  # As if the S N numbers were independent: too narrow where seeds matter.
+  naive = [Z * x_SN.std() / math.sqrt(x_SN.size) for x_SN in x]
+  covered = np.mean([abs(x_SN.mean() - 0.1) <= half for x_SN, half in zip(x, naive, strict=True)])
+  assert covered < 0.9 or seed_sd == 0
+
+
+@pytest.mark.parametrize(
+  ('gained', 'lost', 'total'), [(0, 0, 50), (10, 0, 100), (29, 7, 500), (40, 40, 200)]
+)
+def test_one_seeds_crossed_interval_is_about_the_paired_one(gained, lost, total):
+  x = [1] * gained + [-1] * lost + [0] * (total - gained - lost)
+  one, paired = crossed_interval([x]), paired_difference(gained, lost, total)
+  assert one['mean'] == pytest.approx(paired['mean'])
+  # Agresti and Min shrink the mean by two problems of no difference; that is all.
+  assert one['low'] == pytest.approx(paired['low'], abs=2.5 / total)
+  assert one['high'] == pytest.approx(paired['high'], abs=2.5 / total)
+
+
+@pytest.mark.parametrize('num_seeds', [1, 2, 3])
+@pytest.mark.parametrize('num_problems', [1, 2, 50])
+@pytest.mark.parametrize('value', [-1, 0, 0.5, 1])
+def test_crossed_interval_of_equal_numbers_is_finite_and_no_point(num_seeds, num_problems, value):
+  got = crossed_interval(np.full((num_seeds, num_problems), value))
+  assert got['mean'] == value and -1 <= got['low'] <= value <= got['high'] <= 1
+  assert got['high'] - got['low'] >= min(1, 1.9 / num_problems)
+
+
+def test_crossed_interval_says_what_it_takes():
+  with pytest.raises(ValueError, match=r'\[seeds, problems\].*\(3,\)'):
+    crossed_interval([0, 1, 0])
+  with pytest.raises(ValueError, match=r'\(2, 0\)'):
+    crossed_interval(np.zeros((2, 0)))
+  with pytest.raises(ValueError, match='got 3.0 to 37.0'):
+    crossed_interval([[3, 37]])
+  with pytest.raises(ValueError, match='nan'):
+    crossed_interval([[0, math.nan]])
+
+
+def record(rewards, finals, tokens, truncated):
+  # The final answers are the whole texts here.
+  return {
+    'rewards': rewards,
+    'answers': finals,
+    'finals': finals,
+    'tokens': tokens,
+    'truncated': truncated,
+  }
 
 
 RECORDS = [
@@ -93,6 +204,7 @@ def test_summarise_by_hand():
       'i2c': 2 / 5,  # the second and the third
       'c2i': 1 / 5,  # the fourth
       'changed': 4 / 5,  # all but the first: from one wrong answer to another counts
+      'edit_ratio': 4 / 10,  # one of two characters, but nothing in the first
       'length_t1': 5,
       'length_t2': 5,
       'truncated_t1': 2 / 5,
@@ -102,6 +214,7 @@ def test_summarise_by_hand():
   assert got['delta'] == paired_difference(2, 1, 5)
   assert got['i2c'] == share(2, 5) and got['changed'] == share(4, 5)
   assert got['length_t2'] == {'mean': 5, 'low': 5, 'high': 5}
+  assert got['edit_ratio'] == mean_interval([0, 0.5, 0.5, 0.5, 0.5])
   assert all(set(interval) == {'mean', 'low', 'high'} for interval in got.values())
 
 
@@ -113,8 +226,34 @@ def test_summarise_of_other_numbers_of_turns():
   ]
   two, got = summarise(RECORDS), summarise(three)
   assert [got[f'acc_t{k}']['mean'] for k in (1, 2, 3)] == pytest.approx([0, 2 / 5, 3 / 5])
-  assert all(got[name] == two[name] for name in ('delta', 'i2c', 'c2i', 'changed'))
+  assert all(got[name] == two[name] for name in ('delta', 'i2c', 'c2i', 'changed', 'edit_ratio'))
+  # Nobody is right at turn 1, three are at turn 3; all leave 'x', all but the first change again.
+  assert got['delta_t1t3'] == paired_difference(3, 0, 5)
+  assert (got['changed_t12'], got['changed_t23']) == (share(5, 5), share(4, 5))
+  assert set(got) - set(two) == {
+    *('acc_t3', 'length_t3', 'truncated_t3', 'delta_t1t3', 'changed_t12', 'changed_t23')
+  }
   one = summarise([record([1], ['a'], [3], [False])] * 3)
   assert set(one) == {'acc_t1', 'length_t1', 'truncated_t1'}
   with pytest.raises(ValueError, match='no problems'):
     summarise([])
+
+
+def test_per_problem_by_hand():
+  got = per_problem(RECORDS)
+  assert {name: x.tolist() for name, x in got.items()} == {
+    'acc_t1': [1, 0, 0, 1, 0],
+    'acc_t2': [1, 1, 1, 0, 0],
+    'delta': [0, 1, 1, -1, 0],
+    'i2c': [0, 1, 1, 0, 0],
+    'c2i': [0, 0, 0, 1, 0],
+    'changed': [0, 1, 1, 1, 1],
+  }
+  assert all(x.dtype == np.float64 for x in got.values())
+  metrics = summarise(RECORDS)
+  assert all(x.mean() == pytest.approx(metrics[name]['mean']) for name, x in got.items())
+  none = per_problem([record([0, 0], [None, None], [1, 1], [False, False])])
+  assert none['changed'].tolist() == [0]  # still no answer
+  assert set(per_problem([record([1], ['a'], [3], [False])])) == {'acc_t1'}
+  with pytest.raises(ValueError, match='no problems'):
+    per_problem([])

@@ -22,14 +22,18 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (ast.ClassDef, *FUNCTIONS)
 
 # The floors. A file imports from its own room and from the rooms listed for it.
+LOWER = {'core', 'model', 'tasks', 'runs', 'analysis', 'objective'}
 MAY_IMPORT = {
   'core': set(),
   'model': {'core'},
   'tasks': {'core'},
   'runs': {'core'},
+  'analysis': {'core'},
   'objective': {'core'},
-  'procedures': {'core', 'model', 'tasks', 'runs', 'objective'},
-  'programs': {'core', 'model', 'tasks', 'runs', 'objective', 'procedures'},
+  'procedures': LOWER,
+  # A replication is made of training runs, and a program at the root starts it: one floor.
+  'programs': LOWER | {'procedures', 'replication'},
+  'replication': LOWER | {'procedures', 'programs'},
 }
 # Modules outside the package that a room must do without, and why.
 DEVICE = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
@@ -41,9 +45,11 @@ MUST_NOT_IMPORT = {
   'model': (FLAGS, 'command lines are for programs'),
   'tasks': (DEVICE | FLAGS, 'tasks run on the host alone'),
   'runs': (FLAGS, 'command lines are for programs'),
+  'analysis': (DEVICE | FLAGS, 'records in, numbers out'),
   'objective': (FILES | FLAGS, 'arrays in, arrays out'),
   'procedures': (FLAGS, 'command lines are for programs'),
   'programs': (set(), ''),
+  'replication': (FLAGS, 'command lines are for programs'),
 }
 
 
@@ -218,6 +224,8 @@ def test_tests_are_strict():
     ('tasks', 'import jax.numpy as jnp'),
     ('tasks', 'from flax import struct'),
     ('runs', 'from score_jax.model import decoder'),
+    ('analysis', 'from score_jax.procedures.evaluation import Row'),
+    ('analysis', 'import jax.numpy as jnp'),
     ('objective', 'from score_jax.model import decoder'),
     ('objective', 'from etils import epath'),
     ('procedures', 'from score_jax import train'),
@@ -237,6 +245,7 @@ def test_floors_can_fail(room, source):
     ('core', 'import jax\nfrom score_jax.core import types'),
     ('model', 'from score_jax.core import types'),
     ('tasks', 'import tensorflow_datasets as tfds\nimport jaxtyping'),
+    ('analysis', 'import numpy as np\nfrom score_jax.core import types'),
     ('procedures', 'from score_jax.objective import kl\nfrom absl import logging'),
     ('programs', 'from score_jax import train, __version__\nfrom absl import flags'),
   ],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax import evaluate, setup_run, train, trainable
+from score_jax import evaluating, setup_run, train, trainable
 from score_jax.core.config import default_config
 from score_jax.export import read_params
 from score_jax.model import lora as lora_lib
@@ -197,7 +197,7 @@ def test_evaluation_export_and_full_training_go_on_from_adapters(run, config, tm
   joined = setup.policy_params(state.trainable)
   restored = trainable.restore_policy(str(workdir), setup.base, 'latest')
   jax.tree.map(np.testing.assert_array_equal, restored.state, joined)
-  found = evaluate.evaluate_params(
+  found = evaluating.evaluate_params(
     config, setup.base, restored.state, setup.task, 4, 0.0, setup.mesh
   )
   assert len(found.records) == 4

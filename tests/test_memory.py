@@ -197,7 +197,7 @@ def test_types_of_the_base_model_and_of_the_first_moment(tiny_run, tmp_path):
   ('changes', 'message'),
   [
     ({'lora': {'rank': 1}}, r'off the devices, but config.lora.rank=1 adapts it'),
-    ({'rollout': {'base_turn1': True}}, 'base_turn1=True samples from it'),
+    ({'rollout': {'base_turn1_share': 0.5}}, 'base_turn1_share=0.5 samples from it'),
     ({'stage': {'reference': 'init'}}, "stage.reference='init' is another model"),
   ],
 )

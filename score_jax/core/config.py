@@ -41,6 +41,9 @@ POSITIVE = (
   'rollout.problems_per_step',
   'rollout.samples_per_problem',
   'rollout.prompt_tokens',
+  'supervised.iterations',
+  'supervised.epochs',
+  'supervised.batch',
   'train.num_steps',
   'train.micro_batches',
   'train.chunk_tokens',
@@ -61,76 +64,95 @@ def default_config() -> ConfigDict:
     A ConfigDict. Lengths are in tokens, rates in 1/update, fractions not percent.
   """
   c = ConfigDict()
-  c.seed = 0  # root of every random number of the run
-  c.mesh = (-1, 1, 1)  # devices along data, fsdp, tensor; -1 takes what is left
+  c.seed = 0  # root of every random number but the generated problems'
+  c.mesh = (-1, 1, 1)  # [devices] along data, fsdp and tensor; -1 takes what is left
 
   _add_model(c)
-  c.init = ConfigDict()
+  c.init = ConfigDict()  # what training starts from
   c.init.path = ''  # run to start from (Stage I's, for Stage II); '' starts from the base model
-  c.init.required = False  # whether the config makes no sense without it
+  c.init.required = False  # whether to refuse a start without init.path
   c.init.which = 'best'  # 'best' by training reward, or 'latest'
 
-  c.task = ConfigDict()
+  c.task = ConfigDict()  # problems, prompts and grader; see docs/tasks.md
   # 'arithmetic', 'sums', 'math', 'gsm8k', 'mbpp', 'humaneval' (for evaluation only), or a task of
-  # your own, 'module:function'.
+  # your own, 'module:function'
   c.task.name = 'arithmetic'
-  c.task.num_train = 20_000  # generated tasks: training problems
-  c.task.num_test = 1024  # generated tasks: evaluation problems
+  c.task.num_train = 20_000  # [problems] generated tasks: for training
+  c.task.num_test = 1024  # [problems] generated tasks: for evaluation
   c.task.seed = 0  # generated tasks: of the problems, apart from the run's seed
-  c.task.level_weights = ConfigDict()  # arithmetic: frequency of each number of terms
+  c.task.level_weights = ConfigDict()  # arithmetic: relative frequency of each number of terms
   c.task.low = 2  # sums: smallest addend
   c.task.high = 20  # sums: largest addend
 
-  c.data = ConfigDict()
+  c.data = ConfigDict()  # where data sets lie
   c.data.path = ''  # folder that holds math/train.jsonl and so on; 'download' fetches the files
   c.data.cache = ''  # folder for downloads and prepared data; '' takes ~/.cache/score_jax
   c.data.drop_overlap = True  # leave out training problems that are evaluation problems too
 
-  c.grader = ConfigDict()
-  c.grader.num_workers = 2  # processes that check answers
-  c.grader.timeout_s = 5.0  # seconds an answer may take
-  c.grader.memory_bytes = 1 << 29  # of the process that runs a program
+  c.grader = ConfigDict()  # how answers are checked
+  c.grader.num_workers = 2  # [processes] that check answers
+  c.grader.timeout_s = 5.0  # [seconds] an answer may take so long
+  c.grader.memory_bytes = 1 << 29  # [bytes] of the process that runs a program
   c.grader.allow_unsandboxed = False  # run programs where nothing isolates them: trusted ones only
 
-  c.stage = ConfigDict()  # see score_jax.objective.stages.Stage
-  c.stage.name = ''
-  c.stage.reward_weight = (0.0,)
+  c.stage = ConfigDict()  # pay and charge of each turn; see score_jax.objective.stages.Stage
+  c.stage.name = ''  # for reports; also names the run directory where --workdir is not set
+  c.stage.reward_weight = (0.0,)  # turn k's tokens are paid this times r_k
+  # [1/nat] turn k's tokens are charged this times their KL from the reference (paper: beta1, beta2)
   c.stage.kl_weight = (0.0,)
+  # turn k's tokens are paid this times r_k - r_(k-1) more; 0 at turn 1 (paper: alpha)
   c.stage.bonus = (0.0,)
+  # 'base', the base model, or 'init', what the stage starts from (paper: pi_ref)
   c.stage.reference = 'base'
+  # [fraction] of the next turn's pay that a turn is paid too; 0 is per-turn credit (paper: gamma)
   c.stage.discount = 0.0
+  # [nats] KL of each turn that its weight is adapted to keep, 0 for a fixed one; () fixes all
+  c.stage.kl_target_nats = ()
 
   _add_procedure(c)
-  c.eval = ConfigDict()
-  c.eval.num_problems = 0  # evaluation problems; 0 takes all
-  c.eval.batch = 512  # episodes sampled at once
-  c.eval.temperature = 0.0  # 0 is greedy
-  c.eval.top_k = 0  # most likely tokens to sample from; 0 takes all, as training always does
-  c.eval.top_p = 1.0  # probability to sample from; 1 takes all
+  c.supervised = ConfigDict()  # STaR and Pair-SFT; see score_jax.imitate
+  c.supervised.method = ''  # 'star' or 'pair_sft'; '' trains by RL
+  c.supervised.keep_correct = False  # imitate from right to right too (paper: D+)
+  c.supervised.iterations = 1  # [iterations] of sampling and of training the start on that
+  c.supervised.epochs = 1  # [epochs] over an iteration's traces
+  c.supervised.batch = 64  # [traces] in an update, over all processes
+  c.supervised.num_problems = 0  # [problems] sampled in an iteration; 0 takes all
+  c.eval = ConfigDict()  # how python -m score_jax.evaluate samples
+  c.eval.num_problems = 0  # [problems] spread evenly over the split; 0 takes all
+  c.eval.batch = 512  # [episodes] sampled at once
+  c.eval.temperature = 0.0  # 0 is greedy (paper: T)
+  c.eval.top_k = 0  # [tokens] most likely ones to draw from; 0 takes all, as training always does
+  c.eval.top_p = 1.0  # [fraction] probability to draw from; 1 takes all, as training always does
+  c.eval.turn_tokens = ()  # [tokens] budget of each turn, as many as there are; () as in training
+  # 'self_correct', or 'self_refine': answer, feedback to oneself, answer (arXiv:2303.17651)
+  c.eval.protocol = 'self_correct'
+  c.eval.feedback_tokens = 128  # [tokens] budget of the feedback
   return c
 
 
 def _add_model(c: ConfigDict) -> None:
   """Adds the base model, its chat format, and what of it is trained."""
-  c.model = ConfigDict()
+  c.model = ConfigDict()  # the base model; see docs/models.md
   c.model.preset = ''  # a name of score_jax.model.presets; '' takes what the checkpoint says
-  # Base model: 'embedded', a Hugging Face folder, a .gguf file, an Orbax checkpoint of Gemma, or a
-  # weights folder.
+  # base model: 'embedded', a Hugging Face folder, a .gguf file, an Orbax checkpoint of Gemma, or a
+  # weights folder
   c.model.checkpoint = ''
   c.model.dtype = 'float32'  # compute type, 'float32' or 'bfloat16'
-  # Type the base model's weights are kept in, 'float32' or 'bfloat16': the reference's, and those
-  # beside adapters. What is trained is float32 always.
+  # type the base model's weights are kept in, 'float32' or 'bfloat16': the reference's, and those
+  # beside adapters; what is trained is float32 always
   c.model.param_dtype = 'float32'
   c.model.offload_reference = False  # keep the reference in the host's memory between updates
-  c.model.remat = 'none'  # 'none', 'block' or 'dots'
-  c.model.scan_unroll = 1  # layers compiled at once
+  # what the backward pass computes anew: 'none'; 'block', every layer; 'dots', every layer but for
+  # its products with weights
+  c.model.remat = 'none'
+  c.model.scan_unroll = 1  # [layers] compiled at once
 
   c.chat = ConfigDict()  # how a model's own chat template is rendered; see docs/tokenizers.md
   c.chat.template = ''  # file of a jinja2 template to use in place of the model's own
-  c.chat.date = '2024-07-26'  # the day that a template is told which asks for today's
+  c.chat.date = '2024-07-26'  # the day, YYYY-MM-DD, that a template is told which asks for today's
   c.chat.options = ConfigDict()  # more variables for the template, such as enable_thinking
 
-  c.lora = ConfigDict()  # see score_jax.model.lora
+  c.lora = ConfigDict()  # adapters in place of all weights; see docs/models.md
   c.lora.rank = 0  # columns of the adapters; 0 trains all weights
   c.lora.alpha = 32.0  # what adapters add is multiplied by alpha / rank
   c.lora.targets = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')  # weights that get adapters
@@ -138,41 +160,49 @@ def _add_model(c: ConfigDict) -> None:
 
 def _add_procedure(c: ConfigDict) -> None:
   """Adds what an update is made of."""
-  c.objective = ConfigDict()
-  c.objective.baseline = 'rloo'  # 'rloo', 'rloo_given_r1' or 'none'
-  c.objective.kl_estimator = 'exact'  # 'exact', 'k1_reward' or 'k2'
-  c.objective.kl_credit = 'turn'  # 'turn' or 'token'
+  c.objective = ConfigDict()  # the estimators of the gradient; see docs/algorithm.md
+  # what a sample's pay is compared with: 'rloo', that of its problem's other samples;
+  # 'rloo_given_r1', of those whose turn before was graded alike; 'none', nothing
+  c.objective.baseline = 'rloo'
+  # 'exact', the sum over the vocabulary at each sampled prefix; 'k1_reward', log pi - log pi_ref
+  # charged to its token's reward; 'k2', half its square in the loss
+  c.objective.kl_estimator = 'exact'
+  # 'turn' charges a token for the KL of its turn's later tokens too, 'token' for its own alone
+  c.objective.kl_credit = 'turn'
 
-  c.rollout = ConfigDict()
-  c.rollout.problems_per_step = 64  # P; batch size is P * G episodes
-  c.rollout.samples_per_problem = 8  # G; not stated in the paper
-  c.rollout.prompt_tokens = 16  # slots of the prompt; longer problems are left out and counted
-  c.rollout.turn_tokens = (16, 16)  # budget of each turn, its end included
-  c.rollout.temperature = 1.0
-  c.rollout.base_turn1 = False  # take turn 1 from the base model, as context only
+  c.rollout = ConfigDict()  # the sampler and an episode's budgets
+  c.rollout.problems_per_step = 64  # [problems] P, over all processes (paper: batch size = P * G)
+  c.rollout.samples_per_problem = 8  # [episodes] G; not stated in the paper
+  c.rollout.prompt_tokens = 16  # [tokens] longer prompts are left out and counted
+  c.rollout.turn_tokens = (16, 16)  # [tokens] budget of each turn, its end included
+  c.rollout.temperature = 1.0  # of the sampler, and of both policies' scores (paper: T)
+  # [fraction] of a step's problems: turn 1 is the base model's, as context only
+  c.rollout.base_turn1_share = 0.0
 
-  c.optimizer = ConfigDict()
-  c.optimizer.learning_rate = 5e-6
+  c.optimizer = ConfigDict()  # Adam
+  c.optimizer.learning_rate = 5e-6  # the highest of the schedule (paper: learning rate)
   c.optimizer.schedule = 'constant'  # 'constant' or 'cosine' (to 0 at decay_steps)
-  c.optimizer.decay_steps = 0  # 'cosine': the update at which the rate reaches 0
-  c.optimizer.warmup_steps = 0
-  c.optimizer.b1 = 0.9
-  c.optimizer.b2 = 0.999
-  c.optimizer.eps = 1e-8
-  c.optimizer.mu_dtype = 'float32'  # type of Adam's first moment, or 'bfloat16'
-  c.optimizer.weight_decay = 0.0
-  c.optimizer.clip_norm = 1.0  # of the global gradient; 0 does not clip
+  c.optimizer.decay_steps = 0  # [updates] 'cosine': reaches 0 after so many, warm-up included
+  c.optimizer.warmup_steps = 0  # [updates] the rate rises from 0 in a straight line
+  c.optimizer.b1 = 0.9  # [fraction] decay of the first moment; not the paper's beta1, a KL weight
+  c.optimizer.b2 = 0.999  # [fraction] decay of the second moment; not the paper's beta2
+  c.optimizer.eps = 1e-8  # added to the root of the second moment
+  c.optimizer.mu_dtype = 'float32'  # type of the first moment, 'float32' or 'bfloat16'
+  c.optimizer.weight_decay = 0.0  # of a weight, times the rate, taken off it in each update
+  c.optimizer.clip_norm = 1.0  # largest norm of the whole gradient; 0 does not clip
 
-  c.train = ConfigDict()
-  c.train.num_steps = 100
+  c.train = ConfigDict()  # how long, in what parts, and what is kept
+  c.train.num_steps = 100  # [updates] of a stage of RL (paper: training steps)
+  # [fraction] a control: every answer counts as right with this probability; 0 asks the checker
+  c.train.random_reward = 0.0
   c.train.micro_batches = 1  # parts of the batch, one after the other; saves memory
-  c.train.chunk_tokens = 128  # query positions whose logits exist at once
-  c.train.length_bucket = 64  # rows are padded to a multiple of this many tokens
-  c.train.max_logp_gap_nats = 0.05  # largest mean gap of sampler and scorer; more stops the run
-  c.train.checkpoint_every_steps = 50
-  c.train.keep_last = 2  # newest checkpoints kept; the best one is kept besides
-  c.train.episodes_every_steps = 10  # steps between saved sample episodes
-  c.train.num_saved_problems = 2  # problems whose samples are saved then
+  c.train.chunk_tokens = 128  # [tokens] query positions whose logits exist at once
+  c.train.length_bucket = 64  # [tokens] rows are padded to a multiple of it
+  c.train.max_logp_gap_nats = 0.05  # [nats] a larger mean gap of sampler and scorer stops the run
+  c.train.checkpoint_every_steps = 50  # [updates] from one to the next
+  c.train.keep_last = 2  # [checkpoints] newest ones; the best one is kept besides
+  c.train.episodes_every_steps = 10  # [updates] from one save of sample episodes to the next
+  c.train.num_saved_problems = 2  # [problems] whose samples are saved then
   c.train.progress = True  # show a progress bar
 
 
@@ -231,5 +261,7 @@ def _same_type(want: Any, have: Any) -> bool:
   if isinstance(want, float):
     return isinstance(have, int | float)
   if isinstance(want, tuple):
-    return isinstance(have, tuple | list) and all(_same_type(want[0], x) for x in have)
+    # Defaults that are empty stand for numbers.
+    item = want[0] if want else 0.0
+    return isinstance(have, tuple | list) and all(_same_type(item, x) for x in have)
   return isinstance(have, type(want))

@@ -59,11 +59,14 @@ class TrainState:
     step: i32[] updates done.
     trainable: parameter tree that the optimiser moves.
     opt_state: the optimiser's state.
+    kl_scale: f32[K] what each turn's KL weight is multiplied by, where the stage has KL targets;
+      None where its weights are fixed.
   """
 
   step: jax.Array
   trainable: dict
   opt_state: tuple
+  kl_scale: jax.Array | None = None
 
 
 def turn_masks(episode: Episode, num_turns: int) -> jax.Array:

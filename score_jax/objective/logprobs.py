@@ -80,7 +80,39 @@ def score_tokens(
       entropy=-jax.lax.stop_gradient(jnp.sum(p_V * logp_V, axis=-1)),
     )
 
-  T = targets_BT.shape[1]
+  inputs = (hidden_BTD, ref_hidden_BTD, targets_BT)
+  return _in_chunks(score, inputs, (head, ref_head), chunk)
+
+
+def token_logp(
+  hidden_BTD: jax.Array, head: Head, targets_BT: jax.Array, chunk: int = 128
+) -> tuple[jax.Array, jax.Array]:
+  """Log-probabilities of target tokens under one model at temperature 1, for supervised training.
+
+  Args:
+    hidden_BTD: the hidden state *before* each target (already shifted).
+    head: the output matrix head_DV, or a `CappedHead` of it.
+    targets_BT: i32[B, T] token ids.
+    chunk: query positions whose logits exist at once.
+
+  Returns:
+    f32[B, T] nats, and bool[B, T]: whether the target is the likeliest token.
+  """
+  chex.assert_equal_shape_prefix([hidden_BTD, targets_BT], 2)
+
+  @jax.checkpoint
+  def score(inputs, head):
+    hidden, targets = inputs
+    logp_V = jax.nn.log_softmax(project(hidden, head))
+    logp = jnp.take_along_axis(logp_V, targets[..., None], axis=-1)[..., 0]
+    return logp, jnp.argmax(logp_V, axis=-1) == targets
+
+  return _in_chunks(score, (hidden_BTD, targets_BT), head, chunk)
+
+
+def _in_chunks(score, inputs, heads, chunk: int):
+  """Maps `score(inputs, heads)` over query positions, `chunk` of them at a time."""
+  B, T = inputs[0].shape[:2]
   chunk = min(chunk, T)
   num_chunks = -(-T // chunk)
 
@@ -89,11 +121,7 @@ def score_tokens(
     x = jnp.pad(x, pad)
     return jnp.moveaxis(x.reshape(x.shape[0], num_chunks, chunk, *x.shape[2:]), 1, 0)
 
-  heads = (head, ref_head)
   if num_chunks == 1:
-    return score((hidden_BTD, ref_hidden_BTD, targets_BT), heads)
-  inputs = jax.tree.map(split, (hidden_BTD, ref_hidden_BTD, targets_BT))
-  _, chunks = jax.lax.scan(lambda _, x: (None, score(x, heads)), None, inputs)
-  return jax.tree.map(
-    lambda x: jnp.moveaxis(x, 0, 1).reshape(targets_BT.shape[0], -1)[:, :T], chunks
-  )
+    return score(inputs, heads)
+  _, chunks = jax.lax.scan(lambda _, x: (None, score(x, heads)), None, jax.tree.map(split, inputs))
+  return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(B, -1)[:, :T], chunks)

@@ -7,10 +7,13 @@
 | `multiturn_rl` (Eq. 1) | r1, KL weight beta1 | r2, KL weight beta1 |
 | `last_turn_rl` (the paper's "standard multi-turn RL") | KL weight beta1 | r2, KL weight beta1 |
 | `single_turn_rl` (Eq. 2) | r1, KL weight beta1 | - |
+
+Of three turns: `stage1b` (Stage Ib) and `stage2_of_three_turns`.
 """
 
 import dataclasses
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -29,6 +32,8 @@ class Stage:
     reference: 'base', the base model, or 'init', the weights that the stage starts from.
     discount: gamma; turn k is also paid gamma^(j-k) times what later turns j are paid. 0 is
       per-turn credit, the paper's.
+    kl_target_nats: KL per turn that `kl_weight` is adapted to keep, one number for each turn; 0
+      leaves that turn's weight fixed. Empty or all 0: every weight is fixed.
   """
 
   name: str
@@ -37,6 +42,7 @@ class Stage:
   bonus: tuple[float, ...]
   reference: str = 'base'
   discount: float = 0.0
+  kl_target_nats: tuple[float, ...] = ()
 
   def __post_init__(self):
     lengths = {len(self.reward_weight), len(self.kl_weight), len(self.bonus)}
@@ -53,11 +59,22 @@ class Stage:
       raise ValueError(f"config.stage.reference={self.reference!r} is neither 'base' nor 'init'")
     if not 0.0 <= self.discount <= 1.0:
       raise ValueError(f'config.stage.discount={self.discount} is not in [0, 1]')
+    targets = self.kl_target_nats
+    if len(targets) not in (0, self.num_turns) or min(targets, default=0) < 0:
+      raise ValueError(
+        f'config.stage.kl_target_nats={targets} must be empty or have '
+        f'{self.num_turns} numbers, none below 0'
+      )
 
   @property
   def num_turns(self) -> int:
     """K."""
     return len(self.reward_weight)
+
+  @property
+  def is_adaptive(self) -> bool:
+    """Whether some turn's KL weight follows a target."""
+    return any(self.kl_target_nats)
 
 
 @flax.struct.dataclass
@@ -69,12 +86,14 @@ class StageArrays:
     kl_weight: f32[K].
     bonus: f32[K].
     discount: f32[].
+    kl_target: f32[K] nats, 0 for a weight that is fixed; None where all are.
   """
 
   reward_weight: jax.Array
   kl_weight: jax.Array
   bonus: jax.Array
   discount: jax.Array
+  kl_target: jax.Array | None = None
 
   @classmethod
   def of(cls, stage: Stage) -> 'StageArrays':
@@ -84,7 +103,38 @@ class StageArrays:
       kl_weight=jnp.asarray(stage.kl_weight, jnp.float32),
       bonus=jnp.asarray(stage.bonus, jnp.float32),
       discount=jnp.float32(stage.discount),
+      kl_target=jnp.asarray(stage.kl_target_nats, jnp.float32) if stage.is_adaptive else None,
     )
+
+
+def adapt_kl(kl_scale_K: jax.Array, kl_K: jax.Array, target_K: jax.Array) -> jax.Array:
+  """Moves KL weights towards what keeps a turn's KL at its target.
+
+      scale_k <- scale_k (1 + clip(KL_k / target_k - 1, -0.2, 0.2))
+
+  So beta2 need not be found by hand: a turn that leaves the reference faster than its target
+  allows is held harder, one that hardly moves is let go.
+
+  Args:
+    kl_scale_K: f32[K] what the stage's KL weights are multiplied by.
+    kl_K: f32[K] nats, the mean KL of each turn in this update's batch.
+    target_K: f32[K] nats; 0 leaves the scale as it is.
+
+  Returns:
+    f32[K], for the next update.
+
+  Example:
+    >>> f = lambda *x: jnp.array(x, jnp.float32)
+    >>> [round(float(x), 2) for x in adapt_kl(f(1, 1, 1), f(0.3, 0.11, 9), f(0.1, 0.1, 0))]
+    [1.2, 1.1, 1.0]
+
+  Source: arXiv:2409.12917 allows an "adaptive beta2" and does not say which; the controller is that
+  of arXiv:1909.08593, Sec. 2.2, with a gain of 1.
+  """
+  chex.assert_rank([kl_scale_K, kl_K, target_K], 1)
+  chex.assert_equal_shape([kl_scale_K, kl_K, target_K])
+  error_K = jnp.clip(kl_K / jnp.where(target_K > 0, target_K, 1.0) - 1.0, -0.2, 0.2)
+  return jnp.where(target_K > 0, kl_scale_K * (1.0 + error_K), kl_scale_K)
 
 
 def stage1(beta1: float, beta2: float) -> Stage:
@@ -143,6 +193,38 @@ def last_turn_rl(beta1: float) -> Stage:
   Source: arXiv:2409.12917, Sec. 5 and Fig. 6.
   """
   return Stage('last_turn_rl', (0.0, 1.0), (beta1, beta1), (0.0, 0.0))
+
+
+def stage1b(beta1: float, beta2: float) -> Stage:
+  """Stage Ib of three turns: reward turn 3 while turns 1 and 2 are held near Stage Ia's result.
+
+  Stage Ia is `stage1` itself, trained on two turns.
+
+  Args:
+    beta1: KL weight of turn 3.
+    beta2: the strong KL weight on turns 1 and 2.
+
+  Returns:
+    The stage, of three turns; its reference is what it starts from.
+
+  Source: arXiv:2409.12917 (camera-ready), App. A.1.
+  """
+  return Stage('stage1b', (0.0, 0.0, 1.0), (beta2, beta2, beta1), (0.0, 0.0, 0.0), 'init')
+
+
+def stage2_of_three_turns(alpha: float, beta1: float) -> Stage:
+  """Stage II of three turns: reward all turns, and progress over the turn before.
+
+  Args:
+    alpha: weight of the progress bonus, on turns 2 and 3.
+    beta1: KL weight of all turns.
+
+  Returns:
+    The stage. It starts from Stage Ib's weights, its reference is the base model.
+
+  Source: arXiv:2409.12917 (camera-ready), App. A.1.
+  """
+  return Stage('stage2_of_three_turns', (1.0,) * 3, (beta1,) * 3, (0.0, alpha, alpha))
 
 
 def single_turn_rl(beta1: float) -> Stage:

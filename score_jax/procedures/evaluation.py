@@ -1,12 +1,12 @@
-"""Two-turn evaluation: sample, grade, and say how sure the numbers are."""
+"""Evaluation: sample, grade, and sum up what happened."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from scipy import stats
 
+from score_jax.analysis.statistics import summarise
 from score_jax.core import sharding
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.core.types import Episode
@@ -28,7 +28,7 @@ class Evaluation:
   Attributes:
     records: one for each problem: id, level, question, answer; and with one entry a turn answers,
       finals (final answers, None where there is none), rewards, reasons, tokens, truncated.
-    metrics: see `summarise`.
+    metrics: see `score_jax.analysis.statistics.summarise`.
     num_left_out: problems whose prompt did not fit its slot.
   """
 
@@ -37,123 +37,27 @@ class Evaluation:
   num_left_out: int
 
 
-def share(count: int, total: int) -> dict[str, float]:
-  """A fraction with its 95% Wilson interval.
-
-  Args:
-    count: successes.
-    total: trials, above 0.
-
-  Returns:
-    {'mean', 'low', 'high'} as fractions.
-
-  Example:
-    >>> {k: round(v, 3) for k, v in share(5, 10).items()}
-    {'mean': 0.5, 'low': 0.237, 'high': 0.763}
-  """
-  interval = stats.binomtest(int(count), int(total)).proportion_ci(0.95, method='wilson')
-  return {'mean': count / total, 'low': float(interval.low), 'high': float(interval.high)}
-
-
-def paired_difference(gained: int, lost: int, total: int) -> dict[str, float]:
-  """The difference of two accuracies on the same problems, with its 95% interval.
-
-  The Agresti-Min interval: the Wald interval of paired proportions after half a problem has been
-  added to each of the four outcomes. It does not collapse to a point when nothing changed.
-
-  Args:
-    gained: problems wrong before and right after.
-    lost: problems right before and wrong after.
-    total: all problems.
-
-  Returns:
-    {'mean', 'low', 'high'} as fractions.
-
-  Example:
-    >>> {k: round(v, 3) for k, v in paired_difference(10, 0, 100).items()}
-    {'mean': 0.1, 'low': 0.037, 'high': 0.159}
-
-  Source: Agresti and Min, Statistics in Medicine 24 (2005), 729-740.
-  """
-  n, b, c = total + 2, gained + 0.5, lost + 0.5
-  centre = (b - c) / n
-  half = 1.959964 * np.sqrt((b + c) - (b - c) ** 2 / n) / n
-  return {
-    'mean': (gained - lost) / total,
-    'low': max(-1.0, float(centre - half)),
-    'high': min(1.0, float(centre + half)),
-  }
-
-
-def mean_interval(values: Sequence[float]) -> dict[str, float]:
-  """A mean with its 95% normal interval.
-
-  Args:
-    values: at least one number.
-
-  Returns:
-    {'mean', 'low', 'high'} in the values' unit.
-  """
-  x = np.asarray(values, float)
-  half = 1.959964 * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else 0.0
-  return {
-    'mean': float(x.mean()),
-    'low': float(x.mean() - half),
-    'high': float(x.mean() + half),
-  }
-
-
-def summarise(records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
-  """Turns per-problem records into the paper's metrics.
-
-  Args:
-    records: of `Evaluation`.
-
-  Returns:
-    `acc_tK` for each turn; for the last two turns `delta` (later minus earlier accuracy), `i2c`
-    (wrong then right), `c2i` (right then wrong) and `changed` (another final answer), as fractions;
-    `length_tK` in tokens, `truncated_tK`; each with its 95% interval.
-
-  Raises:
-    ValueError: if there are no records.
-  """
-  if not records:
-    raise ValueError('an evaluation of no problems has no metrics')
-  n = len(records)
-  reward_BK = np.asarray([r['rewards'] for r in records])
-  metrics = {}
-  for k in range(reward_BK.shape[1]):
-    metrics[f'acc_t{k + 1}'] = share(int(reward_BK[:, k].sum()), n)
-    metrics[f'length_t{k + 1}'] = mean_interval([r['tokens'][k] for r in records])
-    metrics[f'truncated_t{k + 1}'] = share(sum(r['truncated'][k] for r in records), n)
-  if reward_BK.shape[1] > 1:
-    before, now = reward_BK[:, -2] > 0, reward_BK[:, -1] > 0
-    gained, lost = int((~before & now).sum()), int((before & ~now).sum())
-    metrics |= {
-      'delta': paired_difference(gained, lost, n),
-      'i2c': share(gained, n),
-      'c2i': share(lost, n),
-      'changed': share(sum(r['finals'][-1] != r['finals'][-2] for r in records), n),
-    }
-  return metrics
-
-
 def grade_episode(
-  episode: Episode, problems, task: Task, tokenizer: Tokenizer
+  episode: Episode,
+  problems,
+  task: Task,
+  tokenizer: Tokenizer,
+  turns: Sequence[int] | None = None,
 ) -> tuple[list[list[str]], list[list]]:
-  """Reads and grades every turn of every row.
+  """Reads and grades the turns of every row.
 
   Args:
     episode: B rows, on the host.
     problems: the B rows' problems.
     task: the grader.
     tokenizer: makes text of ids.
+    turns: those that hold answers, counted from 0; None takes all.
 
   Returns:
-    Texts and verdicts, each as K lists of B.
+    Texts and verdicts, each as K lists of B, K the number of `turns`.
   """
-  num_turns = episode.is_truncated.shape[1]
-  texts = [turn_texts(episode.tokens, episode.turn, k, tokenizer) for k in range(num_turns)]
+  turns = range(episode.is_truncated.shape[1]) if turns is None else turns
+  texts = [turn_texts(episode.tokens, episode.turn, k, tokenizer) for k in turns]
   return texts, [task.grade(problems, turn) for turn in texts]
 
 
@@ -238,7 +142,11 @@ class Row:
 
 
 def make_records(
-  problems: Sequence[Problem], episode: Episode, task: Task, tokenizer: Tokenizer
+  problems: Sequence[Problem],
+  episode: Episode,
+  task: Task,
+  tokenizer: Tokenizer,
+  turns: Sequence[int] | None = None,
 ) -> list[dict]:
   """Grades episodes and writes down what happened.
 
@@ -247,42 +155,62 @@ def make_records(
     episode: B rows, on the host.
     task: the grader.
     tokenizer: makes text of ids.
+    turns: those that hold answers, counted from 0; None takes all.
 
   Returns:
-    B records, see `Evaluation`.
+    B records, see `Evaluation`; where `turns` leaves some out, with their texts as 'between'.
   """
-  texts, verdicts = grade_episode(episode, problems, task, tokenizer)
-  turns = range(len(texts))
+  every = range(episode.is_truncated.shape[1])
+  turns = list(every) if turns is None else list(turns)
+  texts, verdicts = grade_episode(episode, problems, task, tokenizer, turns)
+  between = [
+    turn_texts(episode.tokens, episode.turn, k, tokenizer) for k in every if k not in turns
+  ]
+  ranks = range(len(turns))
   return [
     {
       'id': problem.id,
       'level': problem.level,
       'question': problem.question,
       'answer': problem.answer,
-      'answers': [texts[k][b] for k in turns],
-      'finals': [task.final(texts[k][b]) for k in turns],
-      'rewards': [verdicts[k][b].reward for k in turns],
-      'reasons': [verdicts[k][b].reason for k in turns],
+      'answers': [texts[k][b] for k in ranks],
+      'finals': [task.final(texts[k][b]) for k in ranks],
+      'rewards': [verdicts[k][b].reward for k in ranks],
+      'reasons': [verdicts[k][b].reason for k in ranks],
       'tokens': [int((episode.turn[b] == k + 1).sum()) for k in turns],
       'truncated': [bool(episode.is_truncated[b, k]) for k in turns],
+      **({'between': [turn[b] for turn in between]} if between else {}),
     }
     for b, problem in enumerate(problems)
   ]
 
 
-def evaluate(sampler: Sampler, prompts: Prompts, task: Task) -> Evaluation:
+def evaluate(
+  sampler: Sampler,
+  prompts: Prompts,
+  task: Task,
+  first_answer_ids: Sequence[Sequence[int]] | None = None,
+  turns: Sequence[int] | None = None,
+) -> Evaluation:
   """Lets the model answer each problem once, in K turns, with no checker in between.
 
   Args:
     sampler: the policy.
     prompts: the problems; those whose prompt does not fit are already left out and counted.
     task: the grader, used after the last turn only.
+    first_answer_ids: for each problem the token ids of a first answer, its end included, that the
+      model is given in place of its own.
+    turns: those that hold answers, counted from 0; None takes all.
 
   Returns:
     Records in the problems' order, and metrics.
   """
-  rows = [Row(ids, problem.id) for ids, problem in zip(prompts.ids, prompts.problems, strict=True)]
+  given = first_answer_ids or [None] * len(prompts.problems)
+  rows = [
+    Row(ids, problem.id, first_answer_ids=first)
+    for ids, problem, first in zip(prompts.ids, prompts.problems, given, strict=True)
+  ]
   records = []
   for part, episode in sampler.play(rows, EVAL_STEP):
-    records += make_records(prompts.problems[part], episode, task, sampler.tokenizer)
+    records += make_records(prompts.problems[part], episode, task, sampler.tokenizer, turns)
   return Evaluation(records, summarise(records), prompts.num_too_long)

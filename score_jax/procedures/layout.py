@@ -37,6 +37,12 @@ class RolloutSpec:
     """K."""
     return len(self.turn_tokens)
 
+  def first_turns(self, count: int) -> 'RolloutSpec':
+    """The same episode, ended after `count` turns."""
+    return dataclasses.replace(
+      self, turn_tokens=self.turn_tokens[:count], followup_ids=self.followup_ids[: count - 1]
+    )
+
   def input_slots(self, turn: int) -> int:
     """Slots that are prefilled before a turn: the prompt, or eot and instruction."""
     return self.prompt_tokens if turn == 0 else 1 + len(self.followup_ids[turn - 1])

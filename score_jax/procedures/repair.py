@@ -4,6 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Callable
 
+from score_jax.analysis.statistics import summarise
 from score_jax.procedures.evaluation import (
   EVAL_STEP,
   Evaluation,
@@ -11,7 +12,6 @@ from score_jax.procedures.evaluation import (
   Sampler,
   grade_episode,
   make_records,
-  summarise,
 )
 from score_jax.procedures.text import Prompts
 from score_jax.tasks.base import Problem, Task, Verdict
@@ -66,9 +66,7 @@ def collect_failures(
   Returns:
     The failures, and the counts of all verdicts.
   """
-  spec = sampler.spec
-  spec = dataclasses.replace(spec, turn_tokens=spec.turn_tokens[:1], followup_ids=())
-  sampler = dataclasses.replace(sampler, spec=spec)
+  sampler = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in range(num_samples)]
   rows = [Row(ids, problem.id, g) for problem, ids in both for g in range(num_samples)]

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax.core.logits import project
 from score_jax.core.masked import masked_mean, masked_sum
+from score_jax.core.sharding import on_devices
 from score_jax.core.types import TrainState
-from score_jax.model.attention import causal_mask
-from score_jax.model.decoder import Decoder
+from score_jax.objective.logprobs import token_logp
 
 
 @flax.struct.dataclass
@@ -28,56 +27,71 @@ class Traces:
   is_token: jax.Array
   is_target: jax.Array
 
+  @property
+  def positions(self) -> jax.Array:
+    """i32[B, T]: rows are left-aligned, so a token's slot is its position."""
+    return jnp.broadcast_to(jnp.arange(self.tokens.shape[1]), self.tokens.shape)
 
-def cross_entropy(decoder: Decoder, params: dict, traces: Traces) -> tuple[jax.Array, dict]:
+
+# From (trainable, frozen, traces) to (hidden_BTD, head), as in `score_jax.procedures.train_step`.
+Policy = Callable[[dict, dict, Traces], tuple[jax.Array, jax.Array]]
+
+
+def cross_entropy(
+  policy: Policy, trainable: dict, frozen: dict, traces: Traces, chunk: int = 128
+) -> tuple[jax.Array, dict]:
   """Mean negative log-likelihood of the target tokens.
 
   Args:
-    decoder: the model.
-    params: its parameters.
+    policy: the model as a function.
+    trainable: what is trained of it.
+    frozen: what is not.
     traces: the batch.
+    chunk: query positions whose logits exist at once.
 
   Returns:
     f32[] nats per target token, and metrics.
   """
-  B, T = traces.tokens.shape
-  positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-  mask_BTT = causal_mask(positions_BT, positions_BT, traces.is_token)
-  hidden_BTD, head, _ = decoder.apply({'params': params}, traces.tokens, positions_BT, mask_BTT)
-  logits_BTV = project(hidden_BTD[:, :-1], head)
-  targets_BT = traces.tokens[:, 1:]
-  nll_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
+  hidden_BTD, head = policy(trainable, frozen, traces)
+  logp_BT, is_best_BT = token_logp(hidden_BTD[:, :-1], head, traces.tokens[:, 1:], chunk)
   is_target_BT = traces.is_target[:, 1:]
   num_targets = jnp.maximum(is_target_BT.sum(), 1)
-  loss = masked_sum(nll_BT, is_target_BT) / num_targets
-  is_right_BT = (jnp.argmax(logits_BTV, axis=-1) == targets_BT).astype(jnp.float32)
+  loss = masked_sum(-logp_BT, is_target_BT) / num_targets
   return loss, {
     'train/loss_nats': loss,
-    'train/token_accuracy': masked_mean(is_right_BT, is_target_BT),
+    'train/token_accuracy': masked_mean(is_best_BT.astype(jnp.float32), is_target_BT),
     'train/target_tokens': num_targets.astype(jnp.float32),
   }
 
 
 def make_supervised_step(
-  decoder: Decoder, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Traces], tuple[TrainState, dict]]:
+  policy: Policy, optimizer: optax.GradientTransformation, chunk: int = 128
+) -> Callable[[TrainState, dict, Traces], tuple[TrainState, dict]]:
   """Builds the jitted update.
 
   Args:
-    decoder: the model.
+    policy: the model as a function.
     optimizer: optax transformation.
+    chunk: query positions whose logits exist at once.
 
   Returns:
-    step(state, traces) -> (state, metrics); `state` is donated.
+    step(state, frozen, traces) -> (state, metrics); `state` is donated. A loss or gradient that is
+    not finite changes nothing, and `train/is_finite` says so.
   """
 
-  def step(state: TrainState, traces: Traces):
-    grads, metrics = jax.grad(lambda params: cross_entropy(decoder, params, traces), has_aux=True)(
-      state.trainable
-    )
+  def step(state: TrainState, frozen: dict, traces: Traces):
+    frozen = on_devices(frozen)
+    grads, metrics = jax.grad(
+      lambda trainable: cross_entropy(policy, trainable, frozen, traces, chunk), has_aux=True
+    )(state.trainable)
+    grad_norm = optax.tree.norm(grads)
+    is_finite = jnp.isfinite(metrics['train/loss_nats']) & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    metrics['train/grad_norm'] = optax.tree.norm(grads)
-    return TrainState(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
+    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    new = jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state)
+    metrics['train/grad_norm'] = grad_norm
+    metrics['train/is_finite'] = is_finite.astype(jnp.float32)
+    return new, metrics
 
   return jax.jit(step, donate_argnums=(0,))

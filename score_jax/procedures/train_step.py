@@ -21,7 +21,7 @@ from score_jax.model.decoder import Decoder
 from score_jax.objective.advantages import advantages, check_baseline, shape_rewards
 from score_jax.objective.logprobs import score_tokens
 from score_jax.objective.loss import check_kl_choice, policy_loss, turn_sums
-from score_jax.objective.stages import StageArrays
+from score_jax.objective.stages import StageArrays, adapt_kl
 
 # From (trainable, frozen, episode) to (hidden_BTD, head). The reference is such a function too,
 # of (frozen, episode): so adapters and shared weights need no change here.
@@ -143,6 +143,8 @@ def make_train_step(
       shaped_BK, batch.reward, stage.bonus, options.samples_per_problem, options.baseline
     )
     normaliser = float(batch.reward.shape[0])
+    if state.kl_scale is not None:
+      stage = stage.replace(kl_weight=stage.kl_weight * state.kl_scale)
 
     def one(carry, part):
       part_batch, part_adv_BK = part
@@ -161,7 +163,10 @@ def make_train_step(
     is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    new = TrainState(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    if state.kl_scale is not None:
+      kl_scale_K = adapt_kl(state.kl_scale, sums['kl'].mean(axis=0), stage.kl_target)
+      new = new.replace(kl_scale=kl_scale_K)
     new = jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state)
     metrics = batch_metrics(batch, shaped_BK, adv_BK, sums, options.samples_per_problem)
     metrics |= {
@@ -170,6 +175,7 @@ def make_train_step(
       'train/update_norm': jnp.where(is_finite, optax.tree.norm(updates), 0.0),
       'train/is_finite': is_finite.astype(jnp.float32),
     }
+    metrics |= {f'train/kl_weight_t{k + 1}': w for k, w in enumerate(stage.kl_weight)}
     return new, metrics
 
   return jax.jit(step, static_argnums=(4,), donate_argnums=(0,))

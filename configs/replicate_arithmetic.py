@@ -1,0 +1,256 @@
+"""The paper's comparisons on generated sums, with the small policy that ships with the package.
+
+    python -m score_jax.replicate --config=configs/replicate_arithmetic.py --seeds=3 \
+      --workdir=runs/replicate
+
+Rows in order: what the paper compares SCoRe with (its Table 2), what it removes (Table 4), three
+turns (App. A.1), sweeps of one seed, and a search for a regime in which plain multi-turn RL
+collapses. `score` is Stage I (`stage1`) and Stage II; every row of RL takes as many updates as both
+together.
+
+The shared setting is that of `configs/quickstart.py`, with its deviations from the paper: beta2 = 1
+and the r1-conditioned baseline. The sweeps have the paper's.
+
+Self-Refine is measured on SmolLM2-135M-Instruct, where its GGUF file is named with
+--config.smollm2_run.model.checkpoint=SmolLM2-135M-Instruct.Q4_1.gguf.
+
+Results of a real run, with commit, hardware and time: docs/results/report.md.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from score_jax.objective import stages
+
+_HERE = Path(__file__).parent
+_COMMON = runpy.run_path(str(_HERE / 'replicate_sweeps.py'))
+STAGE1_STEPS, STAGE2_STEPS, BOTH_STEPS = (
+  _COMMON[f'{name}_STEPS'] for name in ('STAGE1', 'STAGE2', 'BOTH')
+)
+ALPHA, BETA1, BETA2 = _COMMON['ALPHA'], _COMMON['BETA1'], _COMMON['BETA2']
+STAGE1, STAGE2, PLAIN = _COMMON['STAGE1'], _COMMON['STAGE2'], _COMMON['PLAIN']
+row = _COMMON['row']
+ALL = ('greedy', 'sampled', 'fixed')
+# More: ten turns, and votes for inference scaling.
+MORE = (*ALL, 'turns', 'votes')
+
+
+def get_config() -> ConfigDict:
+  """Makes the config: what all rows share under `run`, and the rows."""
+  c = ConfigDict()
+  c.run = _config('quickstart').run
+  c.num_turns = 10  # of the evaluation 'turns'
+  c.num_vote_problems = 512  # of the evaluation 'votes'
+  c.smollm2_run = _config('stage1_sums')  # for the rows that need a chat model
+  c.pretrain = _config('pretrain_arithmetic')
+  # What the report says besides; where SCoRe's own row stands in the sweeps.
+  c.report = ConfigDict({'notes': (), 'sweep_reference': {'alpha': ALPHA, 'beta1': BETA1}})
+  c.rows = (
+    *_methods(),
+    *_ablations(),
+    *_more_turns(),
+    *_other_models(),
+    *_COMMON['sweeps'](),
+    *_COMMON['regimes'](),
+  )
+  return c
+
+
+def _config(name: str) -> ConfigDict:
+  return runpy.run_path(str(_HERE / f'{name}.py'))['get_config']()
+
+
+def _supervised(name: str, title: str, method: str, keep_correct: bool, iterations: int, **more):
+  changes = {
+    'supervised.method': method,
+    'supervised.keep_correct': keep_correct,
+    'supervised.iterations': iterations,
+    'supervised.num_problems': 2000,
+    'optimizer.schedule': 'constant',
+  }
+  more = dict(group='method', evaluations=ALL, paper=name) | more
+  # The number of updates follows from how many traces are found; this is for the time left only.
+  return row(name, title, more.pop('group'), PLAIN, 100, changes=changes, **more)
+
+
+def _methods():
+  """Table 2, and the controls."""
+  one_turn = {'rollout.turn_tokens': (10,), 'eval.turn_tokens': (10, 12)}
+  why = (
+    'a policy of 157,000 parameters that knows digits only cannot be asked for feedback; measured '
+    'on SmolLM2-135M-Instruct, see there'
+  )
+  return (
+    row('base', 'Base model', 'method', PLAIN, 0, evaluations=MORE, paper='base'),
+    row('self_refine', 'Self-Refine', 'method', PLAIN, 0, paper='self_refine', not_applicable=why),
+    _supervised('star_d', 'STaR, D', 'star', False, 3),
+    _supervised('star_dplus', 'STaR, D+', 'star', True, 3),
+    _supervised('pair_sft_d', 'Pair-SFT, D', 'pair_sft', False, 1),
+    _supervised('pair_sft_dplus', 'Pair-SFT, D+', 'pair_sft', True, 1),
+    row(
+      'single_turn_rl',
+      'Single-turn RL',
+      'method',
+      stages.single_turn_rl(BETA1),
+      BOTH_STEPS,
+      evaluations=ALL,
+      changes=one_turn,
+      paper='single_turn_rl',
+    ),
+    row('multiturn_rl', 'Multi-turn RL, both turns', 'method', PLAIN, BOTH_STEPS, evaluations=MORE),
+    row(
+      'last_turn_rl',
+      'Multi-turn RL, last turn',
+      'method',
+      stages.last_turn_rl(BETA1),
+      BOTH_STEPS,
+      evaluations=ALL,
+    ),
+    row(
+      'random_reward',
+      'Random reward',
+      'method',
+      PLAIN,
+      BOTH_STEPS,
+      evaluations=ALL,
+      changes={'train.random_reward': 0.5},
+    ),
+    row(
+      'stage1',
+      'SCoRe, Stage I only',
+      'method',
+      STAGE1,
+      STAGE1_STEPS,
+      evaluations=ALL,
+      changes={'optimizer.schedule': 'constant'},
+    ),
+    row(
+      'score',
+      'SCoRe',
+      'method',
+      STAGE2,
+      STAGE2_STEPS,
+      init='stage1',
+      evaluations=MORE,
+      paper='score',
+    ),
+  )
+
+
+def _ablations():
+  """Table 4; single-turn training is the row of that name above."""
+  no_bonus = stages.Stage('', (1.0, 1.0), (BETA1, BETA1), (0.0, 0.0))
+  return (
+    row(
+      'no_stage1',
+      'without Stage I',
+      'ablation',
+      STAGE2,
+      BOTH_STEPS,
+      evaluations=ALL,
+      paper='no_stage1',
+    ),
+    row(
+      'no_bonus',
+      'without bonus',
+      'ablation',
+      no_bonus,
+      STAGE2_STEPS,
+      init='stage1',
+      evaluations=ALL,
+      paper='no_bonus',
+    ),
+    _supervised(
+      'star_stage2',
+      'STaR as Stage II',
+      'star',
+      True,
+      3,
+      group='ablation',
+      init='stage1',
+      paper='star_stage2',
+    ),
+    row(
+      'off_policy_turn1',
+      "turn 1 the base model's",
+      'ablation',
+      STAGE2,
+      STAGE2_STEPS,
+      init='stage1',
+      evaluations=ALL,
+      changes={'rollout.base_turn1_share': 1.0},
+      paper='off_policy_turn1',
+    ),
+  )
+
+
+def _more_turns():
+  """Three turns: Stage Ia is `stage1` above."""
+  three = {'rollout.turn_tokens': (10, 12, 12)}
+  return (
+    row(
+      'three_base',
+      'Base model, three turns',
+      'turns',
+      stages.stage2_of_three_turns(ALPHA, BETA1),
+      0,
+      evaluations=('greedy', 'sampled'),
+      changes=three,
+      paper='turns_base',
+      seeds=1,
+    ),
+    row(
+      'three_stage1a',
+      'Stage Ia',
+      'turns',
+      STAGE1,
+      STAGE1_STEPS,
+      evaluations=('greedy', 'sampled'),
+      changes={'optimizer.schedule': 'constant', 'eval.turn_tokens': (10, 12, 12)},
+      paper='turns_stage1a',
+      seeds=1,
+    ),
+    row(
+      'three_stage1b',
+      'Stage Ib',
+      'turns',
+      stages.stage1b(BETA1, BETA2),
+      STAGE1_STEPS,
+      init='three_stage1a',
+      changes=three | {'optimizer.schedule': 'constant'},
+      paper='turns_stage1b',
+      seeds=1,
+    ),
+    row(
+      'three_stage2',
+      'Stage II of three turns',
+      'turns',
+      stages.stage2_of_three_turns(ALPHA, BETA1),
+      STAGE2_STEPS,
+      init='three_stage1b',
+      evaluations=('greedy', 'sampled', 'turns'),
+      changes=three,
+      paper='turns_stage2',
+      seeds=1,
+    ),
+  )
+
+
+def _other_models():
+  """Self-Refine needs a model that can be talked to."""
+  refine = {'eval.protocol': 'self_refine', 'eval.feedback_tokens': 64}
+  more = dict(evaluations=('greedy',), run='smollm2_run', seeds=1)
+  return (
+    row('smollm2', 'SmolLM2-135M-Instruct, base', 'model', PLAIN, 0, **more),
+    row(
+      'smollm2_refine',
+      'SmolLM2-135M-Instruct, Self-Refine',
+      'model',
+      PLAIN,
+      0,
+      changes=refine,
+      **more,
+    ),
+  )

@@ -1,0 +1,96 @@
+"""The paper's comparisons in one command: every row, with several seeds, and one report.
+
+    python -m score_jax.replicate --config=configs/replicate_arithmetic.py --seeds=3 \
+      --workdir=runs/replicate
+
+Rows run in processes of their own, `--jobs` at once; what is finished is kept, and what was
+stopped goes on. `--rows=score,multiturn_rl` runs these and what they start from. Ends with
+`report.md`, `report.html`, `report.json` and `figures/`, which `--report_only` makes anew.
+"""
+
+import os
+import signal
+import sys
+
+from absl import flags
+from etils import epath
+
+from score_jax import program
+
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each row; sweeps take one.', 1)
+_ROWS = flags.DEFINE_list('rows', None, 'Rows to run; all of the config by default.')
+_JOBS = flags.DEFINE_integer('jobs', 2, 'Rows at once, each in a process of its own.', 1)
+_REPORT_ONLY = flags.DEFINE_bool('report_only', False, 'Write the report of what is finished.')
+_ONE_ROW = flags.DEFINE_string('one_row', None, 'Run this row here; what is started for each row.')
+
+
+def _seeds_of(row) -> list[int]:
+  return list(range(min(_SEEDS.value, row.seeds or _SEEDS.value)))
+
+
+def _command(name: str, workdir: epath.Path) -> list[str]:
+  """The command line of one row: this one's, for one row."""
+  others = ('--one_row', '--workdir', '--rows', '--jobs')
+  given = [a for a in sys.argv[1:] if not a.lstrip('-').startswith(tuple(o[2:] for o in others))]
+  module = [sys.executable, '-m', 'score_jax.replicate']
+  return [*module, *given, f'--workdir={os.fspath(workdir)}', f'--one_row={name}']
+
+
+def _run_one(config, rows, name: str, workdir: epath.Path, about: dict) -> None:
+  import jax
+
+  from score_jax.replication.jobs import end_with_parent
+  from score_jax.replication.one_row import run_row
+  from score_jax.run_loop import Preempted, TrainingStopped
+
+  end_with_parent()
+  # Most rows have the same shapes: what one of them compiled serves the others.
+  jax.config.update('jax_compilation_cache_dir', os.fspath(workdir / 'compiled'))
+  try:
+    for seed in _seeds_of(rows[name]):
+      run_row(config, rows[name], seed, workdir, about)
+  except Preempted as error:
+    print(error, file=sys.stderr)
+    raise SystemExit(143) from None
+  except TrainingStopped as error:
+    print(f'stopped: {error}', file=sys.stderr)
+    raise SystemExit(1) from None
+
+
+def _body() -> None:
+  config = program.CONFIG.value
+  if config is None:
+    program.fail('--config is not set: --config=configs/replicate_arithmetic.py')
+  # Imported late: a wrong command line is told of at once.
+  from score_jax.core.version import commit
+  from score_jax.replication.jobs import run_jobs
+  from score_jax.replication.one_row import hardware
+  from score_jax.replication.report import write_report
+  from score_jax.replication.rows import read_rows, report_row, with_starts
+  from score_jax.runs.identity import check_or_write_config
+
+  workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
+  rows = read_rows(config)
+  names = with_starts(_ROWS.value or list(rows), rows)
+  about = {'commit': commit(), 'hardware': hardware()}
+  if _ONE_ROW.value:
+    _run_one(config, rows, _ONE_ROW.value, workdir, about)
+    return
+  # Rows may be added to a replication; what they share may not change under them.
+  shared = {'run': config.run.to_dict(), 'smollm2_run': config.smollm2_run.to_dict()}
+  check_or_write_config(workdir, shared, exempt=('smollm2_run.model.checkpoint',))
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  failed = []
+  if not _REPORT_ONLY.value:
+    failed = run_jobs(
+      names, rows, _seeds_of, lambda name: _command(name, workdir), workdir, _JOBS.value
+    )
+  shown = [report_row(row) for row in rows.values() if row.group != 'part']
+  write_report(workdir, shown, config.report.to_dict())
+  print(f'report: {workdir / "report.md"}, {workdir / "report.html"}, {workdir / "report.json"}')
+  if failed:
+    program.fail(f'{len(failed)} rows failed: {", ".join(failed)}; the same command tries again')
+
+
+if __name__ == '__main__':
+  program.run_program(_body)

@@ -1,0 +1,182 @@
+"""Trains and evaluates one row of a replication with one seed."""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from score_jax import evaluating, imitate, pretrain, setup_run, train, trainable
+from score_jax.core import sharding
+from score_jax.procedures.evaluation import EVAL_STEP, Row, Sampler, evaluate, make_records
+from score_jax.procedures.text import Prompts
+from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
+from score_jax.runs.files import to_json, write_atomic
+from score_jax.setup_run import Setup
+
+# Names the random keys of votes, apart from those of evaluations.
+VOTE_STEP = EVAL_STEP - 2
+VOTE_TEMPERATURE = 0.7
+
+
+def run_row(
+  config: ConfigDict, row: ReplicationRow, seed: int, workdir: epath.Path, about: Mapping
+) -> None:
+  """Trains and evaluates one row with one seed, or goes on with it.
+
+  Args:
+    config: of `configs/replicate_arithmetic.py`.
+    row: the row; what it starts from is finished.
+    seed: of the run.
+    workdir: of the replication.
+    about: what `row.json` tells besides: commit and hardware.
+  """
+  folder = seed_dir(workdir, row.name, seed)
+  if (folder / 'row.json').exists():
+    return
+  start_s = time.monotonic()
+  if row.pretrain:
+    make_base(config.pretrain, row.pretrain, folder)
+    seconds = {'seconds': round(time.monotonic() - start_s, 1)}
+    about = {'row': row.name, 'seed': seed} | dict(about) | seconds
+    write_atomic(folder / 'row.json', json.dumps(about, indent=2) + '\n')
+    return
+  run = row_config(config, row, seed, workdir)
+  setup = setup_run.prepare(run)
+  try:
+    params = setup.base.params
+    if row.num_steps:
+      (imitate.imitate if run.supervised.method else train.train)(setup, folder)
+      params = trainable.restore_policy(str(folder), setup.base, 'latest').state
+    trained_s = time.monotonic() - start_s
+    found = {'row': row.name, 'seed': seed} | dict(about)
+    for name in row.evaluations:
+      _evaluate(config, setup, sharding.on_devices(params), name, workdir, folder, found)
+  finally:
+    setup.task.close()
+  seconds = {'seconds': round(time.monotonic() - start_s, 1), 'trained_s': round(trained_s, 1)}
+  count = {'num_problems': len(setup.task.test)}
+  write_atomic(folder / 'row.json', json.dumps(found | count | seconds, indent=2) + '\n')
+
+
+def make_base(config: ConfigDict, habits: Mapping, folder: epath.Path) -> None:
+  """Pretrains another base policy, a weights folder.
+
+  Args:
+    config: of `configs/pretrain_arithmetic.py`.
+    habits: see `ReplicationRow.pretrain`.
+    folder: where it goes.
+  """
+  config = config.copy_and_resolve_references()
+  first, second = (ConfigDict(phase) for phase in config.phases)
+  for key, value in habits.items():
+    phase, key = (first, 'steps') if key == 'first_steps' else (second, key)
+    phase[key] = value
+  config.phases = (first, second)
+  pretrain.make_base(config, folder)
+
+
+def _evaluate(config, setup: Setup, params, name, workdir, folder, about) -> None:
+  done = folder / ('votes.jsonl' if name == 'votes' else f'eval_{name}/metrics.json')
+  if done.exists():
+    return
+  if name == 'votes':
+    write_votes(config.num_vote_problems, setup, params, done)
+    return
+  run, given = setup.config, None
+  temperature = 1.0 if name == 'sampled' else 0.0
+  prompts = evaluating.make_prompts(run, setup.task, setup.base.tokenizer, run.eval.num_problems)
+  if name == 'turns':
+    first, *later = run.eval.turn_tokens or run.rollout.turn_tokens
+    run = run.copy_and_resolve_references()
+    run.eval.turn_tokens = (first, *[later[-1]] * (config.num_turns - 1))
+  if name == 'fixed':
+    given = base_first_answers(seed_dir(workdir, 'base', run.seed), prompts, setup)
+  sampler = evaluating.make_sampler(run, setup.base, params, setup.task, temperature, setup.mesh)
+  turns = (0, 2) if run.eval.protocol == 'self_refine' else None
+  found = evaluate(sampler, prompts, setup.task, given, turns)
+  evaluating.save_evaluation(
+    folder / f'eval_{name}', found, dict(about) | {'temperature': temperature}
+  )
+
+
+def base_first_answers(base: epath.Path, prompts: Prompts, setup: Setup) -> list[list[int]]:
+  """The base model's sampled first answers, the same for every row of a seed.
+
+  Args:
+    base: the base row's run directory.
+    prompts: the evaluation problems.
+    setup: gives the tokenizer.
+
+  Returns:
+    For each problem the answer's token ids, its end included unless it was cut off.
+  """
+  tokenizer = setup.base.tokenizer
+  lines = (base / 'eval_sampled' / 'records.jsonl').read_text().splitlines()
+  records = {r['id']: r for r in map(json.loads, lines)}
+  end = [tokenizer.end_of_turn_ids[0]]
+
+  def ids(record):
+    answer = tokenizer.encode(record['answers'][0])
+    return answer + ([] if record['truncated'][0] else end)
+
+  return [ids(records[problem.id]) for problem in prompts.problems]
+
+
+def write_votes(num_problems: int, setup: Setup, params: dict, path: epath.Path) -> None:
+  """Samples what inference scaling compares: 32 first answers, and 16 answers corrected once.
+
+  Args:
+    num_problems: evaluation problems.
+    setup: of the row.
+    params: the policy.
+    path: of the file.
+  """
+  run, task, tokenizer = setup.config, setup.task, setup.base.tokenizer
+  prompts = evaluating.make_prompts(run, task, tokenizer, num_problems)
+  sampler = evaluating.make_sampler(run, setup.base, params, task, VOTE_TEMPERATURE, setup.mesh)
+  first = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
+  alone = _samples(first, prompts, task, range(32))
+  pairs = _samples(sampler, prompts, task, range(32, 48))
+  lines = []
+  for i, problem in enumerate(prompts.problems):
+    lines.append(
+      {
+        'id': problem.id,
+        'level': problem.level,
+        'parallel': _column(alone[i], 0, ''),
+        'sequential': _column(pairs[i], 0, 'first_') | _column(pairs[i], 1, ''),
+      }
+    )
+  write_atomic(path, ''.join(to_json(line) + '\n' for line in lines))
+
+
+def _column(records: Sequence[Mapping], turn: int, prefix: str) -> dict:
+  return {
+    f'{prefix}finals': [r['finals'][turn] for r in records],
+    f'{prefix}rewards': [r['rewards'][turn] for r in records],
+  }
+
+
+def _samples(sampler: Sampler, prompts: Prompts, task, samples: range) -> list[list[dict]]:
+  """Records of several samples of each problem."""
+  both = list(zip(prompts.problems, prompts.ids, strict=True))
+  problems = [problem for problem, _ in both for _ in samples]
+  rows = [Row(ids, problem.id, g) for problem, ids in both for g in samples]
+  records = []
+  for part, episode in sampler.play(rows, VOTE_STEP):
+    records += make_records(problems[part], episode, task, sampler.tokenizer)
+  n = len(samples)
+  return [records[i : i + n] for i in range(0, len(records), n)]
+
+
+def hardware() -> str:
+  """What this runs on, in words."""
+  device = jax.devices()[0]
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  return f'{len(jax.devices())} x {device.device_kind}, {cores} cores, {platform.machine()}'

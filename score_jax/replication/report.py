@@ -1,0 +1,242 @@
+"""Writes the report of a replication: report.md with figures/, report.html and report.json.
+
+The Markdown is the report. The page is the same text with the figures inside it, so that one file
+can be sent to somebody; the JSON holds every number of the tables and figures, as fractions.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from markdown_it import MarkdownIt
+
+from score_jax.replication import gallery, orderings, paper, series, tables
+from score_jax.replication.results import KINDS, ReportRow, Result, interval, read_results
+from score_jax.replication.tables import escape
+from score_jax.report import COLUMNS
+from score_jax.runs.files import to_plain, write_atomic
+
+INTERVALS = (
+  'Numbers are percent (differences: percentage points), a mean over seeds and problems with its '
+  '95% interval in brackets. Every seed answers the same problems, so the variance of a mean is '
+  'that of the seed means over the number of seeds plus that of the problem means over the number '
+  "of problems, with Student's t and the degrees of freedom of Welch and Satterthwaite; where "
+  'there is one seed, the interval speaks of the problems alone.'
+)
+TITLE = 'SCoRe and what the paper compares it with'
+TURNS = {
+  'acc_t1': 'Accuracy@t1',
+  'acc_t2': 'Accuracy@t2',
+  'acc_t3': 'Accuracy@t3',
+  'delta': 'Δ(t2,t3)',
+  'changed': 'changed at t3',
+}
+SAMPLED = 'Sampled at temperature 1:'
+REGIMES = (
+  'Share of training episodes whose second final answer differs from the first, at temperature 1: '
+  'in the first step, whose episodes the base model samples, and over the last tenth of the steps; '
+  '“collapsed” where it fell below half. The other columns are of the final evaluation, sampled at '
+  'temperature 1.'
+)
+CSS = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto;
+       padding: 0 1em; }
+p, li { max-width: 50em; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 13px;
+        font-variant-numeric: tabular-nums; margin: 1em 0; }
+th, td { padding: 3px 9px; border-bottom: 1px solid #ddd; vertical-align: top; }
+th { border-bottom: 2px solid #888; text-align: left; }
+td:not(:first-child) { white-space: nowrap; }
+td:first-child { min-width: 11em; }
+img { max-width: 100%; width: 800px; height: auto; display: block; margin: 1.5em 0 0.3em; }
+code { background: #f3f3f3; padding: 0 3px; }
+"""
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{css}</style></head>
+<body>
+{body}</body></html>
+"""
+
+
+def header_text(results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
+  """Says where the numbers come from."""
+  seeds = [seed for result in results.values() for seed in result.seeds.values()]
+
+  def told(key: str) -> str:
+    return ', '.join(dict.fromkeys(str(s[key]) for s in seeds if key in s)) or 'none yet'
+
+  numbers = sorted({seed for result in results.values() for seed in result.seeds})
+  finished = sum(bool(result.seeds) for result in results.values())
+  took = sum(seed.get('seconds', 0) for seed in seeds)
+  facts = {
+    'commit': told('commit'),
+    'hardware': told('hardware'),
+    'seeds': ', '.join(map(str, numbers)) or 'none yet',
+    'held-out problems': told('num_problems'),
+    'time': f'{tables.seconds_text(took)} for all finished seeds of all rows',
+    'rows': f'{finished} of {len(results)} have numbers',
+  }
+  facts |= {k: v for k, v in about.items() if k not in ('title', 'notes', 'sweep_reference')}
+  return '\n'.join(f'- {escape(key)}: {escape(value)}' for key, value in facts.items())
+
+
+def make_page(markdown: str, title: str, images: Mapping[str, bytes]) -> str:
+  """Makes a page of the report that needs no other file.
+
+  Args:
+    markdown: the report.
+    title: of the page.
+    images: PNG by its path in the report.
+
+  Returns:
+    HTML without references to other files. HTML in the Markdown is shown, not obeyed.
+  """
+  parser = MarkdownIt('commonmark', {'html': False}).enable('table')
+  tokens = parser.parse(markdown)
+  for token in tokens:
+    for child in token.children or ():
+      if child.type == 'image':
+        data = base64.b64encode(images[child.attrs['src']]).decode()
+        child.attrs['src'] = f'data:image/png;base64,{data}'
+  body = parser.renderer.render(tokens, parser.options, {})
+  return PAGE.format(title=html.escape(title), css=CSS, body=body)
+
+
+def markdown(
+  results: Mapping[str, Result],
+  about: Mapping[str, Any],
+  found: Mapping[str, series.Series],
+  judged: Sequence[tuple[str, list[dict]]],
+) -> str:
+  """Writes the report's text.
+
+  Args:
+    results: by row name.
+    about: see `write_report`.
+    found: the figures' series, by name of the figure.
+    judged: of `orderings.orderings`.
+
+  Returns:
+    Markdown, which shows the figures from `figures/`.
+  """
+
+  def of(group: str, kind: str, columns=COLUMNS, papers=(), before=()) -> str:
+    names = [*before, *series.names_of(results, group)]
+    known = [name for name in names if name in results]
+    return tables.metrics_table(results, known, kind, columns, papers)
+
+  removed = ('score', 'single_turn_rl')
+  parts = [
+    f'# {escape(about.get("title", TITLE))}',
+    header_text(results, about),
+    INTERVALS,
+    '## Methods',
+    "Greedy answers; the last column holds the paper's on MATH500 with Gemini 1.5 Flash: another "
+    'task and another model, so that orderings compare and sizes do not.',
+    of('method', 'greedy', papers=paper.METRICS),
+    SAMPLED,
+    of('method', 'sampled'),
+    '## Ablations',
+    'Greedy answers. Single-turn RL is the ablation without multi-turn training.',
+    of('ablation', 'greedy', papers=paper.METRICS[:3], before=removed),
+    SAMPLED,
+    of('ablation', 'sampled', before=removed),
+    '## SCoRe against every other row',
+    "Greedy answers: differences on the same problems and seeds. McNemar's exact two-sided test "
+    'asks of each seed by itself whether the two are right equally often at turn 2. No number is '
+    'corrected for how many there are.',
+    tables.comparison_table(results, 'greedy'),
+    SAMPLED,
+    tables.comparison_table(results, 'sampled'),
+    "## The paper's orderings, and whether they held here",
+    '“Held”: the 95% interval of the greedy difference lies above 0; “reversed”: below 0; “not '
+    'separated”: it holds 0.',
+    tables.ordering_text(judged),
+    *about.get('notes', ()),
+    '## Three turns',
+    "Greedy answers; the last column holds the paper's on MATH with Gemma-2-2B.",
+    of('turns', 'greedy', TURNS, tuple(TURNS)[:3]),
+  ]
+  if series.names_of(results, 'model'):
+    parts += ['## Other models', 'Greedy answers:', of('model', 'greedy')]
+    parts += [SAMPLED, of('model', 'sampled')]
+  parts += ['## Figures', *gallery.markdown(found)]
+  parts += ['## Sweeps', 'Greedy answers:', of('sweep', 'greedy')]
+  parts += ['## Where plain multi-turn RL collapses', REGIMES]
+  parts.append(tables.regime_table(series.regimes(results), results))
+  parts += ['## Rows', tables.rows_table(results)]
+  return '\n\n'.join(parts) + '\n'
+
+
+def numbers(
+  results: Mapping[str, Result],
+  about: Mapping[str, Any],
+  found: Mapping[str, series.Series],
+  judged: Sequence[tuple[str, list[dict]]],
+) -> dict:
+  """Gathers every number of the report, as fractions.
+
+  Args:
+    results: by row name.
+    about: see `write_report`.
+    found: the figures' series, by name of the figure.
+    judged: of `orderings.orderings`.
+
+  Returns:
+    What report.json holds.
+  """
+  rows = {}
+  for name, result in results.items():
+    row = result.row
+    rows[name] = {
+      'title': row.title,
+      'group': row.group,
+      'sweep': row.sweep,
+      'value': row.value,
+      'state': result.status or result.unfinished or 'finished',
+      'seeds': result.seeds,
+      'paper': paper.fractions(row.paper),
+    }
+    for kind in KINDS:
+      outcomes = list(result.outcomes[kind].values())
+      keys = outcomes[0].values if outcomes else ()
+      rows[name][kind] = {key: interval(result, kind, key) for key in keys}
+  return {
+    'about': about,
+    'rows': rows,
+    'comparisons': {kind: orderings.comparisons(results, kind) for kind in KINDS[:2]},
+    'orderings': [judgement for _, judgements in judged for judgement in judgements],
+    'figures': {name: {'data': s.data, 'missing': s.missing} for name, s in found.items()},
+    'regimes': series.regimes(results).data,
+  }
+
+
+def write_report(workdir: epath.Path, rows: Sequence[ReportRow], about: Mapping[str, Any]) -> None:
+  """Writes report.md, figures/, report.html and report.json into a work directory.
+
+  It may be half-finished: what is not there yet is named in its place.
+
+  Args:
+    workdir: of the replication.
+    rows: in the order of the report.
+    about: what to say besides: 'title'; 'notes', Markdown paragraphs that follow the orderings;
+      'sweep_reference', sweep -> the value that SCoRe's own row has, so that it stands in the
+      sweep's figure; every other entry is a line of the header.
+
+  Raises:
+    ValueError: naming file and line, for a broken file; for rows of one name or an unknown group.
+  """
+  results = read_results(workdir, rows)
+  judged = orderings.orderings(results)
+  found = gallery.collect(results, about.get('sweep_reference', {}))
+  images = gallery.draw(found, {name: result.row.title for name, result in results.items()})
+  for path, png in images.items():
+    write_atomic(workdir / path, png)
+  text = markdown(results, about, found, judged)
+  write_atomic(workdir / 'report.md', text)
+  write_atomic(workdir / 'report.html', make_page(text, about.get('title', TITLE), images))
+  data = to_plain(numbers(results, about, found, judged))
+  write_atomic(workdir / 'report.json', json.dumps(data, indent=1, ensure_ascii=False) + '\n')

@@ -1,0 +1,281 @@
+"""Reads what the rows of a replication left in its work directory.
+
+    WORKDIR/<row>/seed<S>/row.json                      there once the seed is finished
+    WORKDIR/<row>/seed<S>/eval_greedy/records.jsonl     one record a problem; so the other kinds
+    WORKDIR/<row>/error.txt                             why the row failed, if it did
+
+An evaluation of S seeds is a matrix x_SN for each metric, the same N problems in each seed, so that
+an interval can hold both sources of noise.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from score_jax.analysis.edits import edit_distance_ratio
+from score_jax.analysis.statistics import crossed_interval, per_problem
+from score_jax.runs.metrics import read_metrics
+
+KINDS = ('greedy', 'sampled', 'fixed', 'turns')
+GROUPS = ('method', 'ablation', 'turns', 'sweep', 'regime', 'model')
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportRow:
+  """One row of the report.
+
+  Attributes:
+    name: the row's folder in the work directory.
+    title: its name in tables and figures.
+    group: the table it belongs to, one of `GROUPS`; 'model' holds rows of other base models.
+    paper: key into `paper.MATH` or `paper.THREE_TURNS`, '' if the paper has no such row.
+    sweep: the name of the swept quantity, such as 'alpha'; '' outside sweeps.
+    value: of the swept quantity, a number or a label.
+    not_applicable: why the row is not run, '' if it is.
+  """
+
+  name: str
+  title: str
+  group: str
+  paper: str = ''
+  sweep: str = ''
+  value: float | str | None = None
+  not_applicable: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """One evaluation of one seed.
+
+  Attributes:
+    ids: of the N problems.
+    levels: of the N problems.
+    values: f64[N] by metric: each turn's `acc_tK`, and `delta`, `i2c`, `c2i`, `changed` of the last
+      two turns.
+    edit_ratio: f64[N], how far the second answer lies from the first.
+  """
+
+  ids: tuple
+  levels: tuple
+  values: dict[str, np.ndarray]
+  edit_ratio: np.ndarray
+
+  @functools.cached_property
+  def position(self) -> dict[Any, int]:
+    """Where each problem stands, by its id."""
+    return {problem: n for n, problem in enumerate(self.ids)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What is known of one row.
+
+  Attributes:
+    row: which one.
+    seeds: `row.json` of each finished seed.
+    status: '' if at least one seed is finished, else why there are no numbers.
+    unfinished: what became of the seeds that were begun and are not finished, '' if there are none.
+    outcomes: kind of evaluation -> seed -> what it found.
+    training: seed -> the records of the training metrics; without the seeds that have none.
+    votes: seed -> the records of votes.jsonl; without the seeds that have none.
+  """
+
+  row: ReportRow
+  seeds: dict[int, dict]
+  status: str
+  unfinished: str
+  outcomes: dict[str, dict[int, Outcome]]
+  training: dict[int, list[dict]]
+  votes: dict[int, list[dict]]
+
+
+def read_lines(path: epath.Path) -> list[dict]:
+  """Reads a file of JSON lines.
+
+  Args:
+    path: the file; it need not exist.
+
+  Returns:
+    The records; none if there is no file.
+
+  Raises:
+    ValueError: naming file and line, where a line is not JSON.
+  """
+  if not path.exists():
+    return []
+  records = []
+  for number, line in enumerate(path.read_text().split('\n'), start=1):
+    if line:
+      try:
+        records.append(json.loads(line))
+      except json.JSONDecodeError as error:
+        raise ValueError(f'{path}:{number}: not a line of JSON: {error}') from error
+  return records
+
+
+def make_outcome(records: Sequence[Mapping]) -> Outcome:
+  """Turns an evaluation's records into numbers.
+
+  Args:
+    records: of `score_jax.procedures.evaluation.Evaluation`, at least one.
+
+  Returns:
+    The numbers, problem by problem.
+  """
+  reward_NK = np.asarray([r['rewards'] for r in records], float)
+  values = {name: np.asarray(x, float) for name, x in per_problem(records).items()}
+  values |= {f'acc_t{k + 1}': reward_NK[:, k] for k in range(reward_NK.shape[1])}
+  return Outcome(
+    ids=tuple(r['id'] for r in records),
+    levels=tuple(r['level'] for r in records),
+    values=values,
+    edit_ratio=np.asarray([edit_distance_ratio(*r['answers'][:2]) for r in records]),
+  )
+
+
+def read_result(workdir: epath.Path, row: ReportRow) -> Result:
+  """Reads one row.
+
+  Args:
+    workdir: of the replication.
+    row: which one.
+
+  Returns:
+    What its finished seeds left; with a status in words if there are none.
+
+  Raises:
+    ValueError: for an unknown group; naming file and line, for a broken record.
+  """
+  if row.group not in GROUPS:
+    raise ValueError(f'row {row.name}: group {row.group!r} is none of {", ".join(GROUPS)}')
+  begun = {}
+  folder = workdir / row.name
+  for path in folder.iterdir() if folder.exists() else ():
+    if path.name.startswith('seed') and path.name[4:].isdigit():
+      begun[int(path.name[4:])] = path
+  finished = {s: begun[s] for s in sorted(begun) if (begun[s] / 'row.json').exists()}
+  outcomes = {kind: {} for kind in KINDS}
+  training, votes = {}, {}
+  for seed, path in finished.items():
+    for kind in KINDS:
+      records = read_lines(path / f'eval_{kind}' / 'records.jsonl')
+      if records:
+        outcomes[kind][seed] = make_outcome(records)
+    records = [r for r in read_metrics(path) if r.get('train/reward_t1') is not None]
+    training |= {seed: records} if records else {}
+    lines = read_lines(path / 'votes.jsonl')
+    votes |= {seed: lines} if lines else {}
+  unfinished = _unfinished(folder, [seed for seed in sorted(begun) if seed not in finished])
+  why_nothing = unfinished or 'not finished'
+  if row.not_applicable:
+    why_nothing = f'not applicable: {row.not_applicable}'
+  return Result(
+    row=row,
+    seeds={seed: json.loads((path / 'row.json').read_text()) for seed, path in finished.items()},
+    status='' if finished else why_nothing,
+    unfinished=unfinished,
+    outcomes=outcomes,
+    training=training,
+    votes=votes,
+  )
+
+
+def _unfinished(folder: epath.Path, seeds: Sequence[int]) -> str:
+  """Says what became of the seeds that were begun and are not finished."""
+  error = folder / 'error.txt'
+  if error.exists():
+    lines = [line.strip() for line in error.read_text().split('\n') if line.strip()]
+    return f'failed: {lines[-1] if lines else "error.txt is empty"}'
+  return f'not finished: seed {", ".join(map(str, seeds))}' if seeds else ''
+
+
+def read_results(workdir: epath.Path, rows: Sequence[ReportRow]) -> dict[str, Result]:
+  """Reads every row.
+
+  Args:
+    workdir: of the replication.
+    rows: in the order of the report.
+
+  Returns:
+    By name, in that order.
+
+  Raises:
+    ValueError: if two rows have one name, and as `read_result`.
+  """
+  names = [row.name for row in rows]
+  twice = sorted({name for name in names if names.count(name) > 1})
+  if twice:
+    raise ValueError(f'each row of a report needs a name of its own; given twice: {twice}')
+  return {row.name: read_result(workdir, row) for row in rows}
+
+
+def aligned(sides: Sequence[Sequence[Outcome]], key: str) -> list[np.ndarray]:
+  """Lays several rows' numbers side by side, problem by problem.
+
+  Args:
+    sides: for each row, the outcomes of its seeds.
+    key: of a metric.
+
+  Returns:
+    f64[S, N] for each row, over the problems that all of them have.
+
+  Raises:
+    ValueError: if they have no problem in common.
+  """
+  everyone = [outcome for side in sides for outcome in side]
+  ids = [i for i in everyone[0].ids if all(i in outcome.position for outcome in everyone)]
+  if not ids:
+    raise ValueError('these evaluations have no problem in common: they cannot be compared')
+  return [np.stack([o.values[key][[o.position[i] for i in ids]] for o in side]) for side in sides]
+
+
+def interval(result: Result | None, kind: str, key: str) -> dict[str, float] | None:
+  """Gives one metric of a row with its interval.
+
+  Args:
+    result: the row's, or None.
+    kind: of evaluation, one of `KINDS`.
+    key: of the metric.
+
+  Returns:
+    {'mean', 'low', 'high'} as fractions, over seeds and problems; None where there are no numbers.
+  """
+  outcomes = list(result.outcomes[kind].values()) if result else []
+  if not outcomes or key not in outcomes[0].values:
+    return None
+  found = crossed_interval(aligned([outcomes], key)[0])
+  # No share is negative, whatever the interval's formula says of one close to 0.
+  return found if key == 'delta' else found | {'low': max(0.0, found['low'])}
+
+
+def difference(
+  first: Result | None, second: Result | None, kind: str, key: str
+) -> dict[str, float] | None:
+  """Compares one metric of two rows on the same problems and the same seeds.
+
+  Args:
+    first: a row's result, or None.
+    second: of the row to take away from it.
+    kind: of evaluation, one of `KINDS`.
+    key: of the metric.
+
+  Returns:
+    {'mean', 'low', 'high'} of first minus second, as fractions, and under 'seeds' how many seeds
+    both have; None if there is none.
+  """
+  if not first or not second:
+    return None
+  ours, theirs = first.outcomes[kind], second.outcomes[kind]
+  seeds = [seed for seed in ours if seed in theirs]
+  if not seeds:
+    return None
+  x_SN, y_SN = aligned([[ours[s] for s in seeds], [theirs[s] for s in seeds]], key)
+  # Two deltas can lie 2 apart, and an interval is made of numbers up to 1.
+  scale = 2 if key == 'delta' else 1
+  found = crossed_interval((x_SN - y_SN) / scale)
+  return {name: scale * x for name, x in found.items()} | {'seeds': len(seeds)}
