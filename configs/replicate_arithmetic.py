@@ -14,7 +14,7 @@ and the r1-conditioned baseline. The sweeps have the paper's.
 Self-Refine is measured on SmolLM2-135M-Instruct, where its GGUF file is named with
 --config.smollm2_run.model.checkpoint=SmolLM2-135M-Instruct.Q4_1.gguf.
 
-Results of a real run, with commit, hardware and time: docs/results/report.md.
+Expected numbers: not yet run to the end.
 """
 
 import runpy

@@ -163,6 +163,8 @@ def regimes():
     'same_budget': ('12 tokens at both turns', {'rollout.turn_tokens': (12, 12)}),
     'short': ('4 and 12 tokens', {'rollout.turn_tokens': (4, 12)}),
     'fast': ('learning rate 2e-3', {'optimizer.learning_rate': 2e-3}),
+    'slow': ('learning rate 2e-5', {'optimizer.learning_rate': 2e-5}),
+    'slower': ('learning rate 1e-5', {'optimizer.learning_rate': 1e-5}),
     'few': ('8 problems a step', {'rollout.problems_per_step': 8}),
   }
   mixtures = {

@@ -70,7 +70,11 @@ def finish(processes):
 def outcome(workdir, num_processes=1):
   """Parameters, metrics without clocks, and episodes in the order of the batch."""
   metrics = [
-    {k: v for k, v in record.items() if k.split('/')[0] != 'time' and 'graded' not in k}
+    {
+      k: v
+      for k, v in record.items()
+      if k.split('/')[0] != 'time' and not k.startswith(('train/graded', 'train/changed'))
+    }
     for record in read_metrics(workdir)
   ]
   episodes = [read_segments(workdir / 'episodes', f'process{i:04d}') for i in range(num_processes)]

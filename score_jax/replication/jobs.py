@@ -42,6 +42,7 @@ class _Job:
   name: str
   process: subprocess.Popen
   log: epath.Path
+  log_start: int  # bytes that earlier attempts wrote
 
 
 def run_jobs(
@@ -80,7 +81,11 @@ def run_jobs(
       while waiting or jobs:
         for name in list(waiting):
           row = rows[name]
-          lost = {n for n in row.needs if n in failed or rows[n].not_applicable}
+          lost = {
+            n
+            for n in row.needs
+            if rows[n].not_applicable or (n in failed and not is_finished(rows[n], row))
+          }
           if lost:
             waiting.remove(name)
             failed.append(name)
@@ -93,7 +98,8 @@ def run_jobs(
         time.sleep(_POLL_S)
         for job in [job for job in jobs if job.process.poll() is not None]:
           jobs.remove(job)
-          if job.process.returncode:
+          job.process.stdin.close()
+          if job.process.returncode or not is_finished(rows[job.name], rows[job.name]):
             failed.append(job.name)
             _keep_error(job, workdir)
         bar.set_postfix_str(', '.join(job.name for job in jobs), refresh=False)
@@ -113,17 +119,19 @@ _BAR = '{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left; {postfix}'
 def _start(name: str, command: list[str], workdir: epath.Path) -> _Job:
   log = workdir / name / 'log.txt'
   log.parent.mkdir(parents=True, exist_ok=True)
+  log_start = log.stat().length if log.exists() else 0
   (workdir / name / 'error.txt').unlink(missing_ok=True)
   with open(os.fspath(log), 'ab') as out:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)
-  return _Job(name, process, log)
+  return _Job(name, process, log, log_start)
 
 
 def _keep_error(job: _Job, workdir: epath.Path) -> None:
-  last = job.log.read_text().strip().splitlines()[-20:]
+  text = job.log.read_bytes()[job.log_start :].decode('utf-8', errors='replace')
+  last = text.strip().splitlines()[-20:]
   text = f'exit status {job.process.returncode}\n' + '\n'.join(last) + '\n'
   write_atomic(workdir / job.name / 'error.txt', text)
-  tqdm.write(f'{job.name} failed: {last[-1] if last else text} (see {job.log})')
+  tqdm.write(f'{job.name} failed: {last[-1] if last else "without a word"} (see {job.log})')
 
 
 # What evaluating a row takes, in updates.
@@ -144,6 +152,14 @@ def _done(names, rows, seeds_of, workdir: epath.Path) -> int:
       if seed in over:
         total += row.num_steps + _EVALUATION_WORK
       elif (seed_dir(workdir, name, seed) / 'metrics').exists():
-        records = read_metrics(seed_dir(workdir, name, seed))
-        total += min(row.num_steps, records[-1]['step'] if records else 0)
+        total += min(row.num_steps, _last_step(seed_dir(workdir, name, seed)))
   return total
+
+
+def _last_step(run: epath.Path) -> int:
+  try:
+    records = read_metrics(run)
+  except (OSError, ValueError):
+    # Its owner is just writing it; only the progress bar asks, and it asks again.
+    return 0
+  return records[-1]['step'] if records else 0
