@@ -190,4 +190,26 @@ def regimes():
     )
     for name, (title, changes) in settings.items()
   ]
-  return (*bases, *rows)
+  return (*bases, *rows, *_slow_score(settings['slow'][0], rloo | settings['slow'][1]))
+
+
+def _slow_score(title: str, changes):
+  """SCoRe, where plain multi-turn RL changes its answers ever less often."""
+  more = dict(seeds=1, changes=changes)
+  first = row('regime_slow_stage1', 'Stage I, slow', 'part', STAGE1, STAGE1_STEPS, **more)
+  second = REGIME_STEPS - STAGE1_STEPS
+  title = f'SCoRe, {title}'
+  return (
+    first,
+    row(
+      'regime_slow_score',
+      title,
+      'regime',
+      STAGE2,
+      second,
+      init='regime_slow_stage1',
+      sweep='regime',
+      value=title,
+      **more,
+    ),
+  )

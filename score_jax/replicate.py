@@ -30,8 +30,15 @@ def _seeds_of(row) -> list[int]:
 
 def _command(name: str, workdir: epath.Path) -> list[str]:
   """The command line of one row: this one's, for one row."""
-  others = ('--one_row', '--workdir', '--rows', '--jobs')
-  given = [a for a in sys.argv[1:] if not a.lstrip('-').startswith(tuple(o[2:] for o in others))]
+  given, is_value = [], False
+  for argument in sys.argv[1:]:
+    flag, equals, _ = argument.lstrip('-').partition('=')
+    if is_value:
+      is_value = False
+    elif argument.startswith('-') and flag in ('one_row', 'workdir', 'rows', 'jobs'):
+      is_value = not equals
+    else:
+      given.append(argument)
   module = [sys.executable, '-m', 'score_jax.replicate']
   return [*module, *given, f'--workdir={os.fspath(workdir)}', f'--one_row={name}']
 
@@ -66,7 +73,7 @@ def _body() -> None:
   from score_jax.replication.jobs import run_jobs
   from score_jax.replication.one_row import hardware
   from score_jax.replication.report import write_report
-  from score_jax.replication.rows import read_rows, report_row, with_starts
+  from score_jax.replication.rows import read_rows, report_row, row_identity, with_starts
   from score_jax.runs.identity import check_or_write_config
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
@@ -76,9 +83,12 @@ def _body() -> None:
   if _ONE_ROW.value:
     _run_one(config, rows, _ONE_ROW.value, workdir, about)
     return
-  # Rows may be added to a replication; what they share may not change under them.
-  shared = {'run': config.run.to_dict(), 'smollm2_run': config.smollm2_run.to_dict()}
+  # Rows may be added to a replication; what they share, and a row itself, may not change.
+  shared = {k: v for k, v in config.to_dict().items() if k not in ('rows', 'report')}
   check_or_write_config(workdir, shared, exempt=('smollm2_run.model.checkpoint',))
+  for name in names:
+    if not rows[name].not_applicable:
+      check_or_write_config(workdir / name, row_identity(rows[name]))
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   failed = []
   if not _REPORT_ONLY.value:

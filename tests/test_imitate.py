@@ -225,11 +225,11 @@ def test_a_run_that_is_stopped_everywhere_ends_as_one_that_was_not(setup, whole,
   rhythm = max(first, (first + 2) // EVERY * EVERY)  # the last checkpoint before first + 3
   # How it ends, what is done to it, and the update after which it goes on; None does none.
   starts = [
-    (Killed, '', dict(max_samples=3), None),
+    (Killed, None, dict(max_samples=3), None),
     (Preempted, 'update 1 is saved', dict(disturb=at(1, stop)), 0),  # off the rhythm
-    (Killed, '', dict(disturb=at(3, kill)), 1),  # update 2 is to be done again
-    (Killed, '', dict(max_samples=3), 1),  # iteration 1 is done, 2 is being sampled
-    (Killed, '', dict(disturb=at(first + 1, kill)), None),  # its traces are there, and no update
+    (Killed, None, dict(disturb=at(3, kill)), 1),  # update 2 is to be done again
+    (Killed, None, dict(max_samples=3), 1),  # iteration 1 is done, 2 is being sampled
+    (Killed, None, dict(disturb=at(first + 1, kill)), None),  # its traces are there, and no update
     (TrainingStopped, f'update {first + 3}: loss nan', dict(disturb=at(first + 3, spoil)), first),
     (Preempted, f'update {last} is saved', dict(disturb=at(last, stop)), rhythm),  # nothing is left
   ]

@@ -1,5 +1,6 @@
 """One row of a replication in this process, and the whole command as a user runs it."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,10 +14,11 @@ import time
 import pytest
 from etils import epath
 
-from score_jax import setup_run
+from score_jax import replicate, setup_run
 from score_jax.evaluating import make_prompts
 from score_jax.replication.one_row import base_first_answers, run_row
-from score_jax.replication.rows import read_rows, row_config
+from score_jax.replication.rows import read_rows, row_config, row_identity
+from score_jax.runs.identity import check_or_write_config
 from score_jax.runs.metrics import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -153,6 +155,21 @@ def test_a_finished_row_is_left_alone_and_a_cut_one_goes_on(base_row, monkeypatc
   assert (folder / 'votes.jsonl').read_text() == vote_text
 
 
+def test_a_row_that_is_another_is_refused(tiny, base_row, monkeypatch):
+  config, row, _, _ = base_row
+  workdir = epath.Path(tiny.parent / 'changed')
+  check_or_write_config(workdir, row_identity(row))
+  check_or_write_config(workdir, row_identity(dataclasses.replace(row, title='other')))
+  again = dataclasses.replace(row, changes=(*row.changes, ('eval.batch', 8)), num_steps=1)
+  with pytest.raises(ValueError, match='num_steps: 0 in the run, 1 now'):
+    check_or_write_config(workdir, row_identity(again))
+  argv = ['replicate', '--seeds=2', '--rows', 'a,b', '--jobs=3', '--workdir', 'x', '--config.a=1']
+  monkeypatch.setattr(replicate.sys, 'argv', argv)
+  assert replicate._command('a', epath.Path('/x'))[3:] == [
+    *('--seeds=2', '--config.a=1', '--workdir=/x', '--one_row=a')
+  ]
+
+
 @pytest.fixture(scope='module')
 def short(tiny):
   """The same with fewer evaluations: compiling them is most of the time."""
@@ -169,8 +186,8 @@ def start(short, tmp_path):
   processes = []
 
   def begin(*args) -> subprocess.Popen:
-    names = '--rows=base,stage1,score'
-    options = (f'--config={short}', names, '--seeds=1', f'--workdir={tmp_path}', *args)
+    names = ('--rows', 'base,stage1,score')
+    options = (f'--config={short}', *names, '--seeds=1', f'--workdir={tmp_path}', *args)
     process = subprocess.Popen(
       [sys.executable, '-m', 'score_jax.replicate', *options],
       cwd=ROOT,

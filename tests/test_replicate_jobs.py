@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from etils import epath
@@ -44,7 +45,8 @@ for seed in range(0 if todo == 'nothing' else seeds):
     for step in range(1, 26 if todo == 'many' else 11):
       out.write(json.dumps({'step': step}) + '\\n')
   time.sleep(0.05)
-  (folder / 'row.json').write_text('{}')
+  (folder / 'new').write_text('{}')
+  (folder / 'new').rename(folder / 'row.json')
 tell('ended')
 """
 
@@ -88,14 +90,14 @@ class Replication:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
   """Looks after its processes often, but not for ever: what never ends fails."""
-  sleep, polls = time.sleep, iter(range(500))
+  polls = iter(range(1000))
 
   def short(seconds):
     assert next(polls, None) is not None, 'the jobs never came to an end'
-    sleep(seconds)
+    time.sleep(seconds)
 
   monkeypatch.setattr(jobs, '_POLL_S', 0.03)
-  monkeypatch.setattr(jobs.time, 'sleep', short)
+  monkeypatch.setattr(jobs, 'time', types.SimpleNamespace(sleep=short))
 
 
 def test_rows_run_after_what_they_need(tmp_path):

@@ -60,7 +60,7 @@ def run_row(
   finally:
     setup.task.close()
   seconds = {'seconds': round(time.monotonic() - start_s, 1), 'trained_s': round(trained_s, 1)}
-  count = {'num_problems': len(setup.task.test)}
+  count = {'num_problems': run.eval.num_problems or len(setup.task.test)}
   write_atomic(folder / 'row.json', json.dumps(found | count | seconds, indent=2) + '\n')
 
 

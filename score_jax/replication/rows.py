@@ -194,6 +194,12 @@ def finished(workdir: epath.Path, row: str, seeds: Sequence[int]) -> dict[int, d
   }
 
 
+def row_identity(row: ReplicationRow) -> dict:
+  """What makes a row the one that it is, and not its title: another value is another row."""
+  names = ('stage', 'num_steps', 'init', 'changes', 'evaluations', 'run', 'pretrain')
+  return {name: getattr(row, name) for name in names}
+
+
 def report_row(row: ReplicationRow) -> ReportRow:
   """What the report needs of a row."""
   names = [field.name for field in dataclasses.fields(ReportRow)]
