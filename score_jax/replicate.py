@@ -73,7 +73,13 @@ def _body() -> None:
   from score_jax.replication.jobs import run_jobs
   from score_jax.replication.one_row import hardware
   from score_jax.replication.report import write_report
-  from score_jax.replication.rows import read_rows, report_row, row_identity, with_starts
+  from score_jax.replication.rows import (
+    read_rows,
+    report_row,
+    row_identity,
+    shared_identity,
+    with_starts,
+  )
   from score_jax.runs.identity import check_or_write_config
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
@@ -84,8 +90,7 @@ def _body() -> None:
     _run_one(config, rows, _ONE_ROW.value, workdir, about)
     return
   # Rows may be added to a replication; what they share, and a row itself, may not change.
-  shared = {k: v for k, v in config.to_dict().items() if k not in ('rows', 'report')}
-  check_or_write_config(workdir, shared, exempt=('smollm2_run.model.checkpoint',))
+  check_or_write_config(workdir, shared_identity(config), ('smollm2_run.model.checkpoint',))
   for name in names:
     if not rows[name].not_applicable:
       check_or_write_config(workdir / name, row_identity(rows[name]))

@@ -17,7 +17,7 @@ from etils import epath
 from score_jax import replicate, setup_run
 from score_jax.evaluating import make_prompts
 from score_jax.replication.one_row import base_first_answers, run_row
-from score_jax.replication.rows import read_rows, row_config, row_identity
+from score_jax.replication.rows import read_rows, row_config, row_identity, shared_identity
 from score_jax.runs.identity import check_or_write_config
 from score_jax.runs.metrics import read_metrics
 
@@ -163,6 +163,9 @@ def test_a_row_that_is_another_is_refused(tiny, base_row, monkeypatch):
   again = dataclasses.replace(row, changes=(*row.changes, ('eval.batch', 8)), num_steps=1)
   with pytest.raises(ValueError, match='num_steps: 0 in the run, 1 now'):
     check_or_write_config(workdir, row_identity(again))
+  for number, other in enumerate(read_rows(config).values()):
+    check_or_write_config(workdir / str(number), row_identity(other))
+  check_or_write_config(workdir / 'all', shared_identity(config))
   argv = ['replicate', '--seeds=2', '--rows', 'a,b', '--jobs=3', '--workdir', 'x', '--config.a=1']
   monkeypatch.setattr(replicate.sys, 'argv', argv)
   assert replicate._command('a', epath.Path('/x'))[3:] == [

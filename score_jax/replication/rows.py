@@ -102,7 +102,12 @@ def read_rows(config: ConfigDict) -> dict[str, ReplicationRow]:
 
 
 def _plain(value):
-  return value.to_dict() if isinstance(value, ConfigDict) else value
+  """Without ConfigDicts, also where they lie in tuples."""
+  if isinstance(value, ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    return {k: _plain(v) for k, v in value.items()}
+  return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def with_starts(names: Sequence[str], rows: Mapping[str, ReplicationRow]) -> list[str]:
@@ -198,6 +203,11 @@ def row_identity(row: ReplicationRow) -> dict:
   """What makes a row the one that it is, and not its title: another value is another row."""
   names = ('stage', 'num_steps', 'init', 'changes', 'evaluations', 'run', 'pretrain')
   return {name: getattr(row, name) for name in names}
+
+
+def shared_identity(config: ConfigDict) -> dict:
+  """What all rows of a replication config share; its rows may be added to."""
+  return {k: _plain(v) for k, v in config.items() if k not in ('rows', 'report')}
 
 
 def report_row(row: ReplicationRow) -> ReportRow:
