@@ -17,6 +17,7 @@ from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer, check_f
 from score_jax.model import folder_tokenizer, gemma_layout, gguf, gguf_tokenizer, hf_folder, weights
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.kernels import best_kernel
 from score_jax.model.layouts import leaf_path, nest
 from score_jax.model.presets import preset
 
@@ -84,13 +85,23 @@ def make_decoder_config(config: ConfigDict) -> DecoderConfig:
     want = preset(m.preset)
     sizes = [f.name for f in dataclasses.fields(want) if f.name not in ('dtype', 'param_dtype')]
     for name in sizes:
-      if name in ('remat', 'scan_unroll') or getattr(want, name) == getattr(found, name):
+      if name in ('remat', 'scan_unroll', 'attention') or getattr(want, name) == getattr(
+        found, name
+      ):
         continue
       raise ValueError(
         f'{path} is no {m.preset}: {name} is {getattr(found, name)}, not {getattr(want, name)}'
       )
+  attention = m.attention
+  if attention == 'auto':
+    attention = best_kernel(jax.default_backend(), m.dtype, found.head_dim, found.attn_softcap)
   return dataclasses.replace(
-    found, dtype=m.dtype, param_dtype=m.param_dtype, remat=m.remat, scan_unroll=m.scan_unroll
+    found,
+    dtype=m.dtype,
+    param_dtype=m.param_dtype,
+    remat=m.remat,
+    scan_unroll=m.scan_unroll,
+    attention=attention,
   )
 
 

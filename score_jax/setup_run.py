@@ -222,7 +222,7 @@ def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
   problems = [(p.id, p.question, p.answer) for p in setup.prompts.problems]
   # How it is computed may change between two starts, what is computed may not.
   sizes = dataclasses.replace(setup.base.decoder.config, dtype='float32', remat='none')
-  sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1)
+  sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1, attention='plain')
   base = params_checksum(setup.base.params)
   return {
     'base': base,

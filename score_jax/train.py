@@ -160,11 +160,11 @@ class Trainer:
       for step in range(first + 1, last + 1):
         experience = self.collect(state, step)
         length, is_stopping = self.agree(experience)
-        batch = Batch(episode=experience.episode, reward=experience.reward_BK)
+        reward = sharding.put_batch(self.setup.mesh, experience.reward_BK)
         state, metrics = self.train_step(
           state,
           self.frozen,
-          sharding.put_batch(self.setup.mesh, batch),
+          Batch(episode=experience.device_episode, reward=reward),
           self.stage_arrays,
           length,
         )

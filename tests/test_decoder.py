@@ -129,9 +129,9 @@ def in_pieces(params, sizes, shift=0, drop=0):
     old = causal_mask(places[:, now], positions[:, seen], is_token[:, seen])
     own = causal_mask(places[:, now], places[:, now], is_token[:, now])
     if cache is not None and drop:
-      cache_read = {name: x[:, :, :-drop] for name, x in cache.items()}
+      cache_read = [{name: x[:, :, :-drop] for name, x in cache.items()}]
     else:
-      cache_read = cache
+      cache_read = None if cache is None else [cache]
     mask = np.concatenate([old, own], axis=-1)
     hidden, _, kv = apply({'params': params}, TOKENS[:, now], places[:, now], mask, cache_read)
     kv = jax.tree.map(np.asarray, kv)

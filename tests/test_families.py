@@ -210,7 +210,7 @@ def in_pieces(sizes, faulty_positions=0):
     mask = np.concatenate([old, own], axis=-1)
     places = POSITIONS[:, seen] + faulty_positions
     hidden, head, kv = APPLY(
-      {'params': params}, TOKENS[:, now], POSITIONS[:, now], mask, cache, places
+      {'params': params}, TOKENS[:, now], POSITIONS[:, now], mask, cache and [cache], places
     )
     cache = (
       kv if cache is None else jax.tree.map(lambda a, b: jnp.concatenate([a, b], 2), cache, kv)
@@ -231,7 +231,7 @@ def test_cache_without_positions_is_refused():
   params, x = make_params(GEMMA), np.zeros((1, 1), np.int32)
   kv = np.zeros((3, 1, 1, 2, 8), np.float32)
   with pytest.raises(ValueError, match='window of 3 goes by the positions'):
-    Decoder(GEMMA).apply({'params': params}, x, x, np.ones((1, 1, 2), bool), {'k': kv, 'v': kv})
+    Decoder(GEMMA).apply({'params': params}, x, x, np.ones((1, 1, 2), bool), [{'k': kv, 'v': kv}])
 
 
 def test_sampler_and_scorer_agree():

@@ -23,6 +23,7 @@ NOT_IDENTITY = (
   'train.length_bucket',
   'model.remat',
   'model.scan_unroll',
+  'model.attention',
   'model.offload_reference',
   'train.max_logp_gap_nats',
   # What these paths hold is compared by its checksum instead.
@@ -146,6 +147,9 @@ def _add_model(c: ConfigDict) -> None:
   # its products with weights
   c.model.remat = 'none'
   c.model.scan_unroll = 1  # [layers] compiled at once
+  # kernel of an update: 'auto', the best of the backend; 'plain'; 'xla' or 'cudnn', jax's own
+  # function; 'splash', flash attention on TPUs
+  c.model.attention = 'auto'
 
   c.chat = ConfigDict()  # how a model's own chat template is rendered; see docs/tokenizers.md
   c.chat.template = ''  # file of a jinja2 template to use in place of the model's own

@@ -243,6 +243,12 @@ def all_rows(tree):
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
+def rows_divide(num_rows: int) -> bool:
+  """Whether rows can be split evenly over the mesh that is set; True where none is."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return mesh.empty or num_rows % batch_rows(mesh) == 0
+
+
 def batch_rows(mesh: Mesh) -> int:
   """How many parts the batch is split into: a number of rows must be a multiple of this."""
   return mesh.shape['data'] * mesh.shape['fsdp']

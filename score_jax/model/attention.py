@@ -104,14 +104,16 @@ def apply_rope(x_BTNH: jax.Array, positions_BT: jax.Array, frequency_h: jax.Arra
 
 
 def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 0.0) -> jax.Array:
-  """Grouped-query attention over keys that lie in one or two pieces (cache, own tokens).
+  """Grouped-query attention over keys that lie in several pieces (cache, own tokens).
 
-  The pieces are joined at the logits, so that the cache is never copied.
+  The pieces are joined at the logits, so that the cache is never copied. A piece of P rows is
+  shared by groups of G = B / P queries, row b / G by query b: a prompt is read once for all the
+  samples of a problem.
 
   Args:
     q_BTNH: [B, T, N, H] queries.
-    keys: sequence of [B, S_i, M, H].
-    values: sequence of [B, S_i, M, H].
+    keys: sequence of [B or P, S_i, M, H].
+    values: sequence of [B or P, S_i, M, H].
     mask_BTS: bool[B, T, S], S the sum of the S_i. A query that sees nothing gets a mean of all
       values, finite and unused: such queries are holes.
     scale: logits are multiplied by this.
@@ -119,23 +121,31 @@ def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 
 
   Returns:
     [B, T, N, H] in the type of the queries; logits and softmax in float32.
+
+  Source: shared prompts, arXiv:2403.08845.
   """
   B, T, N, H = q_BTNH.shape
   M = keys[0].shape[2]
-  q_BTMRH = q_BTNH.reshape(B, T, M, N // M, H)
-  logits_BMRTS = jnp.concatenate(
-    [jnp.einsum('btmrh,bsmh->bmrts', q_BTMRH, k, preferred_element_type=jnp.float32) for k in keys],
-    axis=-1,
-  )
+  logits_BMRTS = jnp.concatenate([_piece_logits(q_BTNH, k) for k in keys], axis=-1)
   logits_BMRTS = logits_BMRTS * scale
   if softcap:
     logits_BMRTS = softcap * jnp.tanh(logits_BMRTS / softcap)
   lowest = jnp.finfo(jnp.float32).min
   logits_BMRTS = jnp.where(mask_BTS[:, None, None], logits_BMRTS, lowest)
   weights_BMRTS = jax.nn.softmax(logits_BMRTS, axis=-1).astype(q_BTNH.dtype)
-  out_BTMRH, start = 0.0, 0
+  out_BTNH, start = 0.0, 0
   for v in values:
-    piece = weights_BMRTS[..., start : start + v.shape[1]]
-    out_BTMRH = out_BTMRH + jnp.einsum('bmrts,bsmh->btmrh', piece, v)
-    start += v.shape[1]
-  return out_BTMRH.reshape(B, T, N, H)
+    P, S = v.shape[:2]
+    piece = weights_BMRTS[..., start : start + S].reshape(P, B // P, M, N // M, T, S)
+    out_BTNH = out_BTNH + jnp.einsum('pgmrts,psmh->pgtmrh', piece, v).reshape(B, T, N, H)
+    start += S
+  return out_BTNH
+
+
+def _piece_logits(q_BTNH: jax.Array, k_PSMH: jax.Array) -> jax.Array:
+  """f32[B, M, R, T, S] products of queries and keys."""
+  B, T, N, H = q_BTNH.shape
+  P, S, M, _ = k_PSMH.shape
+  q_PGTMRH = q_BTNH.reshape(P, B // P, T, M, N // M, H)
+  logits = jnp.einsum('pgtmrh,psmh->pgmrts', q_PGTMRH, k_PSMH, preferred_element_type=jnp.float32)
+  return logits.reshape(B, M, N // M, T, S)

@@ -5,8 +5,10 @@
     hidden = norm(x);  logits = project(hidden, head)
 
 Attention goes by the mask that the caller makes from positions, never by slot. The cache is read
-only: a call returns the keys and values of its own tokens, and the caller writes them where it
-likes (`score_jax.procedures.rollout`). So one function serves training, prefill and decoding.
+only and lies in pieces: a call returns the keys and values of its own tokens, and the caller puts
+them where it likes (`score_jax.procedures.rollout`). So one function serves training, prefill and
+decoding. Training scans over stacked layers, which compiles fast; decoding takes each layer by
+itself (`score_jax.model.decoding`), for a scan would copy every weight for every token.
 
 What tells the families apart is in `DecoderConfig`. What differs from layer to layer, the window
 and the rotary frequencies, is scanned beside the layers' parameters, so that they stay one loop.
@@ -21,6 +23,7 @@ from score_jax.core.logits import CappedHead
 from score_jax.core.sharding import constrain
 from score_jax.model.attention import apply_rope, attend, is_within, rope_frequencies
 from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.kernels import attend_rows
 
 _FAR = np.iinfo(np.int32).max  # the window of a layer that sees everything
 
@@ -58,7 +61,7 @@ class Attention(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, frequency_h, positions_BT, mask_BTS, cache):
+  def __call__(self, x_BTD, frequency_h, window, positions_BT, mask_BTS, cache):
     """Returns ([B, T, D], the keys and values of these tokens as two [B, T, M, H])."""
     c = self.config
     dtype = jnp.dtype(c.dtype)
@@ -95,12 +98,26 @@ class Attention(nn.Module):
     o_NHD = weight('o', shape, ('heads', 'head_dim', 'embed'), init)
     keys, values = [k_BTMH], [v_BTMH]
     if cache is not None:
-      keys.insert(0, cache['k'].astype(dtype))
-      values.insert(0, cache['v'].astype(dtype))
-    out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
+      keys = [*(piece['k'].astype(dtype) for piece in cache), *keys]
+      values = [*(piece['v'].astype(dtype) for piece in cache), *values]
+    if mask_BTS is None:
+      out_BTNH = _attend_rows(c, q_BTNH, k_BTMH, v_BTMH, window)
+    else:
+      out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
     out_BTD = jnp.einsum('btnh,nhd->btd', out_BTNH, o_NHD)
     out_BTD = _adapted(self, 'o', out_BTD, out_BTNH, 'btnh,nhr->btr', 'btr,rd->btd')
     return out_BTD, {'k': k_BTMH, 'v': v_BTMH}
+
+
+def _attend_rows(c: DecoderConfig, q_BTNH, k_BTMH, v_BTMH, window) -> jax.Array:
+  """Attention within compacted rows; `window` is the layer's own, as layers are scanned."""
+
+  def rows(window):
+    return lambda *qkv: attend_rows(*qkv, c.attention, c.query_scale, c.attn_softcap, window)
+
+  if not c.window:
+    return rows(0)(q_BTNH, k_BTMH, v_BTMH)
+  return jax.lax.cond(window == c.window, rows(c.window), rows(0), q_BTNH, k_BTMH, v_BTMH)
 
 
 class MLP(nn.Module):
@@ -141,10 +158,11 @@ class Block(nn.Module):
     def norm(name):
       return RMSNorm(c, name=name)
 
-    if c.window:
-      mask_BTS = mask_BTS & is_within(layer['window'], positions_BT, kv_positions_BS)
-    attn = Attention(c, name='attn')
-    out_BTD, kv = attn(norm('attn_norm')(x_BTD), layer['frequency'], positions_BT, mask_BTS, cache)
+    window = layer.get('window')
+    if c.window and mask_BTS is not None:
+      mask_BTS = mask_BTS & is_within(window, positions_BT, kv_positions_BS)
+    normed_BTD, attn = norm('attn_norm')(x_BTD), Attention(c, name='attn')
+    out_BTD, kv = attn(normed_BTD, layer['frequency'], window, positions_BT, mask_BTS, cache)
     x_BTD = x_BTD + (norm('post_attn_norm')(out_BTD) if c.post_norms else out_BTD)
     out_BTD = MLP(c, name='mlp')(norm('mlp_norm')(x_BTD))
     x_BTD = x_BTD + (norm('post_mlp_norm')(out_BTD) if c.post_norms else out_BTD)
@@ -166,10 +184,12 @@ def _layer_data(c: DecoderConfig) -> dict[str, np.ndarray]:
 class Decoder(nn.Module):
   """The whole model; see the module's docstring.
 
-  Layers are stacked on a leading axis of every parameter and of the cache.
+  Layers are stacked on a leading axis of every parameter and of the cache, unless they are
+  unrolled: then each has its own parameters (`score_jax.model.decoding`) and its own cache.
   """
 
   config: DecoderConfig
+  is_unrolled: bool = False
 
   @nn.compact
   def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None, cache_positions_BS=None):
@@ -178,15 +198,18 @@ class Decoder(nn.Module):
     Args:
       tokens_BT: i32[B, T].
       positions_BT: i32[B, T].
-      mask_BTS: bool[B, T, S]; S counts the cache's slots first, then the T tokens themselves.
-      cache: None, or {'k', 'v'} of [L, B, S - T, M, H].
+      mask_BTS: None for compacted rows without a cache, which are causal by slot; or bool[B, T, S]:
+        S counts the cache's slots first, then the T tokens themselves.
+      cache: None, or a sequence of pieces {'k', 'v'} of [L, B, S_i, M, H], S - T slots in all;
+        of L such sequences, of [B, S_i, M, H], where layers are unrolled. See `attend` for pieces
+        that rows share.
       cache_positions_BS: i32[B, S - T] positions of the cache's slots; where no layer has a window
         it is not looked at.
 
     Returns:
       hidden_BTD in the compute type (after the last norm), the head for `project` (head_DV in the
-      parameters' type, or a `CappedHead` of it), and {'k', 'v'} of [L, B, T, M, H]: the keys and
-      values of these tokens.
+      parameters' type, or a `CappedHead` of it), and {'k', 'v'} of [L, B, T, M, H], the keys and
+      values of these tokens; L of them, of [B, T, M, H], where layers are unrolled.
 
     Raises:
       ValueError: at trace time, for a cache without positions where a layer has a window.
@@ -203,7 +226,15 @@ class Decoder(nn.Module):
     if c.scale_embedding:
       x_BTD = x_BTD * np.float32(c.embed_dim**0.5).astype(jnp.dtype(c.dtype))
     x_BTD = constrain(x_BTD, ('batch', 'length', 'activation_embed'))
-    block = Block
+    inputs = (positions_BT, kv_positions_BS, mask_BTS)
+    run = self._unrolled if self.is_unrolled else self._scanned
+    x_BTD, kv = run(x_BTD, cache, _layer_data(c), inputs)
+    hidden_BTD = RMSNorm(c, name='final_norm')(x_BTD)
+    head_DV = embedding_VD.T if c.tie_embeddings else Head(c, name='head')()
+    return hidden_BTD, CappedHead(head_DV, c.logit_softcap) if c.logit_softcap else head_DV, kv
+
+  def _scanned(self, x_BTD, cache, layer_data, inputs):
+    c, block = self.config, Block
     if c.remat != 'none':
       policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
       block = nn.remat(Block, policy=policy if c.remat == 'dots' else None, prevent_cse=False)
@@ -217,11 +248,17 @@ class Decoder(nn.Module):
       unroll=min(c.scan_unroll, c.num_layers),
       metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, name='layers')
-    layer_data = jax.tree.map(jnp.asarray, _layer_data(c))
-    x_BTD, kv = layers(x_BTD, cache, layer_data, positions_BT, kv_positions_BS, mask_BTS)
-    hidden_BTD = RMSNorm(c, name='final_norm')(x_BTD)
-    head_DV = embedding_VD.T if c.tie_embeddings else Head(c, name='head')()
-    return hidden_BTD, CappedHead(head_DV, c.logit_softcap) if c.logit_softcap else head_DV, kv
+    return layers(x_BTD, cache, jax.tree.map(jnp.asarray, layer_data), *inputs)
+
+  def _unrolled(self, x_BTD, cache, layer_data, inputs):
+    kv = []
+    for i in range(self.config.num_layers):
+      layer = {name: jnp.asarray(x[i]) for name, x in layer_data.items()}
+      own_cache = None if cache is None else cache[i]
+      block = Block(self.config, name=f'layer_{i}')
+      x_BTD, kv_i = block(x_BTD, own_cache, layer, *inputs)
+      kv.append(kv_i)
+    return x_BTD, tuple(kv)
 
 
 class Embedder(nn.Module):

@@ -7,6 +7,9 @@ Gemma 2 and 3, Llama 3, Qwen 2.5 and 3, and SmolLM2 are rows of values of one da
 import dataclasses
 
 ACTIVATIONS = ('silu', 'gelu_tanh')
+# 'plain' is `score_jax.model.attention.attend`; 'xla' and 'cudnn' are jax's function, the second
+# one flash attention on GPUs; 'splash' is flash attention on TPUs.
+KERNELS = ('plain', 'xla', 'cudnn', 'splash')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class DecoderConfig:
       keeps only the results of matrix products.
     scan_unroll: layers that the compiler sees at once; num_layers unrolls the loop, which runs
       faster for small models and compiles slower.
+    attention: kernel for whole compacted rows, one of `KERNELS`; decoding
+      and rows with holes always take 'plain'.
     activation: of the gate, 'silu' or 'gelu_tanh'.
     qkv_bias: queries, keys and values have a bias (Qwen 2.5).
     qk_norm: each head's query and key is normalised before it is rotated (Qwen 3, Gemma 3).
@@ -63,6 +68,7 @@ class DecoderConfig:
   param_dtype: str = 'float32'
   remat: str = 'none'
   scan_unroll: int = 1
+  attention: str = 'plain'
   activation: str = 'silu'
   qkv_bias: bool = False
   qk_norm: bool = False
@@ -118,6 +124,15 @@ class DecoderConfig:
       (
         self.activation not in ACTIVATIONS,
         f'activation={self.activation!r} is none of {ACTIVATIONS}',
+      ),
+      (
+        self.attention not in KERNELS,
+        f"attention={self.attention!r} is neither 'auto' nor one of {KERNELS}",
+      ),
+      (
+        self.attn_softcap > 0 and self.attention in ('xla', 'cudnn'),
+        f'attention={self.attention!r} cannot cap logits, and attn_softcap={self.attn_softcap}: '
+        "take 'plain', or on a TPU 'splash'",
       ),
       (
         self.window < 0 or (self.window > 0) != any(self.window_pattern),

@@ -39,7 +39,7 @@ def config_fields(config: DecoderConfig) -> dict[str, Any]:
     ValueError: if no architecture of `transformers` computes this, naming what stands in the way.
   """
   plain = dataclasses.replace(
-    config, dtype='float32', param_dtype='float32', remat='none', scan_unroll=1
+    config, dtype='float32', param_dtype='float32', remat='none', scan_unroll=1, attention='plain'
   )
   nearest: list[str] | None = None
   for model_type in FAMILIES:

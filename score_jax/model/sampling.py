@@ -81,7 +81,11 @@ def sample(
   chex.assert_equal_shape_prefix((logits_BV, keys_B), 1)
   is_greedy = temperature == 0
   logp_BV = sampling_logp(logits_BV, jnp.where(is_greedy, 1.0, temperature), top_k, top_p)
-  drawn_B = jax.vmap(jax.random.categorical)(keys_B, logp_BV)
-  token_B = jnp.where(is_greedy, jnp.argmax(logits_BV, axis=-1), drawn_B).astype(jnp.int32)
+  # Not both: a draw takes a random number for every token of the vocabulary.
+  token_B = jax.lax.cond(
+    is_greedy,
+    lambda: jnp.argmax(logits_BV, axis=-1),
+    lambda: jax.vmap(jax.random.categorical)(keys_B, logp_BV),
+  ).astype(jnp.int32)
   logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
   return token_B, jnp.where(is_greedy, 0.0, logp_B)

@@ -96,7 +96,7 @@ class Sampler:
 
     Yields:
       (which of the rows, their episodes on the host). The last batch is filled up with repeats of
-      the last row, which are thrown away.
+      the last row, which are thrown away. A batch of short prompts has fewer slots for them.
     """
     parts = sharding.batch_rows(self.mesh)
     batch = -(-min(self.batch, len(rows)) // parts) * parts
@@ -105,11 +105,13 @@ class Sampler:
       first = start + jax.process_index() * share
       mine = [rows[min(first + i, len(rows) - 1)] for i in range(share)]
       part = slice(start, min(start + batch, len(rows)))
-      episode = sharding.all_rows(self._play(mine, key_step))
+      longest = max(len(row.prompt_ids) for row in rows[part])
+      prompt_tokens = prompt_slots(longest, self.spec.prompt_tokens)
+      episode = sharding.all_rows(self._play(mine, prompt_tokens, key_step))
       yield part, jax.tree.map(lambda x, n=part.stop - start: x[:n], episode)
 
-  def _play(self, rows: Sequence['Row'], key_step: int) -> Episode:
-    spec = self.spec
+  def _play(self, rows: Sequence['Row'], prompt_tokens: int, key_step: int) -> Episode:
+    spec = dataclasses.replace(self.spec, prompt_tokens=prompt_tokens)
     host = {
       'prompt': fill_slots([row.prompt_ids for row in rows], spec.prompt_tokens),
       'problems': np.asarray([row.problem_id for row in rows], np.int32),
@@ -122,6 +124,21 @@ class Sampler:
       keys_B = episode_keys(self.seed, key_step, x['problems'], x['samples'])
       given = {0: x['given']} if 'given' in x else None
       return rollout(self.decoder, spec, self.params, *x['prompt'], keys_B, self.temperature, given)
+
+
+def prompt_slots(longest: int, prompt_tokens: int) -> int:
+  """Slots for the prompts of a batch: all of them, a half or a quarter, so that few shapes occur.
+
+  Args:
+    longest: tokens of the longest prompt.
+    prompt_tokens: slots that there are.
+
+  Example:
+    >>> [prompt_slots(longest, 384) for longest in (400, 193, 192, 2)]
+    [384, 384, 192, 96]
+  """
+  slots = [-(-prompt_tokens // parts) for parts in (4, 2)]
+  return next((n for n in slots if longest <= n), prompt_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +227,13 @@ def evaluate(
     Row(ids, problem.id, first_answer_ids=first)
     for ids, problem, first in zip(prompts.ids, prompts.problems, given, strict=True)
   ]
-  records = []
-  for part, episode in sampler.play(rows, EVAL_STEP):
-    records += make_records(prompts.problems[part], episode, task, sampler.tokenizer, turns)
+  # Prompts of like length share a batch.
+  order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
+  records = [None] * len(rows)
+  for part, episode in sampler.play([rows[i] for i in order], EVAL_STEP):
+    places = order[part]
+    problems = [prompts.problems[i] for i in places]
+    found = make_records(problems, episode, task, sampler.tokenizer, turns)
+    for i, record in zip(places, found, strict=True):
+      records[i] = record
   return Evaluation(records, summarise(records), prompts.num_too_long)

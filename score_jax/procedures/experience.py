@@ -28,6 +28,7 @@ class Experience:
   Attributes:
     problems: B problems, each G times.
     episode: the rows, in slots.
+    device_episode: the same where they were sampled, for the update.
     texts: K lists of B answers.
     finals: K lists of B final answers, None where there is none.
     verdicts: K lists of B [reward, reason].
@@ -36,6 +37,7 @@ class Experience:
 
   problems: list[Problem]
   episode: Episode
+  device_episode: Episode
   texts: list[list[str]]
   finals: list[list[str | None]]
   verdicts: list[list[list]]
@@ -111,8 +113,8 @@ class Collector:
         turns.append(thread.submit(self._grade, problems, e, turn))
 
       is_base_P = self.is_base_first(step, [self.prompts.problems[i].id for i in indices_P])
-      episode = self._episode(play, params, base_params, np.repeat(is_base_P, G), after_turn)
-      episode = local_rows(episode)
+      sampled = self._episode(play, params, base_params, np.repeat(is_base_P, G), after_turn)
+      episode = local_rows(sampled)
       rollout_s = time.monotonic() - start_s
       texts, finals, verdicts, grade_s = zip(*[f.result() for f in turns], strict=True)
     verdicts = list(verdicts)
@@ -123,7 +125,7 @@ class Collector:
       'time/grade_s': sum(grade_s),
       'time/grade_not_hidden_s': time.monotonic() - start_s - rollout_s,
     }
-    return Experience(problems, episode, list(texts), list(finals), verdicts, times)
+    return Experience(problems, episode, sampled, list(texts), list(finals), verdicts, times)
 
   def _grade(self, problems, episode: Episode, turn: int):
     tokens_BT, turn_BT = local_rows((episode.tokens, episode.turn))
@@ -164,6 +166,7 @@ class Collector:
     return episode
 
   def _play(self, tokens_BT, is_token_BT, keys_B, params, spec, **more) -> Episode:
+    more['samples_per_prompt'] = self.samples_per_problem
     return rollout(
       self.decoder, spec, params, tokens_BT, is_token_BT, keys_B, self.temperature, **more
     )

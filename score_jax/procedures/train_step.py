@@ -64,13 +64,16 @@ def forward(decoder: Decoder, params: dict, episode: Episode) -> tuple[jax.Array
   Args:
     decoder: the model.
     params: its parameters.
-    episode: B rows of T slots, with or without holes.
+    episode: B rows of T slots, with holes or without; compacted where the decoder attends by a
+      kernel (`score_jax.model.kernels`).
 
   Returns:
     hidden_BTD and the head.
   """
   e = episode
-  mask_BTT = causal_mask(e.positions, e.positions, e.is_token)
+  mask_BTT = None
+  if decoder.config.attention == 'plain':
+    mask_BTT = causal_mask(e.positions, e.positions, e.is_token)
   hidden_BTD, head, _ = decoder.apply({'params': params}, e.tokens, e.positions, mask_BTT)
   return hidden_BTD, head
 

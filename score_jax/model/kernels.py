@@ -1,0 +1,123 @@
+"""Attention over whole rows, as training needs it, by the fastest kernel of each backend.
+
+Rows are compacted: tokens lie in the first slots, in order, and holes after them. Then causality by
+slot is causality by position, a token sees no hole, and what a hole sees is of no account. So no
+mask is made, and no [B, N, T, T] array where the kernel needs none.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+from score_jax.core.sharding import partition_spec
+from score_jax.model.attention import attend, causal_mask, is_within
+
+_LANES = 128  # splash attention takes lengths that are multiples of this
+_CUDNN_HEAD_DIM = 128
+
+
+def best_kernel(backend: str, dtype: str, head_dim: int, softcap: float) -> str:
+  """The fastest kernel that a backend has for a model.
+
+  Args:
+    backend: 'cpu', 'gpu' or 'tpu'.
+    dtype: the compute type.
+    head_dim: H.
+    softcap: of attention logits; 0 for none.
+
+  Returns:
+    One of `score_jax.model.decoder_config.KERNELS`.
+
+  Example:
+    >>> best_kernel('gpu', 'bfloat16', 64, 0.0), best_kernel('gpu', 'bfloat16', 64, 50.0)
+    ('cudnn', 'plain')
+  """
+  if backend == 'gpu' and dtype == 'bfloat16' and head_dim <= _CUDNN_HEAD_DIM and not softcap:
+    return 'cudnn'
+  return 'splash' if backend == 'tpu' else 'plain'
+
+
+def attend_rows(
+  q_BTNH: jax.Array,
+  k_BTMH: jax.Array,
+  v_BTMH: jax.Array,
+  kernel: str,
+  scale: float,
+  softcap: float = 0.0,
+  window: int = 0,
+  interpret: bool = False,
+) -> jax.Array:
+  """Causal grouped-query attention within compacted rows.
+
+  Args:
+    q_BTNH: [B, T, N, H] queries.
+    k_BTMH: [B, T, M, H] keys.
+    v_BTMH: [B, T, M, H] values.
+    kernel: one of `score_jax.model.decoder_config.KERNELS`; 'xla' and 'cudnn' cap no logits.
+    scale: logits are multiplied by this.
+    softcap: then squashed to cap * tanh(logits / cap); 0 leaves them.
+    window: positions that a query sees, its own included; 0 for all before it.
+    interpret: runs 'splash' without a TPU, slowly; for tests.
+
+  Returns:
+    [B, T, N, H] in the type of the queries.
+  """
+  if kernel == 'splash':
+    return _splash(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret)
+  if kernel == 'plain':
+    slots_1T = jnp.arange(q_BTNH.shape[1])[None]
+    mask_1TT = causal_mask(slots_1T, slots_1T, jnp.ones(slots_1T.shape, bool))
+    if window:
+      mask_1TT &= is_within(jnp.int32(window), slots_1T, slots_1T)
+    return attend(q_BTNH, [k_BTMH], [v_BTMH], mask_1TT, scale, softcap)
+  assert not softcap, kernel  # DecoderConfig refuses this
+  return jax.nn.dot_product_attention(
+    q_BTNH,
+    k_BTMH,
+    v_BTMH,
+    scale=scale,
+    is_causal=True,
+    local_window_size=(window - 1, 0) if window else None,
+    implementation=kernel,
+  )
+
+
+def _splash(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret) -> jax.Array:
+  """Splash attention; on a mesh each device takes its own rows and heads."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return _splash_local(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret)
+  heads, kv_heads = (
+    partition_spec(('batch', 'length', name, 'head_dim')) for name in ('heads', 'kv_heads')
+  )
+
+  def local(q_BTNH, k_BTMH, v_BTMH):
+    return _splash_local(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret)
+
+  # A kernel says nothing of which mesh axes its result varies over.
+  return jax.shard_map(
+    local, in_specs=(heads, kv_heads, kv_heads), out_specs=heads, check_vma=False
+  )(q_BTNH, k_BTMH, v_BTMH)
+
+
+def _splash_local(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret) -> jax.Array:
+  T, N = q_BTNH.shape[1:3]
+  padded = -(-T // _LANES) * _LANES
+  # The kernel does not scale; it wants heads before slots.
+  q_BNTH, k_BMTH, v_BMTH = (
+    jnp.pad(jnp.swapaxes(x, 1, 2), ((0, 0), (0, 0), (0, padded - T), (0, 0)))
+    for x in ((q_BTNH * scale).astype(q_BTNH.dtype), k_BTMH, v_BTMH)
+  )
+  shape = (padded, padded)
+  mask = masks.LocalMask(shape, (window - 1, 0), 0) if window else masks.CausalMask(shape)
+  block = next(size for size in (512, 256, _LANES) if padded % size == 0)
+  names = ('q', 'kv', 'kv_compute', 'q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')
+  kernel = splash.make_splash_mha(
+    masks.MultiHeadMask([mask] * N),
+    block_sizes=splash.BlockSizes(**{f'block_{name}': block for name in names}),
+    head_shards=1,
+    q_seq_shards=1,
+    attn_logits_soft_cap=softcap or None,
+    interpret=interpret,
+  )
+  return jnp.swapaxes(jax.vmap(kernel)(q_BNTH, k_BMTH, v_BMTH), 1, 2)[:, :T]

@@ -1,0 +1,77 @@
+"""Training compiles in its first steps and never again; episodes stay on the device."""
+
+import runpy
+
+import jax
+import pytest
+from etils import epath
+
+from score_jax import setup_run, train
+from score_jax.run_loop import run_until_stopped
+
+NUM_STEPS, WARM = 7, 3  # the first checkpoint, which compiles too, is that of step 2
+
+
+class Watched(train.Trainer):
+  """Tells before which steps programs were compiled."""
+
+  def __init__(self, *args):
+    super().__init__(*args)
+    self.step, self.compiled, self.lengths = 0, [], []
+
+  def collect(self, state, step):
+    self.step = step
+    return super().collect(state, step)
+
+  def agree(self, experience):
+    length, is_stopping = super().agree(experience)
+    self.lengths.append(length)
+    return length, is_stopping
+
+
+@pytest.fixture
+def trainer(tiny_run, tmp_path):
+  config = runpy.run_path(str(tiny_run))['get_config']()
+  config.train.num_steps = NUM_STEPS
+  config.train.length_bucket = 64  # longer than an episode: one shape
+  setup = setup_run.prepare(config)
+  yield Watched(setup, epath.Path(tmp_path))
+  setup.task.close()
+
+
+def test_nothing_is_compiled_after_warm_up(trainer):
+  def listen(event, seconds, **_):
+    if event == '/jax/core/compile/backend_compile_duration':
+      trainer.compiled.append(trainer.step)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    run_until_stopped(trainer, trainer.setup.mesh)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert len(set(trainer.lengths)) == 1
+  assert 1 in trainer.compiled, 'nothing was seen: the listener is deaf'
+  assert max(trainer.compiled) <= WARM, trainer.compiled
+
+
+def test_episodes_stay_on_the_device(trainer):
+  """An update is given the sampler's own arrays, not copies that went through the host."""
+  given = []
+  step = trainer.train_step
+
+  def watched(state, frozen, batch, *more):
+    given.append(batch.episode.tokens)
+    return step(state, frozen, batch, *more)
+
+  trainer.train_step = watched
+  seen = []
+  collect = trainer.collect
+
+  def keep(state, number):
+    experience = collect(state, number)
+    seen.append(experience.device_episode.tokens)
+    return experience
+
+  trainer.collect = keep
+  run_until_stopped(trainer, trainer.setup.mesh)
+  assert len(given) == NUM_STEPS and all(a is b for a, b in zip(given, seen, strict=True))
