@@ -25,6 +25,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from score_jax import profiling
 from score_jax.core import sharding
 from score_jax.core.types import TrainState
 from score_jax.evaluating import make_sampler
@@ -103,6 +104,7 @@ class Imitation:
     self.step = make_supervised_step(policy, self.optimizer, self.config.train.chunk_tokens)
     self.frozen = {'base': setup.base.params if setup.lora else {}}
     self.metrics = MetricsLog(workdir, jax.process_index())
+    self.trace = profiling.StepTrace(self.config.profile, workdir)
     self.checkpoints = Checkpoints(workdir / 'checkpoints', self.config.train.keep_last)
     self.is_stopping = False
 
@@ -114,6 +116,7 @@ class Imitation:
     """Brings the logs up to date and waits for the last checkpoint."""
     self.metrics.close()
     self.checkpoints.close()
+    self.trace.close()
 
   def run(self) -> TrainState:
     """The loop; see `imitate`."""
@@ -230,9 +233,11 @@ class Imitation:
       disable=not self.is_shown,
     ) as bar:
       for i in range(done, last - first):
-        batch = sharding.put_batch(setup.mesh, self.batch(traces, iteration, i))
-        state, metrics = self.step(state, self.frozen, batch)
         step = first + i + 1
+        self.trace.begin(step, state)
+        batch = sharding.put_batch(setup.mesh, self.batch(traces, iteration, i))
+        with jax.profiler.TraceAnnotation('update'):
+          state, metrics = self.step(state, self.frozen, batch)
         values = {key: float(x) for key, x in jax.device_get(metrics).items()}
         if not values['train/is_finite']:
           raise TrainingStopped(

@@ -9,6 +9,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from score_jax import profiling
+from score_jax.model.decoder_config import DecoderConfig
 from score_jax.procedures.experience import Experience
 from score_jax.runs.files import write_atomic
 from score_jax.runs.metrics import MetricsLog
@@ -18,31 +20,35 @@ from score_jax.runs.segments import SegmentedLog
 class Journal:
   """The logs of one run; see `score_jax.runs.segments` for what cut and rewind promise."""
 
-  def __init__(self, workdir: epath.Path, config: ConfigDict):
+  def __init__(self, workdir: epath.Path, config: ConfigDict, sizes: DecoderConfig):
     """Opens the logs.
 
     Args:
       workdir: the run directory.
       config: how often episodes are saved, and how many.
+      sizes: of the decoder, for the operations of a step.
     """
     process = jax.process_index()
     self._workdir = workdir
     self._config = config
+    self._sizes = sizes
     self._metrics = MetricsLog(workdir, process)
     self._episodes = SegmentedLog(workdir / 'episodes', f'process{process:04d}')
     self._last_s = time.monotonic()
 
-  def write(self, step: int, values: dict[str, float], experience: Experience) -> None:
+  def write(self, step: int, values: dict[str, float], experience: Experience) -> dict[str, float]:
     """Adds a step.
 
     Args:
       step: counted from 1.
       values: the update's metrics.
       experience: what it learned from.
+
+    Returns:
+      All that was written.
     """
     now_s = time.monotonic()
     step_s, self._last_s = now_s - self._last_s, now_s
-    num_sampled = int(experience.episode.is_sampled.sum()) * jax.process_count()
     # Shares among this process's own answers: the checker's words are not numbers to add up.
     kinds = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
     graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in set(kinds)}
@@ -50,13 +56,21 @@ class Journal:
     for k, (before, now) in enumerate(itertools.pairwise(experience.finals), start=1):
       is_changed_B = [a != b for a, b in zip(before, now, strict=True)]
       changed[f'train/changed_t{k}{k + 1}'] = float(np.mean(is_changed_B))
-    times = experience.times | {
-      'time/step_s': step_s,
-      'time/sampled_tokens_per_s': num_sampled / step_s,
-    }
-    self._metrics.write(step, values | graded | changed | times)
+    rollout = self._config.rollout
+    rates = profiling.step_rates(
+      self._sizes,
+      experience.episode,
+      rollout.prompt_tokens,
+      rollout.samples_per_problem,
+      self._config.lora.rank > 0,
+      step_s,
+    )
+    hardware = {'time/step_s': step_s} | rates | profiling.peak_memory()
+    written = values | graded | changed | experience.times | hardware
+    self._metrics.write(step, written)
     if step % self._config.train.episodes_every_steps == 0 or step == 1:
       self._write_episodes(step, experience)
+    return written
 
   def _write_episodes(self, step: int, experience: Experience) -> None:
     count = self._config.train.num_saved_problems * self._config.rollout.samples_per_problem

@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
+from score_jax import profiling
 from score_jax.core import sharding
 from score_jax.core.types import Batch, TrainState
 from score_jax.journal import Journal
@@ -121,7 +122,8 @@ class Trainer:
       base_turn1_share=config.rollout.base_turn1_share,
       random_reward=config.train.random_reward,
     )
-    self.journal = Journal(workdir, config)
+    self.journal = Journal(workdir, config, decoder.config)
+    self.trace = profiling.StepTrace(config.profile, workdir)
     self.verdicts = VerdictStore(workdir, jax.process_index())
     self.checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep_last)
     self.is_stopping = False
@@ -136,6 +138,7 @@ class Trainer:
     """Brings the logs up to date and waits for the last checkpoint."""
     self.journal.close()
     self.checkpoints.close()
+    self.trace.close()
 
   def first_state(self) -> TrainState:
     """Returns the newest good checkpoint's state, or the start; rewinds the logs to it."""
@@ -158,16 +161,13 @@ class Trainer:
     pending = None
     with tqdm(total=last, initial=first, desc=self.setup.stage.name, disable=not is_shown) as bar:
       for step in range(first + 1, last + 1):
+        self.trace.begin(step, state)
         experience = self.collect(state, step)
         length, is_stopping = self.agree(experience)
         reward = sharding.put_batch(self.setup.mesh, experience.reward_BK)
-        state, metrics = self.train_step(
-          state,
-          self.frozen,
-          Batch(episode=experience.device_episode, reward=reward),
-          self.stage_arrays,
-          length,
-        )
+        batch = Batch(episode=experience.device_episode, reward=reward)
+        with jax.profiler.TraceAnnotation('update'):
+          state, metrics = self.train_step(state, self.frozen, batch, self.stage_arrays, length)
         if pending is not None:
           self.finish(*pending, bar)
         pending = (step, metrics, experience)
@@ -224,11 +224,12 @@ class Trainer:
     """Fetches a step's metrics, checks them and writes them down."""
     values = {key: float(x) for key, x in jax.device_get(metrics).items()}
     self.check(step, values, experience)
-    self.journal.write(step, values, experience)
+    written = self.journal.write(step, values, experience)
     weights = self.setup.stage.reward_weight
     rewards = [values[f'train/reward_t{k + 1}'] for k in range(len(weights))]
     self.rewards.append(sum(w * r for w, r in zip(weights, rewards, strict=True)))
-    bar.set_postfix_str(' '.join(f'r{k + 1}={r:.3f}' for k, r in enumerate(rewards)), refresh=False)
+    shown = [f'r{k + 1}={r:.3f}' for k, r in enumerate(rewards)] + [profiling.postfix(written)]
+    bar.set_postfix_str(' '.join(shown), refresh=False)
     bar.update()
 
   def check(self, step: int, values: dict[str, float], experience: Experience) -> None:

@@ -133,7 +133,7 @@ def test_every_training_metric_is_documented(short_run):
   records = read_metrics(short_run)
   assert [record['step'] for record in records] == [1, 2]
   written = {general(key) for record in records for key in record}
-  assert written == documented('Training')
+  assert written - documented('Accelerators') == documented('Training')
 
 
 def test_every_supervised_metric_is_documented():

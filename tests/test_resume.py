@@ -56,7 +56,7 @@ def outcome(workdir):
   params = restore_subtree(workdir, 'trainable', step='latest')
   assert params.step == NUM_STEPS
   metrics = [
-    {k: v for k, v in record.items() if not k.startswith('time/')}
+    {k: v for k, v in record.items() if not k.startswith(('time/', 'device/', 'host/'))}
     for record in read_metrics(workdir)
   ]
   return params.state, metrics, read_segments(workdir / 'episodes', 'process0000')

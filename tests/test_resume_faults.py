@@ -54,7 +54,7 @@ def with_moods(setup):
 
 def outcome(state, workdir):
   metrics = [
-    {k: v for k, v in record.items() if not k.startswith('time/')}
+    {k: v for k, v in record.items() if not k.startswith(('time/', 'device/', 'host/'))}
     for record in read_metrics(workdir)
   ]
   return jax.device_get(state), metrics

@@ -4,6 +4,7 @@ A config file returns `default_config()` with some values changed. `check_config
 that is not here and a value of another type, so a misspelt key cannot be silently ignored.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 # What may change between two starts of the same run: the mathematics stays, rounding apart.
 NOT_IDENTITY = (
   'mesh',
+  'profile',
   'train.num_steps',
   'train.checkpoint_every_steps',
   'train.keep_last',
@@ -67,6 +69,8 @@ def default_config() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0  # root of every random number but the generated problems'
   c.mesh = (-1, 1, 1)  # [devices] along data, fsdp and tensor; -1 takes what is left
+  # updates to trace for TensorBoard, 'START:END', both included, such as '3:5'; '' traces none
+  c.profile = ''
 
   _add_model(c)
   c.init = ConfigDict()  # what training starts from
@@ -255,8 +259,45 @@ def check_config(config: ConfigDict) -> None:
     for key in (f'config.{k}' for k in POSITIVE)
     if isinstance(given.get(key), int) and given[key] < 1
   ]
+  if isinstance(given.get('config.profile'), str):
+    problems += _profile_problems(given['config.profile'])
   if problems:
     raise ValueError('bad config:\n  ' + '\n  '.join(sorted(problems)))
+
+
+def profile_steps(window: str) -> tuple[int, int] | None:
+  """Reads `config.profile`.
+
+  Args:
+    window: 'START:END', or '' for none.
+
+  Returns:
+    The first and the last step to trace, both counted from 1 and included; None for none.
+
+  Raises:
+    ValueError: for anything else, saying what is wanted.
+
+  Example:
+    >>> profile_steps('3:5')
+    (3, 5)
+  """
+  if problems := _profile_problems(window):
+    raise ValueError(problems[0])
+  if not window:
+    return None
+  first, last = map(int, window.split(':'))
+  return first, last
+
+
+def _profile_problems(window: str) -> list[str]:
+  is_window = re.fullmatch('[0-9]+:[0-9]+', window)
+  first, last = map(int, window.split(':')) if is_window else (0, 0)
+  if not window or 1 <= first <= last:
+    return []
+  return [
+    f'config.profile={window!r} is not START:END, the first and the last step to trace, counted '
+    "from 1 with START <= END, such as '3:5'"
+  ]
 
 
 def _same_type(want: Any, have: Any) -> bool:

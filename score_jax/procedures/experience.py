@@ -113,8 +113,9 @@ class Collector:
         turns.append(thread.submit(self._grade, problems, e, turn))
 
       is_base_P = self.is_base_first(step, [self.prompts.problems[i].id for i in indices_P])
-      sampled = self._episode(play, params, base_params, np.repeat(is_base_P, G), after_turn)
-      episode = local_rows(sampled)
+      with jax.profiler.TraceAnnotation('rollout'):
+        sampled = self._episode(play, params, base_params, np.repeat(is_base_P, G), after_turn)
+        episode = local_rows(sampled)
       rollout_s = time.monotonic() - start_s
       texts, finals, verdicts, grade_s = zip(*[f.result() for f in turns], strict=True)
     verdicts = list(verdicts)
@@ -127,6 +128,7 @@ class Collector:
     }
     return Experience(problems, episode, sampled, list(texts), list(finals), verdicts, times)
 
+  @functools.partial(jax.profiler.annotate_function, name='grade')
   def _grade(self, problems, episode: Episode, turn: int):
     tokens_BT, turn_BT = local_rows((episode.tokens, episode.turn))
     start_s = time.monotonic()

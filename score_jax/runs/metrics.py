@@ -19,8 +19,8 @@ from score_jax.runs import events, files, segments
 DIRECTORY = 'metrics'
 PREFIX = 'metrics'
 TENSORBOARD_DIRECTORY = 'tensorboard'
-# When the record was made. As every key under "time/" it may differ between a run that was
-# interrupted and one that was not; all other keys may not.
+# When the record was made. As every key under "time/", "device/" and "host/" it may differ between
+# a run that was interrupted and one that was not; all other keys may not.
 CLOCK_KEY = 'time/unix_s'
 
 
@@ -72,7 +72,7 @@ class MetricsLog:
     Args:
       step: the step they belong to.
       scalars: numbers by key, such as train/kl_t1_nats; Python, NumPy or JAX scalars. Keys that
-        depend on the clock begin with "time/".
+        depend on the clock begin with "time/", those on the hardware with "device/" or "host/".
 
     Raises:
       ValueError: for a value that is not one number, naming the key; for a step already closed.
