@@ -15,6 +15,9 @@ from collections.abc import Mapping
 import jax
 from absl import flags
 
+# When jax itself gives up on a process and aborts all others: after score_jax.watchdog has noticed
+# the loss and has said where everyone is.
+_HEARTBEAT_TIMEOUT_S = 180
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed', False, 'Join the other processes of a pod before anything else.'
 )
@@ -28,7 +31,9 @@ def join() -> None:
     RuntimeError: from jax, if the others cannot be found or do not come.
   """
   if _DISTRIBUTED.value:
-    jax.distributed.initialize(**numbers_of(os.environ))
+    jax.distributed.initialize(
+      **numbers_of(os.environ), heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S
+    )
 
 
 def numbers_of(environment: Mapping[str, str]) -> dict[str, int]:

@@ -54,6 +54,7 @@ from score_jax.runs.files import to_json, write_atomic
 from score_jax.runs.metrics import MetricsLog
 from score_jax.setup_run import Setup
 from score_jax.trainable import policy_params
+from score_jax.watchdog import Watchdog
 
 # Names the random keys of an iteration's samples, apart from those of training and evaluation.
 _FIRST_KEY_STEP = EVAL_STEP - 1000
@@ -106,6 +107,7 @@ class Imitation:
     self.metrics = MetricsLog(workdir, jax.process_index())
     self.trace = profiling.StepTrace(self.config.profile, workdir)
     self.checkpoints = Checkpoints(workdir / 'checkpoints', self.config.train.keep_last)
+    self.watchdog = Watchdog(workdir, self.config.train.hang_s)
     self.is_stopping = False
 
   def stop(self, *_) -> None:
@@ -195,6 +197,7 @@ class Imitation:
     sampler = dataclasses.replace(sampler, spec=setup.spec)
     with tqdm(total=len(rows), desc=f'samples {iteration}', disable=not self.is_shown) as bar:
       for part, episode in sampler.play([row for _, row in rows], _FIRST_KEY_STEP + iteration):
+        self.watchdog.at(part.start, f'samples of iteration {iteration}')
         problems = [problem for problem, _ in rows[part]]
         _, verdicts = grade_episode(episode, problems, setup.task, setup.base.tokenizer)
         reward_BK = np.asarray([[v.reward for v in turn] for turn in verdicts]).T
@@ -234,6 +237,7 @@ class Imitation:
     ) as bar:
       for i in range(done, last - first):
         step = first + i + 1
+        self.watchdog.at(step, 'update')
         self.trace.begin(step, state)
         batch = sharding.put_batch(setup.mesh, self.batch(traces, iteration, i))
         with jax.profiler.TraceAnnotation('update'):

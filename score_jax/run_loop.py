@@ -27,7 +27,7 @@ def run_until_stopped(trainer, mesh: jax.sharding.Mesh) -> TrainState:
   """Runs a training loop that SIGTERM asks to save and end.
 
   Args:
-    trainer: has `run`, `stop` and `close`, as `Trainer`.
+    trainer: has `run`, `stop`, `close` and a `watchdog`, as `Trainer`.
     mesh: the devices.
 
   Returns:
@@ -37,7 +37,7 @@ def run_until_stopped(trainer, mesh: jax.sharding.Mesh) -> TrainState:
   is_main = threading.current_thread() is threading.main_thread()
   before = signal.signal(signal.SIGTERM, trainer.stop) if is_main else None
   try:
-    with jax.sharding.set_mesh(mesh):
+    with trainer.watchdog.watching((Preempted, TrainingStopped)), jax.sharding.set_mesh(mesh):
       return trainer.run()
   finally:
     if is_main:

@@ -50,6 +50,7 @@ from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup_run import Setup, make_step_options
 from score_jax.trainable import policy_params
+from score_jax.watchdog import Watchdog
 
 
 def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
@@ -126,6 +127,7 @@ class Trainer:
     self.trace = profiling.StepTrace(config.profile, workdir)
     self.verdicts = VerdictStore(workdir, jax.process_index())
     self.checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep_last)
+    self.watchdog = Watchdog(workdir, config.train.hang_s)
     self.is_stopping = False
     # Training reward of each step since the last checkpoint on schedule.
     self.rewards: list[float] = []
@@ -162,8 +164,11 @@ class Trainer:
     with tqdm(total=last, initial=first, desc=self.setup.stage.name, disable=not is_shown) as bar:
       for step in range(first + 1, last + 1):
         self.trace.begin(step, state)
+        self.watchdog.at(step, 'rollout')
         experience = self.collect(state, step)
+        self.watchdog.at(step, 'meeting the others')
         length, is_stopping = self.agree(experience)
+        self.watchdog.at(step, 'update')
         reward = sharding.put_batch(self.setup.mesh, experience.reward_BK)
         batch = Batch(episode=experience.device_episode, reward=reward)
         with jax.profiler.TraceAnnotation('update'):
@@ -173,6 +178,7 @@ class Trainer:
         pending = (step, metrics, experience)
         is_scheduled = step % config.train.checkpoint_every_steps == 0
         if is_scheduled or step == last or is_stopping:
+          self.watchdog.at(step, 'checkpoint')
           self.finish(*pending, bar)
           pending = None
           self.save(state, step, is_scheduled or step == last)

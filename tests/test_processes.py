@@ -1,6 +1,12 @@
-"""Two processes of four devices are the same run as one process of eight, or of one."""
+"""Two processes of four devices are the same run as one process of eight, or of one.
+
+Run as a program, this file is `score_jax.main` with a watchdog that looks every three seconds.
+"""
 
 import os
+import re
+import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +20,18 @@ import pytest
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_subtree
 from score_jax.runs.segments import read_segments
+from score_jax.watchdog import STATUS
 
 NUM_STEPS = 4
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache(tmp_path_factory):
+  """Most starts compile what another one did."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path_factory.mktemp('cache')))
+    patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+    yield
 
 
 def start(arguments, root, index=0, count=1, port=0, devices=1):
@@ -48,10 +64,10 @@ def start_two(arguments, root):
   return [start(arguments, root, i, 2, port, 4) for i in range(2)]
 
 
-def training(config, workdir, num_steps=NUM_STEPS):
+def training(config, workdir, num_steps=NUM_STEPS, program='score_jax.main'):
   """The command line of a run, after `python -m`."""
   return [
-    'score_jax.main',
+    program,
     f'--config={config}',
     f'--workdir={workdir}',
     f'--config.train.num_steps={num_steps}',
@@ -103,9 +119,25 @@ def assert_same_run(have, want):
       np.testing.assert_allclose(mine[key], value, rtol=2e-3, atol=1e-3, err_msg=key)
 
 
-def test_two_processes(tiny_run, root, single, tmp_path):
-  statuses, outputs = finish(start_two(training(tiny_run, tmp_path), root))
+@pytest.fixture(scope='module')
+def double(tiny_run, root, tmp_path_factory):
+  """The work directory of an uninterrupted run of two processes."""
+  workdir = tmp_path_factory.mktemp('double') / 'run'
+  statuses, outputs = finish(start_two(training(tiny_run, workdir), root))
   assert statuses == [0, 0], outputs
+  return workdir
+
+
+def wait_for_checkpoint(workdir, step, processes):
+  """Waits until a run has saved a step."""
+  deadline = time.monotonic() + 200
+  while not (workdir / 'checkpoints' / str(step)).exists():
+    assert time.monotonic() < deadline and all(p.poll() is None for p in processes)
+    time.sleep(0.05)
+
+
+def test_two_processes(tiny_run, root, single, double, tmp_path):
+  shutil.copytree(double, tmp_path, dirs_exist_ok=True)
   have = outcome(tmp_path, 2)
   assert_same_run(have, single)
   assert any(record['train/mixed_t2'] > 0 for record in have[1])
@@ -119,6 +151,17 @@ def test_two_processes(tiny_run, root, single, tmp_path):
   statuses, outputs = finish([start(training(tiny_run, tmp_path, NUM_STEPS + 1), root)])
   assert statuses == [0], outputs
   assert [record['step'] for record in read_metrics(tmp_path)] == list(range(1, NUM_STEPS + 2))
+
+
+def test_restored_on_fewer_devices(tiny_run, root, single, tmp_path):
+  """A run of 8 devices goes on on 4 and then on 1, and is the run of 1."""
+  for num_steps, devices, mesh in [(2, 8, (2, 4, 1)), (3, 4, (1, 4, 1)), (NUM_STEPS, 1, (1, 1, 1))]:
+    command = [*training(tiny_run, tmp_path, num_steps), f'--config.mesh={mesh}']
+    statuses, outputs = finish([start(command, root, devices=devices)])
+    assert statuses == [0], outputs
+  have = outcome(tmp_path)
+  assert_same_run(have, single)
+  assert have[2][0][0] == single[2][0][0]
 
 
 def test_evaluation_by_two_processes(tiny_run, root, tmp_path):
@@ -136,10 +179,7 @@ def test_evaluation_by_two_processes(tiny_run, root, tmp_path):
 
 def test_sigterm_to_one_stops_both(tiny_run, root, single, tmp_path):
   processes = start_two(training(tiny_run, tmp_path, 5000), root)
-  deadline = time.monotonic() + 200
-  while not (tmp_path / 'checkpoints' / '2').exists():
-    assert time.monotonic() < deadline and all(p.poll() is None for p in processes)
-    time.sleep(0.05)
+  wait_for_checkpoint(tmp_path, 2, processes)
   processes[1].send_signal(signal.SIGTERM)
   statuses, outputs = finish(processes)
   assert statuses == [143, 143], outputs
@@ -150,3 +190,51 @@ def test_sigterm_to_one_stops_both(tiny_run, root, single, tmp_path):
   assert steps[-1] >= 2
   for mine, theirs in zip(read_metrics(tmp_path), single[1], strict=False):
     np.testing.assert_allclose(mine['train/reward_t2'], theirs['train/reward_t2'], atol=1e-3)
+
+
+def lose(tiny_run, root, workdir, index, how):
+  """Starts a run, loses one of its two processes, and returns status and output of the other."""
+  command = training(tiny_run, workdir, 5000, 'tests.test_processes')
+  processes = start_two(command, root)
+  try:
+    wait_for_checkpoint(workdir, 2, processes)
+    processes[index].send_signal(how)
+    start_s = time.monotonic()
+    output, _ = processes[1 - index].communicate(timeout=100)
+    assert time.monotonic() - start_s < 60  # 18 s and two looks on idle cores
+  finally:
+    for process in processes:
+      process.kill()
+      process.communicate()
+  return processes[1 - index].returncode, output
+
+
+def test_sigkill_of_one_ends_the_other(tiny_run, root, double, tmp_path):
+  status, output = lose(tiny_run, root, tmp_path, 1, signal.SIGKILL)
+  assert status == STATUS, output
+  assert re.search(r'no sign of life for 18 s from process 1 \(last at step \d+ \(', output), output
+  assert re.search(r'process 0 of 2 is at step \d+ \(', output), output
+  # The same command goes on, bit for bit as if nothing had been.
+  last = max(NUM_STEPS, restore_subtree(tmp_path, 'trainable', step='latest').step + 1)
+  statuses, outputs = finish(start_two(training(tiny_run, tmp_path, last), root))
+  assert statuses == [0, 0], outputs
+  have, want = outcome(tmp_path, 2), outcome(double, 2)
+  assert [record['step'] for record in have[1]] == list(range(1, last + 1))
+  assert have[1][:NUM_STEPS] == want[1]
+  for mine, theirs in zip(have[2], want[2], strict=True):
+    assert [record for record in mine if record['step'] <= NUM_STEPS] == theirs
+
+
+@pytest.mark.slow
+def test_a_stopped_process_is_reported(tiny_run, root, tmp_path):
+  status, output = lose(tiny_run, root, tmp_path, 1, signal.SIGSTOP)
+  assert status == STATUS, output
+  assert re.search(r'no sign of life for 18 s from process 1 \(last at step \d+ \(', output), output
+  assert 'in run_until_stopped' in output  # where each thread is
+
+
+if __name__ == '__main__':
+  import score_jax.watchdog
+
+  score_jax.watchdog.BEAT_S = 3.0
+  runpy.run_module('score_jax.main', run_name='__main__')

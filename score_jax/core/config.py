@@ -20,6 +20,7 @@ NOT_IDENTITY = (
   'train.episodes_every_steps',
   'train.num_saved_problems',
   'train.progress',
+  'train.hang_s',
   'train.micro_batches',
   'train.chunk_tokens',
   'train.length_bucket',
@@ -212,6 +213,9 @@ def _add_procedure(c: ConfigDict) -> None:
   c.train.episodes_every_steps = 10  # [updates] from one save of sample episodes to the next
   c.train.num_saved_problems = 2  # [problems] whose samples are saved then
   c.train.progress = True  # show a progress bar
+  # [seconds] without progress after which a run says where it hangs and ends, see docs/pods.md;
+  # longer than any compilation or rollout takes; 0 never ends it
+  c.train.hang_s = 1800.0
 
 
 def leaves(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:

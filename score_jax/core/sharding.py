@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -35,6 +35,11 @@ RULES: dict[str, tuple[str, ...]] = {
 def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Builds the device mesh.
 
+  TPU slices are joined by the slow network between hosts, so only the data axis, which sums
+  gradients once an update, goes from slice to slice. Within a slice the devices are laid as jax
+  advises for its interconnect, where that keeps the rows of each process together; else process
+  by process, which keeps the tensor axis on one host.
+
   Args:
     shape: sizes of (data, fsdp, tensor); one entry may be -1, for what is left.
     devices: the devices to use; all by default.
@@ -43,8 +48,8 @@ def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None)
     A mesh with the axes `MESH_AXES`.
 
   Raises:
-    ValueError: if the sizes do not multiply to the number of devices, or if rows of the batch
-      would lie on devices of two processes.
+    ValueError: if the sizes do not multiply to the number of devices, if another axis than data
+      would go from slice to slice, or if rows of the batch would lie on devices of two processes.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = list(shape)
@@ -58,20 +63,54 @@ def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None)
       f'config.mesh={tuple(shape)} does not fit {len(devices)} devices: the sizes of {MESH_AXES} '
       f'must multiply to {len(devices)}'
     )
-  mesh = Mesh(np.asarray(devices).reshape(sizes), MESH_AXES)
+  slices = _slices(devices)
+  if len(set(map(len, slices))) > 1 or sizes[0] % len(slices):
+    raise ValueError(
+      f'config.mesh={tuple(shape)}: the devices are of {len(slices)} slices with '
+      f'{[len(part) for part in slices]} devices, and only the data axis may go from slice to '
+      f'slice: take slices of one size, and make data a multiple of {len(slices)}, for example '
+      f'({len(slices)}, -1, 1)'
+    )
+  inner = (sizes[0] // len(slices), *sizes[1:])
+  mesh = Mesh(np.concatenate([_within_slice(inner, part) for part in slices]), MESH_AXES)
   _check_rows_are_local(mesh)
   return mesh
 
 
-def _check_rows_are_local(mesh: Mesh) -> None:
-  """Each process must hold whole rows of the batch, in one piece, as many as every other one."""
-  owners = [
-    sorted({device.process_index for device in part})
-    for part in mesh.devices.reshape(-1, mesh.shape['tensor'])
-  ]
+def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+  """Parts the devices by TPU slice; GPUs number nodes so, whose network an axis may well cross."""
+  slices: dict[int, list[jax.Device]] = {}
+  for device in devices:
+    index = getattr(device, 'slice_index', 0) if device.platform == 'tpu' else 0
+    slices.setdefault(index, []).append(device)
+  return [slices[index] for index in sorted(slices)]
+
+
+def _within_slice(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+  if devices[0].platform == 'tpu':
+    laid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    if _are_rows_local(_owners(laid)):
+      return laid
+  return np.asarray(devices).reshape(sizes)
+
+
+def _owners(devices: np.ndarray) -> list[list[int]]:
+  """The processes that hold each part of the batch; `devices` are laid by (data, fsdp, tensor)."""
+  parts = devices.reshape(-1, devices.shape[-1])
+  return [sorted({device.process_index for device in part}) for part in parts]
+
+
+def _are_rows_local(owners: list[list[int]]) -> bool:
   processes = sorted({process for owner in owners for process in owner})
   share = max(1, len(owners) // len(processes))
-  if owners != [[process] for process in processes for _ in range(share)]:
+  return owners == [[process] for process in processes for _ in range(share)]
+
+
+def _check_rows_are_local(mesh: Mesh) -> None:
+  """Each process must hold whole rows of the batch, in one piece, as many as every other one."""
+  owners = _owners(mesh.devices)
+  processes = {process for owner in owners for process in owner}
+  if not _are_rows_local(owners):
     raise ValueError(
       f'config.mesh={mesh.devices.shape} cuts the batch into {len(owners)} parts, which lie on '
       f'processes {owners}. Each process must hold rows of its own, in one piece and as many as '
@@ -90,7 +129,8 @@ def partition_spec(axes: Sequence[str | None], rules=None) -> P:
     The PartitionSpec.
 
   Raises:
-    ValueError: for a name that the table lacks, or a mesh axis that is used twice.
+    ValueError: for a name that the table lacks, a mesh axis that there is not, or one that is
+      used twice.
 
   Example:
     >>> tuple(partition_spec(('vocab', 'embed')))
@@ -103,6 +143,9 @@ def partition_spec(axes: Sequence[str | None], rules=None) -> P:
     if name is not None and name not in rules:
       raise ValueError(f'logical axis {name!r} has no rule; known: {sorted(rules)}')
     mesh_axes = () if name is None else rules[name]
+    unknown = set(mesh_axes) - set(MESH_AXES)
+    if unknown:
+      raise ValueError(f'the rule of {name!r} names mesh axes {sorted(unknown)}, not {MESH_AXES}')
     twice = set(mesh_axes) & set(used)
     if twice:
       raise ValueError(f'axes {tuple(axes)} put two dimensions on mesh axis {sorted(twice)[0]!r}')
