@@ -8,6 +8,13 @@ turn.
     python -m score_jax.main --config=configs/stage1_math.py \
       --config.model.checkpoint=CHECKPOINT --config.data.path=DATA --workdir=runs/stage1_math
 
+The same setting for other models, `--config=configs/stage1_math.py:PRESET`, with the smallest slice
+of TPU v5p that each fits, as `python -m score_jax.plan` says (docs/planning.md). Presets of `LARGE`
+without a row are not planned yet; their meshes are by arithmetic.
+
+| preset | slice | mesh | peak, GiB: rollout | update | step, s |
+|---|---|---|---|---|---|
+
 On a laptop, with SmolLM2-135M-Instruct from its GGUF file (short answers, tiny batches: it shows
 that everything runs, not that it learns):
 
@@ -25,12 +32,22 @@ from ml_collections import ConfigDict
 from score_jax.core.config import default_config
 from score_jax.objective import stages
 
+# Mesh (data, fsdp, tensor), parts of an update, and type of the reference: that of the checkpoint,
+# where float32 would hold the same numbers in twice the memory.
+LARGE = {
+  'gemma2_2b': ((1, -1, 1), 8, 'float32'),
+  'gemma2_9b': ((1, -1, 1), 16, 'bfloat16'),
+  'gemma2_27b': ((1, -1, 4), 16, 'bfloat16'),
+  'llama3_1_8b': ((1, -1, 1), 16, 'bfloat16'),
+  'qwen2_5_7b': ((1, -1, 1), 16, 'bfloat16'),
+}
+
 
 def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   """Makes the config.
 
   Args:
-    preset: 'gemma2_2b', the paper's setting, or 'smollm2_135m', for a laptop.
+    preset: a key of `LARGE`, the paper's setting, or 'smollm2_135m', for a laptop.
 
   Returns:
     The config of Stage I.
@@ -45,15 +62,14 @@ def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   c.optimizer.learning_rate = 5e-6
   c.rollout.temperature = 1.0
   c.train.num_steps = 1500
-  if preset == 'gemma2_2b':
+  if preset in LARGE:
+    c.mesh, c.train.micro_batches, c.model.param_dtype = LARGE[preset]
     c.rollout.problems_per_step = 64
     c.rollout.samples_per_problem = 8
     c.rollout.prompt_tokens = 512
     c.rollout.turn_tokens = (1024, 1024)
     c.model.dtype = 'bfloat16'
     c.model.remat = 'block'
-    c.mesh = (1, -1, 1)
-    c.train.micro_batches = 8
     c.train.checkpoint_every_steps = 50
   elif preset == 'smollm2_135m':
     c.rollout.problems_per_step = 2
@@ -67,5 +83,5 @@ def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
     c.train.episodes_every_steps = 1
     c.eval.batch = 10
   else:
-    raise ValueError(f"preset {preset!r} is neither 'gemma2_2b' nor 'smollm2_135m'")
+    raise ValueError(f"preset {preset!r} is none of {sorted(LARGE)} and 'smollm2_135m'")
   return c

@@ -92,15 +92,29 @@ def make_decoder_config(config: ConfigDict) -> DecoderConfig:
       raise ValueError(
         f'{path} is no {m.preset}: {name} is {getattr(found, name)}, not {getattr(want, name)}'
       )
-  attention = m.attention
+  return run_config(found, m, jax.default_backend())
+
+
+def run_config(sizes: DecoderConfig, model: ConfigDict, backend: str) -> DecoderConfig:
+  """Adds how a run computes to what it computes.
+
+  Args:
+    sizes: the architecture.
+    model: `config.model`.
+    backend: 'cpu', 'gpu' or 'tpu'.
+
+  Returns:
+    The decoder's config.
+  """
+  attention = model.attention
   if attention == 'auto':
-    attention = best_kernel(jax.default_backend(), m.dtype, found.head_dim, found.attn_softcap)
+    attention = best_kernel(backend, model.dtype, sizes.head_dim, sizes.attn_softcap)
   return dataclasses.replace(
-    found,
-    dtype=m.dtype,
-    param_dtype=m.param_dtype,
-    remat=m.remat,
-    scan_unroll=m.scan_unroll,
+    sizes,
+    dtype=model.dtype,
+    param_dtype=model.param_dtype,
+    remat=model.remat,
+    scan_unroll=model.scan_unroll,
     attention=attention,
   )
 

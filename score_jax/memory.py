@@ -10,20 +10,24 @@ import math
 
 import jax
 import jax.numpy as jnp
-from ml_collections import FrozenConfigDict
+from jax.sharding import NamedSharding
 
 from score_jax.core import sharding
-from score_jax.core.types import Batch, Episode
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.lora import abstract_adapters, put_beside
-from score_jax.objective.stages import StageArrays
-from score_jax.optimizer import make_optimizer
-from score_jax.procedures.rollout import compile_segments
+from score_jax.model.decoding import decoding_axes, decoding_type
+from score_jax.model.lora import abstract_adapters
 from score_jax.procedures.train_step import forward
-from score_jax.setup_run import Setup, make_step_options
-from score_jax.train import compiled_step
-from score_jax.trainable import abstract_base, abstract_state, abstract_trainable, policy_params
+from score_jax.setup_run import Setup
+from score_jax.shapes import (
+  abstract_episode,
+  abstract_policy,
+  abstract_update_inputs,
+  compile_rollout,
+  compile_update,
+  num_rows,
+)
+from score_jax.trainable import abstract_base, policy_params
 
 GIB = 2**30
 # Arrays of [rows, chunk, V] that exist at once while a chunk is scored and differentiated: both
@@ -41,7 +45,8 @@ class Memory:
     base: the base model beside them, as reference or under adapters; 0 where it is offloaded.
     moved: the offloaded reference, which an update brings to the device.
     gradients: of one update, twice where micro-batches add up.
-    cache: keys and values while sampling, once more for the part that a step reads, and logits.
+    decoding: the policy's weights as decoding reads them: in the compute type, gathered.
+    cache: keys and values while sampling, the rows' own twice when they grow, and logits.
     activations: what the largest part of an update works with, estimated.
   """
 
@@ -50,6 +55,7 @@ class Memory:
   base: int
   moved: int
   gradients: int
+  decoding: int
   cache: int
   activations: int
 
@@ -61,7 +67,7 @@ class Memory:
   @property
   def sampling(self) -> int:
     """The peak of a rollout."""
-    return self.kept + self.cache
+    return self.kept + self.decoding + self.cache
 
   @property
   def update(self) -> int:
@@ -80,16 +86,17 @@ def memory_table(memory: Memory, compiled: tuple[int, int] | None = None) -> str
     A Markdown table in GiB.
 
   Example:
-    >>> print(memory_table(Memory(GIB, 2 * GIB, GIB, 0, GIB, GIB, 3 * GIB), (GIB, 5 * GIB)))
+    >>> print(memory_table(Memory(GIB, 2 * GIB, *[GIB] * 5, 2 * GIB), (2 * GIB, 5 * GIB)))
     | on each device, GiB | sampling | update | compiler: sampling | update |
     |---|---|---|---|---|
     | trained parameters | 1.00 | 1.00 | | |
     | optimiser | 2.00 | 2.00 | | |
-    | base model | 1.00 | 1.00 | | |
+    | base model | 1.00 | 2.00 | | |
+    | weights for decoding | 1.00 | | | |
     | keys and values | 1.00 | | | |
     | gradients | | 1.00 | | |
-    | activations (estimate) | | 3.00 | | |
-    | all | 5.00 | 8.00 | 5.00 | 9.00 |
+    | activations (estimate) | | 2.00 | | |
+    | all | 6.00 | 8.00 | 6.00 | 9.00 |
   """
 
   def row(name, *sizes):
@@ -104,6 +111,7 @@ def memory_table(memory: Memory, compiled: tuple[int, int] | None = None) -> str
     row('trained parameters', m.trained, m.trained, None, None),
     row('optimiser', m.optimizer, m.optimizer, None, None),
     row('base model', m.base, m.base + m.moved, None, None),
+    row('weights for decoding', m.decoding, None, None, None),
     row('keys and values', m.cache, None, None, None),
     row('gradients', None, m.gradients, None, None),
     row('activations (estimate)', None, m.activations, None, None),
@@ -125,6 +133,23 @@ def device_bytes(tree) -> int:
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in on_device)
 
 
+def kept_bytes(setup: Setup) -> dict[str, int]:
+  """Counts what a run keeps on each device all the time.
+
+  Args:
+    setup: from `score_jax.setup_run.prepare`, or of shapes (`score_jax.shapes`).
+
+  Returns:
+    Bytes of 'trained', 'optimizer' and 'base', as in `Memory`.
+  """
+  state, frozen = abstract_update_inputs(setup)
+  return {
+    'trained': device_bytes(state.trainable),
+    'optimizer': device_bytes(state.opt_state),
+    'base': _distinct_bytes(setup.base.params, frozen),
+  }
+
+
 def plan_memory(setup: Setup) -> Memory:
   """Counts what a run will take; nothing is computed or allocated.
 
@@ -135,45 +160,42 @@ def plan_memory(setup: Setup) -> Memory:
     Bytes on each device.
   """
   config, sizes = setup.config, setup.base.decoder.config
-  trainable = abstract_trainable(setup.base, setup.lora)
-  optimizer = make_optimizer(config.optimizer)
-  state = abstract_state(optimizer, trainable, setup.mesh, setup.num_adapted)
-  trained = device_bytes(state.trainable)
+  kept = kept_bytes(setup)
   parts = config.train.micro_batches
-  rows = _num_rows(setup) // sharding.batch_rows(setup.mesh)
+  rows = num_rows(setup) // sharding.batch_rows(setup.mesh)
   tensor = setup.mesh.shape['tensor']
   slots = setup.spec.first_slot(setup.spec.num_turns)
   heads = max(1, sizes.num_kv_heads // tensor)
   kv = 2 * sizes.num_layers * heads * sizes.head_dim * jnp.dtype(sizes.dtype).itemsize
   return Memory(
-    trained=trained,
-    optimizer=device_bytes(state.opt_state),
-    base=_distinct_bytes(setup.base.params, _frozen(setup, trainable)),
+    **kept,
     moved=device_bytes(abstract_base(setup.base)) if config.model.offload_reference else 0,
-    gradients=trained * (1 if parts == 1 else 2),
-    cache=rows * (2 * slots * kv + _LOGITS_AT_ONCE * 4 * sizes.vocab_size // tensor),
+    gradients=kept['trained'] * (1 if parts == 1 else 2),
+    decoding=_decoding_bytes(setup),
+    cache=_prompts(setup, rows) * setup.spec.prompt_tokens * kv
+    + rows * 2 * (slots - setup.spec.prompt_tokens) * kv
+    + rows * _LOGITS_AT_ONCE * 4 * sizes.vocab_size // tensor,
     activations=_activations(setup, -(-rows // parts), slots, tensor),
   )
 
 
-def _abstract_policy(setup: Setup, trainable: dict) -> dict:
-  """Shapes and places of the decoder's parameters while a run trains."""
-  return trainable if setup.lora is None else put_beside(setup.base.params, trainable)
+def _prompts(setup: Setup, rows: int) -> int:
+  """Prompts of a device's rows; its samples share one, unless they lie on several devices."""
+  samples = setup.config.rollout.samples_per_problem
+  return rows // samples if rows % samples == 0 else rows
 
 
-def _frozen(setup: Setup, trainable: dict) -> dict:
-  """What an update is given beside its state, in shapes where it is not the base model's own."""
-  is_base = setup.lora is None and not setup.config.init.path
-  return setup.frozen(setup.base.params if is_base else _abstract_policy(setup, trainable))
+def _decoding_bytes(setup: Setup) -> int:
+  c, total = setup.base.decoder.config, 0
+  for keys, x in jax.tree_util.tree_flatten_with_path(abstract_policy(setup))[0]:
+    place = NamedSharding(setup.mesh, sharding.partition_spec(decoding_axes(c, keys, x)))
+    total += math.prod(place.shard_shape(x.shape)) * decoding_type(c, keys, x).itemsize
+  return total
 
 
 def _distinct_bytes(*trees) -> int:
   """As `device_bytes`, of each array once, however often it is in the trees."""
   return device_bytes(list({id(x): x for x in jax.tree.leaves(trees)}.values()))
-
-
-def _num_rows(setup: Setup) -> int:
-  return setup.config.rollout.problems_per_step * setup.config.rollout.samples_per_problem
 
 
 def _activations(setup: Setup, rows: int, slots: int, tensor: int) -> int:
@@ -218,23 +240,6 @@ def _kept_bytes(config: DecoderConfig, lora, rows: int, slots: int) -> int:
   return sum(math.prod(shape) * dtype.itemsize for shape, dtype in kept)
 
 
-def abstract_episode(rows: int, slots: int, turns: int) -> Episode:
-  """Shapes of an episode."""
-
-  def array(dtype, *shape):
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-  return Episode(
-    tokens=array(jnp.int32, rows, slots),
-    positions=array(jnp.int32, rows, slots),
-    is_token=array(bool, rows, slots),
-    turn=array(jnp.int32, rows, slots),
-    is_sampled=array(bool, rows, slots),
-    sampled_logp=array(jnp.float32, rows, slots),
-    is_truncated=array(bool, rows, turns),
-  )
-
-
 def compiled_bytes(setup: Setup) -> tuple[int, int]:
   """Compiles the rollout and the update and asks the compiler what they take.
 
@@ -244,40 +249,21 @@ def compiled_bytes(setup: Setup) -> tuple[int, int]:
   Returns:
     Bytes on each device beside what is kept: at the rollout's peak, and at the update's.
   """
-  config, mesh, decoder = setup.config, setup.mesh, setup.base.decoder
-  rows, K = _num_rows(setup), setup.spec.num_turns
-  slots = setup.spec.first_slot(K)
-
-  def placed(tree):
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=sharding.batch_sharding(mesh, len(x.shape))
-      ),
-      tree,
-    )
-
-  trainable = abstract_trainable(setup.base, setup.lora)
-  optimizer, step = compiled_step(
-    decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
-  )
-  state = abstract_state(optimizer, trainable, mesh, setup.num_adapted)
-  params = _abstract_policy(setup, trainable)
-  frozen = _frozen(setup, trainable)
-  prompts = placed(abstract_episode(rows, setup.spec.prompt_tokens, K))
-  keys = placed(jax.ShapeDtypeStruct((rows,), jax.random.key(0, impl='threefry2x32').dtype))
-  batch = Batch(
-    episode=abstract_episode(rows, slots, K),
-    reward=jax.ShapeDtypeStruct((rows, K), jnp.float32),
-  )
-  with jax.sharding.set_mesh(mesh):
-    segments = compile_segments(decoder, setup.spec, params, prompts.tokens, prompts.is_token, keys)
-    update = step.lower(state, frozen, placed(batch), StageArrays.of(setup.stage), slots).compile()
-  sampling = max(_beside(program, device_bytes(params)) for program in segments)
-  return sampling, _beside(update, device_bytes((state, frozen)))
+  sampling = max(bytes_beside(program, 0) for program in compile_rollout(setup))
+  kept = device_bytes(abstract_update_inputs(setup))
+  return sampling, bytes_beside(compile_update(setup), kept)
 
 
-def _beside(program: jax.stages.Compiled, kept: int) -> int:
-  """Bytes of a program's arguments, results and temporaries, less those arguments that are kept."""
+def bytes_beside(program: jax.stages.Compiled, kept: int) -> int:
+  """Bytes of a program's arguments, results and temporaries, less those arguments that are kept.
+
+  Args:
+    program: compiled.
+    kept: bytes of those arguments on each device.
+
+  Returns:
+    Bytes on each device.
+  """
   m = program.memory_analysis()
   arguments = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
   return arguments + m.temp_size_in_bytes - kept

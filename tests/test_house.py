@@ -30,9 +30,10 @@ MAY_IMPORT = {
   'runs': {'core'},
   'analysis': {'core'},
   'objective': {'core'},
+  'planning': {'core'},
   'procedures': LOWER,
   # A replication is made of training runs, and a program at the root starts it: one floor.
-  'programs': LOWER | {'procedures', 'replication'},
+  'programs': LOWER | {'procedures', 'replication', 'planning'},
   'replication': LOWER | {'procedures', 'programs'},
 }
 # Modules outside the package that a room must do without, and why.
@@ -47,6 +48,7 @@ MUST_NOT_IMPORT = {
   'runs': (FLAGS, 'command lines are for programs'),
   'analysis': (DEVICE | FLAGS, 'records in, numbers out'),
   'objective': (FILES | FLAGS, 'arrays in, arrays out'),
+  'planning': (DEVICE | FILES | FLAGS, 'the text of a program in, numbers out'),
   'procedures': (FLAGS, 'command lines are for programs'),
   'programs': (set(), ''),
   'replication': (FLAGS, 'command lines are for programs'),
@@ -228,6 +230,7 @@ def test_tests_are_strict():
     ('analysis', 'import jax.numpy as jnp'),
     ('objective', 'from score_jax.model import decoder'),
     ('objective', 'from etils import epath'),
+    ('planning', 'import jax'),
     ('procedures', 'from score_jax import train'),
     ('procedures', 'from absl import flags'),
     ('programs', 'import torch'),

@@ -23,7 +23,7 @@ from score_jax.core.logits import CappedHead
 from score_jax.core.sharding import constrain
 from score_jax.model.attention import apply_rope, attend, is_within, rope_frequencies
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.kernels import attend_rows
+from score_jax.model.kernels import attend_layer
 
 _FAR = np.iinfo(np.int32).max  # the window of a layer that sees everything
 
@@ -101,23 +101,12 @@ class Attention(nn.Module):
       keys = [*(piece['k'].astype(dtype) for piece in cache), *keys]
       values = [*(piece['v'].astype(dtype) for piece in cache), *values]
     if mask_BTS is None:
-      out_BTNH = _attend_rows(c, q_BTNH, k_BTMH, v_BTMH, window)
+      out_BTNH = attend_layer(c, q_BTNH, k_BTMH, v_BTMH, window)
     else:
       out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
     out_BTD = jnp.einsum('btnh,nhd->btd', out_BTNH, o_NHD)
     out_BTD = _adapted(self, 'o', out_BTD, out_BTNH, 'btnh,nhr->btr', 'btr,rd->btd')
     return out_BTD, {'k': k_BTMH, 'v': v_BTMH}
-
-
-def _attend_rows(c: DecoderConfig, q_BTNH, k_BTMH, v_BTMH, window) -> jax.Array:
-  """Attention within compacted rows; `window` is the layer's own, as layers are scanned."""
-
-  def rows(window):
-    return lambda *qkv: attend_rows(*qkv, c.attention, c.query_scale, c.attn_softcap, window)
-
-  if not c.window:
-    return rows(0)(q_BTNH, k_BTMH, v_BTMH)
-  return jax.lax.cond(window == c.window, rows(c.window), rows(0), q_BTNH, k_BTMH, v_BTMH)
 
 
 class MLP(nn.Module):

@@ -8,9 +8,11 @@ done once for a rollout instead.
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from score_jax.core.sharding import constrain
 from score_jax.model.decoder import Decoder, abstract_params
+from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.layouts import leaf_path
 
 
@@ -33,13 +35,10 @@ def decoding_params(decoder: Decoder, params: dict) -> dict:
     over its tensor axis: so a weight is gathered once, not for each token.
   """
   c = decoder.config
-  axes = abstract_params(c)[1]
 
   def prepare(keys, x):
-    path = leaf_path(keys)
-    if path[-1] != 'scale':
-      x = x.astype(c.dtype)
-    return _gather(x, _find(axes, path))
+    x = x.astype(decoding_type(c, keys, x))
+    return constrain(x, decoding_axes(c, keys, x))
 
   prepared = jax.tree_util.tree_map_with_path(prepare, dict(params))
   layers = prepared.pop('layers')
@@ -48,16 +47,27 @@ def decoding_params(decoder: Decoder, params: dict) -> dict:
   }
 
 
-def _find(axes, path) -> tuple | None:
-  """The logical axes of a parameter; None for one that the model itself does not have."""
-  for name in path:
-    if name not in axes:
-      return None
+def decoding_type(config: DecoderConfig, keys, x) -> jnp.dtype:
+  """The type that a parameter has while decoding.
+
+  Args:
+    config: of the decoder.
+    keys: where it stands in the tree, as jax says it.
+    x: the parameter, or its shape and type.
+  """
+  return jnp.dtype(x.dtype if leaf_path(keys)[-1] == 'scale' else config.dtype)
+
+
+def decoding_axes(config: DecoderConfig, keys, x) -> tuple[str | None, ...]:
+  """The logical axes that a parameter is split over while decoding; arguments as above."""
+  axes = _all_axes(config)
+  for name in leaf_path(keys):
+    if name not in axes:  # an adapter
+      return (None,) * len(x.shape)
     axes = axes[name]
-  return axes
+  return tuple(None if name == 'embed' else name for name in axes)
 
 
-def _gather(x: jax.Array, axes) -> jax.Array:
-  if axes is None:
-    axes = (None,) * x.ndim
-  return constrain(x, tuple(None if name == 'embed' else name for name in axes))
+@functools.cache
+def _all_axes(config: DecoderConfig) -> dict:
+  return abstract_params(config)[1]

@@ -12,6 +12,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 from score_jax.core.sharding import partition_spec
 from score_jax.model.attention import attend, causal_mask, is_within
+from score_jax.model.decoder_config import DecoderConfig
 
 _LANES = 128  # splash attention takes lengths that are multiples of this
 _CUDNN_HEAD_DIM = 128
@@ -36,6 +37,32 @@ def best_kernel(backend: str, dtype: str, head_dim: int, softcap: float) -> str:
   if backend == 'gpu' and dtype == 'bfloat16' and head_dim <= _CUDNN_HEAD_DIM and not softcap:
     return 'cudnn'
   return 'splash' if backend == 'tpu' else 'plain'
+
+
+def attend_layer(
+  config: DecoderConfig,
+  q_BTNH: jax.Array,
+  k_BTMH: jax.Array,
+  v_BTMH: jax.Array,
+  window: jax.Array | None,
+) -> jax.Array:
+  """As `attend_rows`, for a layer of a decoder.
+
+  Args:
+    config: of the decoder; names the kernel.
+    q_BTNH: [B, T, N, H] queries.
+    k_BTMH: [B, T, M, H] keys.
+    v_BTMH: [B, T, M, H] values.
+    window: i32[] of this layer; layers are scanned, and a kernel's window is static.
+  """
+  c = config
+
+  def rows(window):
+    return lambda *qkv: attend_rows(*qkv, c.attention, c.query_scale, c.attn_softcap, window)
+
+  if not c.window:
+    return rows(0)(q_BTNH, k_BTMH, v_BTMH)
+  return jax.lax.cond(window == c.window, rows(c.window), rows(0), q_BTNH, k_BTMH, v_BTMH)
 
 
 def attend_rows(

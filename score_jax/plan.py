@@ -1,0 +1,252 @@
+"""Plans a run on TPUs that are not there: memory, messages and time, from the compiled programs.
+
+    python -m score_jax.plan --config=configs/stage2_math.py --topology=v5p:2x2x1
+
+The rollout and the update of the config are compiled for the topology by TPU's own compiler
+(libtpu), which runs on any Linux machine. Weights, tokenizer and data are not needed. Ends with
+exit status 1, and says what to change, when the run does not fit or keeps a large array whole on
+every chip by accident. Of several topologies the first that the run fits is planned.
+docs/planning.md says what is assumed.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import re
+
+from absl import flags
+from ml_collections import config_flags
+
+from score_jax import program
+from score_jax.core.config import check_config
+from score_jax.planning.chips import chip_of
+from score_jax.planning.costs import count
+from score_jax.planning.hlo import parse
+from score_jax.planning.report import faults, plan_text, summary_of_costs
+from score_jax.runs.files import write_atomic
+
+_TOPOLOGIES = flags.DEFINE_list(
+  'topology', None, 'Chips and their shape, such as v5p:4x4x8; of several the first that fits.'
+)
+_OUTPUT = flags.DEFINE_string('output', '', 'Also write the plan to this file, as JSON.')
+_INSTRUCTION = flags.DEFINE_integer(
+  'instruction_tokens', 64, 'Tokens between two answers; a tokenizer would tell.'
+)
+# A parameter that is smaller may lie whole on every chip: norms and biases do.
+MAX_WHOLE_BYTES = 2**20
+_ENVIRONMENT = {
+  # Two plans can be made at once: no TPU is used that only one of them could have.
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  # Without these libtpu looks for the metadata of a TPU machine, for minutes. The type is any that
+  # it knows: the topology is named apart.
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5p-8',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+}
+
+
+def tpu_devices(topology: str) -> list:
+  """Describes the chips of a topology.
+
+  Args:
+    topology: such as 'v5p:4x4x8'.
+
+  Returns:
+    jax devices, which programs can be compiled for and not run on.
+
+  Raises:
+    ValueError: if there is no such topology, or no compiler for TPUs.
+  """
+  chip_of(topology)
+  if importlib.util.find_spec('libtpu') is None:
+    raise ValueError("the compiler for TPUs is not there: pip install 'score_jax[plan]'")
+  for name, value in _ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+  import jax
+  from jax.experimental import topologies
+
+  if 'JAX_PLATFORMS' not in os.environ:
+    # With libtpu installed jax would look for TPUs of this machine.
+    jax.config.update('jax_platforms', 'cpu')
+  dims = [int(x) for x in re.findall(r'\d+', topology.partition(':')[2])]
+  # Otherwise a host has 2 x 2 chips.
+  host = {'chips_per_host_bounds': [1, 1, 1]} if math.prod(dims) == 1 else {}
+  try:
+    return list(topologies.get_topology_desc(topology, 'tpu', **host).devices)
+  except jax.errors.JaxRuntimeError as error:
+    raise ValueError(f'--topology={topology}: {error}') from error
+
+
+def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict:
+  """Compiles a run's programs for a topology and counts what they take.
+
+  Args:
+    config: a checked config.
+    name: what the plan calls it.
+    topology: such as 'v5p:4x4x8'.
+    instruction_tokens: length of each instruction.
+
+  Returns:
+    The plan, as `score_jax.planning.report` describes it; bytes and seconds are those of one chip.
+
+  Raises:
+    ValueError: if numbers do not fit each other.
+  """
+  import jax
+
+  from score_jax import memory, shapes
+  from score_jax.core import sharding
+
+  devices = tpu_devices(topology)
+  mesh = sharding.make_mesh(config.mesh, devices)
+  setup = shapes.setup_of_shapes(config, mesh, instruction_tokens)
+  # As when the weights are read (`score_jax.base_model.load_base`).
+  precision = 'highest' if config.model.dtype == 'float32' else None
+  state, frozen = shapes.abstract_update_inputs(setup)
+  kept = memory.kept_bytes(setup)
+  all_kept = sum(kept.values())
+  update = memory.device_bytes((state, frozen))
+  programs = {}
+  parts = (
+    # Its parameters are prepared ones, beside those that are kept.
+    ('rollout', shapes.compile_rollout, 0),
+    ('update', lambda setup: [shapes.compile_update(setup)], update),
+  )
+  if all_kept > chip_of(topology).hbm_bytes:
+    parts = ()  # more chips are needed, whatever the programs take
+  for part, compile_it, arguments in parts:
+    try:
+      with jax.default_matmul_precision(precision):
+        compiled = compile_it(setup)
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      programs[part] = {'refused': str(error)}
+      continue
+    for i, one in enumerate(compiled):
+      beside = memory.bytes_beside(one, arguments) + _code_bytes(one)
+      name_of_one = part if part == 'update' else f'turn {i + 1}'
+      programs[name_of_one] = _program(one, all_kept + beside, mesh, topology)
+  flops = model_flops(setup.base.decoder.config, setup.spec, shapes.num_rows(setup))
+  return {
+    'config': name,
+    'preset': config.model.preset,
+    'topology': topology,
+    'mesh': dict(mesh.shape),
+    'versions': {x: importlib.metadata.version(x) for x in ('jax', 'libtpu')},
+    'episodes': shapes.num_rows(setup),
+    'slots': setup.spec.first_slot(setup.spec.num_turns),
+    'instruction_tokens': instruction_tokens,
+    'hbm_bytes': chip_of(topology).hbm_bytes,
+    'kept_bytes': {
+      'parameters': kept['trained'],
+      'optimizer': kept['optimizer'],
+      'reference': kept['base'],
+    },
+    'model_flops': {key: x / math.prod(mesh.shape.values()) for key, x in flops.items()},
+    'whole': whole_arrays({'state': state, 'frozen': frozen}, mesh.shape),
+    'programs': programs,
+  }
+
+
+def _code_bytes(compiled) -> int:
+  return compiled.memory_analysis().generated_code_size_in_bytes
+
+
+def _program(compiled, peak: int, mesh, topology: str) -> dict:
+  """What one program takes of each chip."""
+  m = compiled.memory_analysis()
+  coordinates = [tuple(device.coords) for device in mesh.devices.flat]
+  costs = count(parse(compiled.as_text()), chip_of(topology), mesh.shape, coordinates)
+  return {
+    'peak_bytes': peak,
+    'argument_bytes': m.argument_size_in_bytes,
+    'result_bytes': m.output_size_in_bytes,
+    'temporary_bytes': m.temp_size_in_bytes,
+    'code_bytes': m.generated_code_size_in_bytes,
+    **summary_of_costs(costs),
+  }
+
+
+def whole_arrays(tree, mesh_shape) -> list[dict]:
+  """Finds large arrays that no axis of the mesh splits, where the mesh is there to split them.
+
+  Args:
+    tree: of arrays or jax.ShapeDtypeStruct, with shardings.
+    mesh_shape: sizes of the mesh's axes.
+
+  Returns:
+    Name and bytes of each; empty if neither fsdp nor tensor is above 1.
+  """
+  import jax
+
+  if mesh_shape['fsdp'] * mesh_shape['tensor'] == 1:
+    return []
+  found = []
+  for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    size = math.prod(x.shape) * x.dtype.itemsize
+    if size > MAX_WHOLE_BYTES and x.sharding.shard_shape(x.shape) == x.shape:
+      found.append({'name': jax.tree_util.keystr(path, simple=True, separator='/'), 'bytes': size})
+  return found
+
+
+def model_flops(sizes, spec, num_rows: int) -> dict[str, int]:
+  """What the mathematics needs, whatever the program does: products of matrices, all chips.
+
+  A token of a forward pass takes two operations for each weight that it is multiplied with and,
+  for each layer and each token before it, four for each number of the queries. The backward pass
+  takes twice that. Nothing is counted for computing anew.
+
+  Args:
+    sizes: of the model.
+    spec: layout of an episode.
+    num_rows: episodes.
+
+  Returns:
+    Of the whole rollout with all budgets spent, and of an update whose rows take all slots.
+  """
+  import jax
+
+  from score_jax.model.decoder import abstract_params
+
+  layers = abstract_params(sizes)[0]['layers']
+  weights = sum(math.prod(x.shape) for x in jax.tree.leaves(layers) if len(x.shape) > 2)
+  head = sizes.vocab_size * sizes.embed_dim
+  slots = spec.first_slot(spec.num_turns)
+  attention = 4 * sizes.num_layers * sizes.num_heads * sizes.head_dim * slots // 2
+  sampled = sum(spec.turn_tokens)
+  return {
+    'rollout': num_rows * (slots * (2 * weights + attention) + sampled * 2 * head),
+    # The policy's forward and backward pass, and the reference's forward pass.
+    'update': num_rows * slots * 4 * (2 * (weights + head) + attention),
+  }
+
+
+def _body() -> None:
+  if program.CONFIG.value is None:
+    program.fail('--config is not set, for example --config=configs/stage2_math.py')
+  if not _TOPOLOGIES.value:
+    program.fail('--topology is not set, for example --topology=v5p:4x4x8')
+  config = program.CONFIG.value
+  check_config(config)
+  name = config_flags.get_config_filename(flags.FLAGS['config'])
+  too_small = []
+  for topology in _TOPOLOGIES.value:
+    plan = make_plan(config, name, topology, _INSTRUCTION.value)
+    found = faults(plan)
+    if not found:
+      break
+    too_small.append({'topology': topology, 'faults': found})
+    print(f'{topology}: this plan cannot run:\n  ' + '\n  '.join(found), flush=True)
+  if plan['programs']:
+    print(plan_text(plan))
+  if _OUTPUT.value:
+    write_atomic(_OUTPUT.value, json.dumps(plan | {'too_small': too_small}, indent=1) + '\n')
+  if found:
+    raise SystemExit(1)
+
+
+if __name__ == '__main__':
+  program.run_program(_body)

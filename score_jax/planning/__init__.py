@@ -1,0 +1,1 @@
+"""What a compiled program will cost, read from its text: no device is needed, and no jax."""

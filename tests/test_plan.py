@@ -1,0 +1,235 @@
+"""Plans: what is read of a compiled program, what is refused, and the plans that are kept."""
+
+import importlib.util
+import json
+import math
+import pathlib
+import runpy
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AbstractMesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from score_jax import plan as planner
+from score_jax import shapes
+from score_jax.core import sharding
+from score_jax.core.config import default_config
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.planning.chips import CHIPS, GIB
+from score_jax.planning.report import faults, plan_text, slices_table
+from score_jax.procedures.layout import RolloutSpec
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PLANS = {path.stem: json.loads(path.read_text()) for path in (ROOT / 'tests/plans').glob('*.json')}
+MESH = {'data': 1, 'fsdp': 2, 'tensor': 2}
+
+
+# Arrays that are whole on every chip by accident.
+
+
+def test_a_large_array_that_no_axis_splits_is_found():
+  mesh = AbstractMesh((1, 2, 2), ('data', 'fsdp', 'tensor'))
+
+  def array(rows, *spec):
+    return jax.ShapeDtypeStruct((rows, 1024), jnp.float32, sharding=NamedSharding(mesh, P(*spec)))
+
+  tree = {'state': {'split': array(4096, 'fsdp'), 'whole': array(4096), 'small': array(256)}}
+  found = planner.whole_arrays(tree, mesh.shape)
+  assert found == [{'name': 'state/whole', 'bytes': 2**24}]
+  # Where there is only data parallelism, every chip has the whole model on purpose.
+  assert planner.whole_arrays(tree, {'data': 4, 'fsdp': 1, 'tensor': 1}) == []
+  (fault,) = faults(tiny_plan(whole=found))
+  assert 'state/whole (0.02 GiB) lies whole on every chip' in fault
+  assert 'fsdp=2, tensor=2' in fault and 'core/sharding.py' in fault
+
+
+def test_the_rules_split_every_large_parameter(monkeypatch):
+  """And taking away a rule is noticed."""
+  mesh = AbstractMesh((1, 2, 2), ('data', 'fsdp', 'tensor'))
+  config = default_config()
+  config.model.preset = 'gemma2_2b'
+  config.rollout.problems_per_step = 4
+
+  def whole():
+    setup = shapes.setup_of_shapes(config, mesh, 3)
+    return planner.whole_arrays(shapes.abstract_update_inputs(setup), mesh.shape)
+
+  assert whole() == []
+  monkeypatch.setitem(sharding.RULES, 'embed', ())
+  monkeypatch.setitem(sharding.RULES, 'vocab', ())
+  names = [x['name'] for x in whole()]
+  assert [name for name in names if 'embedder' in name] and len(names) == 4
+
+
+# What is said of a plan.
+
+
+def tiny_plan(**changes):
+  sent = {'times': 15, 'sent_bytes': 480, 'seconds': 480.0}
+  gather = {'kind': 'all-gather', 'axes': 'fsdp', **sent}
+  program = {
+    'peak_bytes': GIB,
+    'argument_bytes': 0,
+    'result_bytes': 0,
+    'temporary_bytes': 0,
+    'code_bytes': 0,
+    'flops': 10**12,
+    'traffic_bytes': 10**9,
+    'sent_bytes': 480,
+    'chip_seconds': 20.0,
+    'collective_seconds': 480.0,
+    'collectives': [gather],
+    'sources': [gather | {'source': 'while/mlp/dot'}],
+    'unknown_loops': [],
+  }
+  return {
+    'config': 'configs/x.py',
+    'preset': 'gemma2_2b',
+    'topology': 'v5e:2x2',
+    'mesh': dict(MESH),
+    'episodes': 4,
+    'slots': 7,
+    'instruction_tokens': 3,
+    'hbm_bytes': 2 * GIB,
+    'kept_bytes': {'parameters': GIB // 4, 'optimizer': 0, 'reference': GIB // 4},
+    'model_flops': {'rollout': 1e12, 'update': 1e12},
+    'whole': [],
+    'programs': {'turn 1': program, 'turn 2': program, 'update': program},
+  } | changes
+
+
+def test_a_plan_that_fits_has_no_faults():
+  plan = tiny_plan()
+  assert faults(plan) == []
+  text = plan_text(plan)
+  assert '| all-gather | fsdp | 15 | 0.0 | 480000.0 | while/mlp/dot |' in text
+  assert '4 chips (data 1, fsdp 2, tensor 2), 4 episodes of 7 tokens' in text
+  assert '| all | 3.00 | 3.00 | 0.00 | 60.00 | 1440.00 |' in text
+  assert 'A step takes 1440.0 s where messages are hidden behind work, 1500.0 s' in text
+  assert 'Model FLOPs of the update: 1.00 T' in text
+  assert 'every turn takes its whole budget' in text
+
+
+@pytest.mark.parametrize(
+  ('name', 'advice'), [('turn 2', 'problems_per_step'), ('update', 'train.micro_batches')]
+)
+def test_a_plan_that_does_not_fit_says_by_how_much_and_what_to_change(name, advice):
+  plan = tiny_plan()
+  plan['programs'][name] = plan['programs'][name] | {'peak_bytes': 3 * GIB}
+  (fault,) = faults(plan)
+  assert f'{name} takes 3.00 GiB of the 2.00 GiB of a chip of v5e:2x2, 0.50 of them' in fault
+  assert advice in fault
+
+
+def test_a_program_that_the_compiler_refuses():
+  message = (
+    'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. '
+    'Used 40.50G of 15.75G hbm. Exceeded hbm capacity by 24.75G.\n\nTotal hbm usage >= 40.75G:'
+  )
+  plan = tiny_plan(programs={'rollout': {'refused': message}})
+  (fault,) = faults(plan)
+  assert 'the rollout does not fit: Used 40.50G of 15.75G hbm. Exceeded hbm capacity by' in fault
+  assert 'more chips' in fault and '| rollout |' in plan_text(plan)
+
+
+def test_what_a_run_keeps_may_be_too_much_alone():
+  kept = {'parameters': GIB, 'optimizer': 2 * GIB, 'reference': 0}
+  (fault,) = faults(tiny_plan(programs={}, kept_bytes=kept))
+  assert 'alone take 3.00 GiB of the 2.00 GiB' in fault and '(fsdp)' in fault
+
+
+def test_the_table_of_slices():
+  (row,) = slices_table({'a': tiny_plan()}).splitlines()[2:]
+  assert row == '| a | v5e:2x2 | 1, 2, 2 | 1.0 | 1.0 | 1440 to 1500 |'
+
+
+def test_model_flops_by_hand():
+  sizes = DecoderConfig(
+    vocab_size=10, num_layers=2, embed_dim=4, mlp_dim=6, num_heads=2, num_kv_heads=1, head_dim=4
+  )
+  spec = RolloutSpec(3, (2, 2), ((1,),), (1,))  # 3 + 2 + 1 + 1 + 2 = 9 slots
+  # A layer: q and o 4 x 8 each, k and v 4 x 4 each, three of 4 x 6.
+  weights, head = 2 * (2 * 32 + 2 * 16 + 3 * 24), 40
+  attention = 4 * 2 * 8 * 9 // 2
+  found = planner.model_flops(sizes, spec, 5)
+  assert found['rollout'] == 5 * (9 * (2 * weights + attention) + 4 * 2 * head)
+  assert found['update'] == 5 * 9 * 4 * (2 * (weights + head) + attention)
+
+
+# Setups of shapes, and the command.
+
+
+def test_a_setup_of_shapes_refuses_what_it_cannot_plan():
+  mesh = AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor'))
+  config = default_config()
+  with pytest.raises(ValueError, match='set --config.model.preset=NAME'):
+    shapes.setup_of_shapes(config, mesh, 3)
+  config.model.preset = 'smollm2_135m'
+  config.rollout.base_turn1_share = 0.5
+  with pytest.raises(ValueError, match='base_turn1_share=0.5'):
+    shapes.setup_of_shapes(config, mesh, 3)
+  config.rollout.base_turn1_share = 0.0
+  setup = shapes.setup_of_shapes(config, mesh, 3)
+  assert setup.spec.first_slot(2) == 16 + 16 + 4 + 16
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--topology=v5p:2x2x1'], '--config is not set'),
+    (['--config=configs/stage2_math.py'], '--topology is not set, for example'),
+    (['--config=configs/stage2_math.py', '--topology=v9:2x2'], "the chip 'v9' is none of"),
+  ],
+)
+def test_the_command_says_what_is_missing(run_python, arguments, message):
+  done = run_python('-m', 'score_jax.plan', *arguments)
+  assert done.returncode == 2 and message in done.stderr
+
+
+def test_without_the_compiler_the_command_says_what_to_install(monkeypatch):
+  monkeypatch.setattr(planner.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ValueError, match=r"pip install 'score_jax\[plan\]'"):
+    planner.tpu_devices('v5p:2x2x1')
+
+
+# The plans that are kept.
+
+
+LARGE = runpy.run_path(str(ROOT / 'configs/stage1_math.py'))['LARGE']
+
+
+def test_the_config_shows_the_plans_of_large_models():
+  assert set(PLANS) - {'smollm2_135m'} <= set(LARGE)
+  table = slices_table({name: PLANS[name] for name in LARGE if name in PLANS})
+  text = runpy.run_path(str(ROOT / 'configs/stage1_math.py'))['__doc__']
+  assert table in text, f'the table in configs/stage1_math.py should read\n{table}'
+
+
+@pytest.mark.parametrize('name', PLANS)
+def test_kept_plans_fit(name):
+  plan = PLANS[name]
+  assert faults(plan) == [] and plan['preset'] == name
+  assert set(plan['programs']) == {'turn 1', 'turn 2', 'update'}
+  generation, _, shape = plan['topology'].partition(':')
+  assert plan['hbm_bytes'] == CHIPS[generation].hbm_bytes
+  num_chips = math.prod(int(x) for x in shape.split('x'))
+  assert math.prod(plan['mesh'].values()) == num_chips
+  # The weights by hand: policy and two moments in f32, split over the chips.
+  assert plan['kept_bytes']['optimizer'] == pytest.approx(2 * plan['kept_bytes']['parameters'])
+  assert plan['programs']['update']['flops'] > plan['model_flops']['update']
+  assert not any(x['unknown_loops'] for x in plan['programs'].values())
+
+
+@pytest.mark.slow
+def test_the_smallest_plan_compiles_to_what_is_kept():
+  if importlib.util.find_spec('libtpu') is None:
+    pytest.skip("no compiler for TPUs; pip install 'score_jax[plan]'")
+  kept = PLANS['smollm2_135m']
+  config = runpy.run_path(str(ROOT / 'configs/stage2_math.py'))['get_config']('smollm2_135m')
+  made = planner.make_plan(config, kept['config'], kept['topology'], kept['instruction_tokens'])
+  assert made['kept_bytes'] == kept['kept_bytes'] and made['mesh'] == kept['mesh']
+  for name, one in kept['programs'].items():
+    for key in ('peak_bytes', 'flops', 'traffic_bytes', 'sent_bytes'):
+      assert made['programs'][name][key] == pytest.approx(one[key], rel=0.1), (name, key)

@@ -1,0 +1,225 @@
+"""What is read of a compiled program's text: loops, collectives, products, traffic."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from score_jax.planning import costs
+from score_jax.planning.chips import CHIPS, GIB, HOP_S, Chip
+from score_jax.planning.groups import axes_of, groups_of
+from score_jax.planning.hlo import parse
+from score_jax.planning.report import summary_of_costs
+
+MESH = {'data': 1, 'fsdp': 2, 'tensor': 2}
+PLACES = [(x, y, 0) for y in range(2) for x in range(2)]
+# One number a second of everything, so that seconds are sums done by hand.
+SLOW = Chip(GIB, flops_per_s=1.0, hbm_bytes_per_s=1.0, link_bytes_per_s=1.0, wraps_from=4)
+
+
+def program_of(entry, *others):
+  return parse('HloModule m\n\n' + '\n\n'.join([*others, 'ENTRY ' + entry]) + '\n')
+
+
+def counted(module):
+  return costs.count(module, SLOW, MESH, PLACES)
+
+
+ADD = """%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}"""
+
+LOOPS = [
+  """%layer_cond (c: (s32[], f32[8])) -> pred[] {
+  %c = (s32[], f32[8]) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %three = s32[] constant(3)
+  ROOT %lt = pred[] compare(%i, %three), direction=LT
+}""",
+  """%layer (c: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %c = (s32[], f32[8]) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %w = f32[8]{0:T(128)} get-tuple-element(%c), index=1
+  %whole = f32[16]{0} all-gather(%w), channel_id=1, replica_groups=[2,2]<=[2,2]T(1,0), """
+  """dimensions={0}, use_global_device_ids=true, metadata={op_name="jit(f)/while/body/mlp/dot"}
+  %sum = f32[8]{0} all-reduce(%w), channel_id=2, replica_groups=mesh['a'=2,'b'=2] {'b'}, """
+  """to_apply=%add, metadata={op_name="jit(f)/while/body/attn/dot" stack_frame_id=3}
+  ROOT %out = (s32[], f32[8]) tuple(%i, %sum)
+}""",
+  """%token_cond (c: (s32[], f32[8])) -> pred[] {
+  %c = (s32[], f32[8]) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %budget = s32[]{:T(128)} constant(5)
+  %lt = pred[] compare(%i, %budget), direction=LT
+  %some = pred[] custom-call(%c), custom_call_target="SomeRowGoesOn"
+  ROOT %and = pred[] and(%lt, %some)
+}""",
+  """%token (c: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %c = (s32[], f32[8]) parameter(0)
+  ROOT %deep = (s32[], f32[8]) while(%c), condition=%layer_cond, body=%layer
+}""",
+]
+LOOPS_ENTRY = """%main (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[], f32[8]) parameter(0)
+  ROOT %decode = (s32[], f32[8]) while(%p), condition=%token_cond, body=%token
+}"""
+
+
+def test_collectives_of_loops_are_counted_as_often_as_they_run():
+  found = {x.kind: x for x in counted(program_of(LOOPS_ENTRY, ADD, *LOOPS)).collectives}
+  gather, total = found['all-gather'], found['all-reduce']
+  # 5 tokens of 3 layers. Of two chips each sends its own 8 numbers to the other; a sum in a ring
+  # of two sends half of the numbers, twice.
+  assert (gather.axes, gather.times, gather.sent) == ('fsdp', 15, 15 * 8 * 4)
+  assert (total.axes, total.times, total.sent) == ('tensor', 15, 15 * 8 * 4)
+  assert (gather.source, total.source) == (
+    'jit(f)/while/body/mlp/dot',
+    'jit(f)/while/body/attn/dot',
+  )
+  assert gather.seconds == 15 * 8 * 4  # one link of a byte a second
+  assert counted(program_of(LOOPS_ENTRY, ADD, *LOOPS)).unknown_loops == ()
+
+
+def test_a_loop_without_a_known_end_is_named():
+  endless = [x.replace('constant(5)', 'custom-call(%c)') for x in LOOPS]
+  entry = LOOPS_ENTRY.replace('body=%token', 'body=%token, metadata={op_name="jit(f)/search"}')
+  found = counted(program_of(entry, ADD, *endless))
+  assert found.unknown_loops == ('jit(f)/search',)
+  assert {x.times for x in found.collectives} == {3}
+  known = entry.replace('metadata', 'backend_config={"known_trip_count":{"n":"7"}}, metadata')
+  assert {x.times for x in counted(program_of(known, ADD, *endless)).collectives} == {21}
+
+
+ASYNC = [
+  """%start (a: f32[8]) -> (f32[8], f32[16]) {
+  %a = f32[8] parameter(0)
+  %g = f32[16] all-gather(%a), channel_id=7, replica_groups={{0,1},{2,3}}, dimensions={0}
+  ROOT %s = (f32[8], f32[16]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}""",
+  """%meanwhile (a: f32[8], o: f32[16], z: f32[4]) -> (f32[4], f32[8], f32[16]) {
+  %a = f32[8] parameter(0)
+  %o = f32[16] parameter(1)
+  %z = f32[4] parameter(2)
+  %n = f32[4] negate(%z)
+  %g.1 = f32[16] all-gather(%a), channel_id=7, replica_groups={{0,1},{2,3}}, dimensions={0}
+  ROOT %t = (f32[4], f32[8], f32[16]) tuple(%n, %a, %g.1)
+}""",
+]
+ASYNC_ENTRY = """%main (a: f32[8], z: f32[4]) -> f32[4] {
+  %a = f32[8] parameter(0)
+  %z = f32[4] parameter(1)
+  %f = (f32[8], f32[16]) fusion(%a), kind=kCustom, calls=%start
+  %o = f32[16] get-tuple-element(%f), index=1
+  %m = (f32[4], f32[8], f32[16]) fusion(%a, %o, %z), kind=kOutput, calls=%meanwhile
+  ROOT %r = f32[4] get-tuple-element(%m), index=0
+}"""
+
+
+def test_a_collective_that_runs_beside_others_is_counted_once():
+  found = counted(program_of(ASYNC_ENTRY, *ASYNC))
+  assert [(x.axes, x.times, x.sent) for x in found.collectives] == [('tensor', 1, 32)]
+  assert found.traffic == 2 * 4 * 4  # read z, write its negative; the gather is not memory's
+
+
+def test_a_sum_that_is_kept_in_parts_sends_half():
+  sum_and_slice = """%inner (a: f32[8]) -> f32[4] {
+  %a = f32[8] parameter(0)
+  %s = f32[8] all-reduce(%a), channel_id=3, replica_groups=[2,2]<=[4], to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %d = f32[4] dynamic-slice(%s, %zero), dynamic_slice_sizes={4}
+}"""
+  entry = """%main (a: f32[8]) -> f32[4] {
+  %a = f32[8] parameter(0)
+  ROOT %all-reduce-scatter.1 = f32[4] fusion(%a), kind=kCustom, calls=%inner
+}"""
+  found = counted(program_of(entry, ADD, sum_and_slice)).collectives
+  assert [(x.kind, x.sent) for x in found] == [('reduce-scatter', 16)]
+
+
+def test_small_messages_take_the_time_of_the_way():
+  chip = CHIPS['v5p']
+  found = costs.count(program_of(ASYNC_ENTRY, *ASYNC), chip, MESH, PLACES)
+  assert found.collective_seconds == HOP_S
+
+
+@pytest.mark.parametrize(
+  ('text', 'groups', 'axes'),
+  [
+    ('replica_groups=[1,4]<=[4], x', [[0, 1, 2, 3]], 'fsdp+tensor'),
+    ('replica_groups={}, x', [[0, 1, 2, 3]], 'fsdp+tensor'),
+    ('source_target_pairs={{0,1},{2,3}}', [[0, 1], [2, 3]], 'tensor'),
+    ('replica_groups={{0},{1},{2},{3}}', [[0], [1], [2], [3]], ''),
+    ("replica_groups=mesh['a'=2,'b'=1,'c'=2] {'c','b'}", [[0, 1], [2, 3]], 'tensor'),
+  ],
+)
+def test_groups(text, groups, axes):
+  found = groups_of(text, 4)
+  assert found.tolist() == groups
+  assert axes_of(found, MESH) == axes
+
+
+def test_groups_that_cannot_be_read_are_an_error():
+  with pytest.raises(ValueError, match='cannot be read: replica_groups=<new>'):
+    groups_of('replica_groups=<new>', 4)
+
+
+def test_products_that_are_written_as_convolutions():
+  """A batch of 3 products of [4, 5] and [5, 6], as TPUs write them; and a plain one."""
+  entry = """%main (a: f32[3,4,5], b: f32[3,5,6], c: f32[4,5], d: f32[5,6]) -> f32[3,4,6] {
+  %a = f32[3,4,5] parameter(0)
+  %b = f32[3,5,6] parameter(1)
+  %c = f32[4,5] parameter(2)
+  %d = f32[5,6] parameter(3)
+  %plain = f32[4,6] dot(%c, %d), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %p = f32[3,4,6] convolution(%a, %b), window={size=3 stride=2 lhs_dilate=3}, """
+  entry += 'dim_labels=0bf_0io->0bf\n}'
+  assert counted(program_of(entry)).flops == 2 * (3 + 1) * 4 * 5 * 6
+
+
+def test_memory_that_a_step_of_a_loop_touches():
+  """One layer of a stack is read and one slot of a cache is written; the fast memory is free."""
+  inner = """%inner (w: f32[9,8], i: s32[], c: f32[50,8], n: f32[1,8]) -> f32[50,8] {
+  %w = f32[9,8] parameter(0)
+  %i = s32[] parameter(1)
+  %c = f32[50,8] parameter(2)
+  %n = f32[1,8] parameter(3)
+  %zero = s32[] constant(0)
+  %s = f32[1,8] dynamic-slice(%w, %i, %zero), dynamic_slice_sizes={1,8}
+  %v = f32[1,8] add(%s, %n)
+  ROOT %u = f32[50,8] dynamic-update-slice(%c, %v, %i, %zero)
+}"""
+  entry = """%main (w: f32[9,8], i: s32[], c: f32[50,8], n: f32[1,8]) -> f32[50,8] {
+  %w = f32[9,8]{1,0} parameter(0)
+  %i = s32[]{:S(2)} parameter(1)
+  %c = f32[50,8]{1,0:T(8,128)} parameter(2)
+  %n = f32[1,8]{1,0:T(8,128)S(1)} parameter(3)
+  ROOT %f = f32[50,8]{1,0:T(8,128)} fusion(%w, %i, %c, %n), kind=kLoop, calls=%inner
+}"""
+  assert counted(program_of(entry, inner)).traffic == 2 * 32
+
+
+def test_what_is_counted_is_what_a_compiler_counts():
+  """XLA's own analysis as the oracle, for a program without loops; and a loop of it."""
+
+  def f(x, w):
+    return jnp.tanh(x @ w)
+
+  def looped(x, w):
+    return jax.lax.scan(lambda x, _: (f(x, w), None), x, None, length=6)[0]
+
+  x = jax.ShapeDtypeStruct((32, 32), jnp.float32)
+  once = jax.jit(lambda x, w: x @ w).lower(x, x).compile()
+  assert counted(parse(once.as_text())).flops == once.cost_analysis()['flops']
+  assert counted(parse(jax.jit(looped).lower(x, x).compile().as_text())).flops == 6 * 2 * 32**3
+
+
+def test_collectives_of_a_plan_are_added_up_by_axes_and_by_source():
+  summary = summary_of_costs(counted(program_of(LOOPS_ENTRY, ADD, *LOOPS)))
+  each = {'times': 15, 'sent_bytes': 480, 'seconds': 480.0}
+  assert summary['collectives'] == [
+    {'kind': 'all-gather', 'axes': 'fsdp', **each},
+    {'kind': 'all-reduce', 'axes': 'tensor', **each},
+  ]
+  assert [x['source'] for x in summary['sources']] == ['while/mlp/dot', 'while/attn/dot']
+  assert (summary['sent_bytes'], summary['collective_seconds']) == (960, 960.0)
