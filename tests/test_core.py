@@ -134,6 +134,8 @@ def axes_of_activations():
   for path in pathlib.Path(score_jax.__file__).parent.rglob('*.py'):
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
       if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'constrain':
+        if isinstance(node.args[1], ast.Call):  # `decoding_axes`: names of parameters' axes
+          continue
         axes = ast.literal_eval(node.args[1])
         sharding.partition_spec(axes)  # every call is one that the table allows
         names.update(name for name in axes if name is not None)

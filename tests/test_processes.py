@@ -89,7 +89,8 @@ def outcome(workdir, num_processes=1):
     {
       k: v
       for k, v in record.items()
-      if k.split('/')[0] != 'time' and not k.startswith(('train/graded', 'train/changed'))
+      if k.split('/')[0] not in ('time', 'device', 'host')
+      and not k.startswith(('train/graded', 'train/changed'))
     }
     for record in read_metrics(workdir)
   ]
