@@ -30,7 +30,7 @@ from score_jax.runs.files import write_atomic
 _TOPOLOGIES = flags.DEFINE_list(
   'topology', None, 'Chips and their shape, such as v5p:4x4x8; of several the first that fits.'
 )
-_OUTPUT = flags.DEFINE_string('output', '', 'Also write the plan to this file, as JSON.')
+_OUTPUT = flags.DEFINE_string('json', '', 'Also write the plan to this file, as JSON.')
 _INSTRUCTION = flags.DEFINE_integer(
   'instruction_tokens', 64, 'Tokens between two answers; a tokenizer would tell.'
 )
