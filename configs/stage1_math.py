@@ -8,12 +8,8 @@ turn.
     python -m score_jax.main --config=configs/stage1_math.py \
       --config.model.checkpoint=CHECKPOINT --config.data.path=DATA --workdir=runs/stage1_math
 
-The same setting for other models, `--config=configs/stage1_math.py:PRESET`, with the smallest slice
-of TPU v5p that each fits, as `python -m score_jax.plan` says (docs/planning.md). Presets of `LARGE`
-without a row are not planned yet; their meshes are by arithmetic.
-
-| preset | slice | mesh | peak, GiB: rollout | update | step, s |
-|---|---|---|---|---|---|
+The same setting for other models: `--config=configs/stage1_math.py:PRESET`, a key of `LARGE`. Their
+meshes are by arithmetic and not yet held against `python -m score_jax.plan` (docs/planning.md).
 
 On a laptop, with SmolLM2-135M-Instruct from its GGUF file (short answers, tiny batches: it shows
 that everything runs, not that it learns):
