@@ -162,7 +162,6 @@ def markdown(
   ]
   if series.names_of(results, 'model'):
     parts += ['## Other models', 'Greedy answers:', of('model', 'greedy')]
-    parts += [SAMPLED, of('model', 'sampled')]
   parts += ['## Figures', *gallery.markdown(found)]
   parts += ['## Sweeps', 'Greedy answers:', of('sweep', 'greedy')]
   parts += ['## Where plain multi-turn RL collapses', REGIMES]
