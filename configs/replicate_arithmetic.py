@@ -44,11 +44,12 @@ NOTES = (
   'supervised baselines and training on one turn fall short of it.',
   'What was tried to bring the collapse about: easier and harder sums, other budgets, three '
   'other learning rates, smaller batches, and base models whose pretraining hardly ever works '
-  'at turn 2, or is short; the table of regimes below has each. Plain multi-turn RL collapses '
-  'where both turns have 12 tokens: the first answer then takes all that is to be had and the '
-  "second repeats it, the paper's direct solution. With a learning rate of 2e-5 the share of "
-  "changed answers falls too, and SCoRe's ends lower still: its updates are too few to learn to "
-  'work. SCoRe was not run in the other regimes.',
+  'at turn 2, or is short; the table of regimes below has each. Plain multi-turn RL collapses, '
+  "as in the paper's Fig. 6, wherever turn 1's budget holds the work of every problem: with "
+  'sums of three and four terms, and with 12 tokens at both turns. The first answer then takes '
+  "all that is to be had and the second repeats it, the paper's direct solution. With a "
+  "learning rate of 2e-5 the share of changed answers falls too, and SCoRe's ends lower still: "
+  'its updates are too few to learn to work. SCoRe was not run in the other regimes.',
 )
 
 
