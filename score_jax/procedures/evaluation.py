@@ -134,7 +134,7 @@ def prompt_slots(longest: int, prompt_tokens: int) -> int:
     prompt_tokens: slots that there are.
 
   Example:
-    >>> [prompt_slots(longest, 384) for longest in (400, 193, 192, 2)]
+    >>> [prompt_slots(longest, 384) for longest in (384, 193, 192, 2)]
     [384, 384, 192, 96]
   """
   slots = [-(-prompt_tokens // parts) for parts in (4, 2)]

@@ -2,7 +2,8 @@
 
 Keys and values lie in pieces: a problem's prompt, which its samples share; a row's own slots so
 far; and a block of the turn that is being decoded, the only one that is written to. A block that
-is full joins the row's own slots: so a token reads what is filled, not what will be.
+is full joins the row's own slots: so a token reads what is filled and the rest of its block, not
+all that is to come.
 """
 
 import functools

@@ -106,13 +106,14 @@ def rollout(
     after_turn: called with the turn and the episode so far while the device goes on; to read is to
       wait for that turn.
     samples_per_prompt: G: rows come in groups of G with the same prompt, which is run and kept once
-      (unless the groups do not divide by the devices).
+      (unless the groups do not divide by the devices). Only a group's first row is looked at.
 
   Returns:
     The episode, in slots.
 
   Raises:
-    ValueError: if an array's shape or a turn does not fit the spec, or for a temperature below 0.
+    ValueError: if an array's shape or a turn does not fit the spec, if the rows are no groups of G,
+      or for a temperature below 0.
   """
   given = given or {}
   B = prompt_BT.shape[0]
