@@ -129,7 +129,6 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
       beside = memory.bytes_beside(one, arguments) + _code_bytes(one)
       name_of_one = part if part == 'update' else f'turn {i + 1}'
       programs[name_of_one] = _program(one, all_kept + beside, mesh, topology)
-  flops = model_flops(setup.base.decoder.config, setup.spec, shapes.num_rows(setup))
   return {
     'config': name,
     'preset': config.model.preset,
@@ -145,7 +144,9 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
       'optimizer': kept['optimizer'],
       'reference': kept['base'],
     },
-    'model_flops': {key: x / math.prod(mesh.shape.values()) for key, x in flops.items()},
+    'model_flops': {
+      key: x / math.prod(mesh.shape.values()) for key, x in model_flops(setup).items()
+    },
     'whole': whole_arrays({'state': state, 'frozen': frozen}, mesh.shape),
     'programs': programs,
   }
@@ -192,35 +193,24 @@ def whole_arrays(tree, mesh_shape) -> list[dict]:
   return found
 
 
-def model_flops(sizes, spec, num_rows: int) -> dict[str, int]:
-  """What the mathematics needs, whatever the program does: products of matrices, all chips.
-
-  A token of a forward pass takes two operations for each weight that it is multiplied with and,
-  for each layer and each token before it, four for each number of the queries. The backward pass
-  takes twice that. Nothing is counted for computing anew.
+def model_flops(setup) -> dict[str, float]:
+  """What the mathematics needs, whatever the program does: see `score_jax.model.flops`.
 
   Args:
-    sizes: of the model.
-    spec: layout of an episode.
-    num_rows: episodes.
+    setup: of shapes.
 
   Returns:
-    Of the whole rollout with all budgets spent, and of an update whose rows take all slots.
+    FLOPs of all chips, of a rollout with all budgets spent and of an update of its episodes.
   """
-  import jax
+  from score_jax import shapes
+  from score_jax.model.flops import sampling_flops, update_flops
 
-  from score_jax.model.decoder import abstract_params
-
-  layers = abstract_params(sizes)[0]['layers']
-  weights = sum(math.prod(x.shape) for x in jax.tree.leaves(layers) if len(x.shape) > 2)
-  head = sizes.vocab_size * sizes.embed_dim
-  slots = spec.first_slot(spec.num_turns)
-  attention = 4 * sizes.num_layers * sizes.num_heads * sizes.head_dim * slots // 2
-  sampled = sum(spec.turn_tokens)
+  sizes, spec, rows = setup.base.decoder.config, setup.spec, shapes.num_rows(setup)
+  lengths, prompts = [spec.first_slot(spec.num_turns)] * rows, [spec.prompt_tokens] * rows
+  sampled, group = rows * sum(spec.turn_tokens), setup.config.rollout.samples_per_problem
   return {
-    'rollout': num_rows * (slots * (2 * weights + attention) + sampled * 2 * head),
-    # The policy's forward and backward pass, and the reference's forward pass.
-    'update': num_rows * slots * 4 * (2 * (weights + head) + attention),
+    'rollout': sampling_flops(sizes, lengths, prompts, sampled, group),
+    'update': update_flops(sizes, lengths, sampled, has_adapters=setup.lora is not None),
   }
 
 

@@ -15,7 +15,6 @@ from score_jax.core.config import default_config
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.planning.chips import GIB
 from score_jax.planning.report import faults, plan_text, slices_table
-from score_jax.procedures.layout import RolloutSpec
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MESH = {'data': 1, 'fsdp': 2, 'tensor': 2}
@@ -140,17 +139,23 @@ def test_the_table_of_slices():
   assert row == '| a | v5e:2x2 | 1, 2, 2 | 1.0 | 1.0 | 1440 to 1500 |'
 
 
-def test_model_flops_by_hand():
+def test_model_flops_by_hand(monkeypatch):
   sizes = DecoderConfig(
     vocab_size=10, num_layers=2, embed_dim=4, mlp_dim=6, num_heads=2, num_kv_heads=1, head_dim=4
   )
-  spec = RolloutSpec(3, (2, 2), ((1,),), (1,))  # 3 + 2 + 1 + 1 + 2 = 9 slots
-  # A layer: q and o 4 x 8 each, k and v 4 x 4 each, three of 4 x 6.
-  weights, head = 2 * (2 * 32 + 2 * 16 + 3 * 24), 40
-  attention = 4 * 2 * 8 * 9 // 2
-  found = planner.model_flops(sizes, spec, 5)
-  assert found['rollout'] == 5 * (9 * (2 * weights + attention) + 4 * 2 * head)
-  assert found['update'] == 5 * 9 * 4 * (2 * (weights + head) + attention)
+  monkeypatch.setattr(shapes, '_sizes', lambda config: sizes)
+  config = default_config()
+  config.rollout.update(problems_per_step=5, samples_per_problem=2, prompt_tokens=3)
+  config.rollout.turn_tokens = (2, 2)
+  mesh = AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor'))
+  found = planner.model_flops(shapes.setup_of_shapes(config, mesh, 1))
+  # 3 + 2 + 1 + 1 + 2 = 9 slots. A layer: q and o 4 x 8 each, k and v 4 x 4 each, three of 4 x 6.
+  weights, head, pair = 2 * (2 * 32 + 2 * 16 + 3 * 24), 40, 4 * 2 * 8
+  pairs_of_9, pairs_of_3 = 45, 6
+  once = 5 * (3 * 2 * weights + pair * pairs_of_3)  # each problem's prompt
+  whole = 10 * (9 * 2 * weights + pair * pairs_of_9 + 4 * 2 * head)
+  assert found['rollout'] == whole - once
+  assert found['update'] == 4 * whole
 
 
 # Setups of shapes, and the command.

@@ -177,6 +177,41 @@ def test_products_that_are_written_as_convolutions():
   assert counted(program_of(entry)).flops == 2 * (3 + 1) * 4 * 5 * 6
 
 
+SPLASH = (
+  """%attend (q: f32[2,9,768,64], k: f32[2,3,768,64]) -> f32[2,9,768,64] {
+  %blocks = s8[1,3,3]{2,1,0} constant({...})
+  %q = f32[2,9,768,64]{3,2,1,0} parameter(0)
+  %k = f32[2,3,768,64]{3,2,1,0} parameter(1)
+  %splash_mha_fwd_residuals.2 = (f32[2,9,768,64]{3,2,1,0}, f32[2,9,768,128]{3,2,1,0}) """
+  """custom-call(%blocks, %q, %k, /*index=3*/%k), custom_call_target="tpu_custom_call", """
+  """frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 256, \\"block_kv\\": 256}"
+}}, metadata={op_name="jit(f)/attn/pallas_call"}
+  %out = f32[2,9,768,64]{3,2,1,0} get-tuple-element(%splash_mha_fwd_residuals.2), index=0, """
+  """frontend_attributes={kernel_metadata={
+}}, metadata={op_name="jit(f)/attn/pallas_call"}
+  %w = f32[64,64]{1,0} constant({...})
+  ROOT %product = f32[2,9,768,64]{3,2,1,0} dot(%out, %w), lhs_contracting_dims={3}, """
+  """rhs_contracting_dims={0}
+}"""
+)
+
+
+def test_a_kernel_that_is_written_over_several_lines():
+  """Its products are counted, and what stands after it is not lost."""
+  entry = """%main (q: f32[2,9,768,64], k: f32[2,3,768,64]) -> f32[2,9,768,64] {
+  %q = f32[2,9,768,64]{3,2,1,0} parameter(0)
+  %k = f32[2,3,768,64]{3,2,1,0} parameter(1)
+  ROOT %c = f32[2,9,768,64]{3,2,1,0} call(%q, %k), to_apply=%attend
+}"""
+  module = program_of(entry, SPLASH)
+  kernel = module.computations['attend'].instructions['splash_mha_fwd_residuals.2']
+  assert kernel.source == 'jit(f)/attn/pallas_call' and 'block_kv' in kernel.attributes
+  seen_pairs = 768 * 768 // 2
+  attention = 2 * 2 * 2 * 9 * seen_pairs * 64  # two products, two operations each
+  assert counted(module).flops == attention + 2 * 2 * 9 * 768 * 64 * 64
+
+
 def test_memory_that_a_step_of_a_loop_touches():
   """One layer of a stack is read and one slot of a cache is written; the fast memory is free."""
   inner = """%inner (w: f32[9,8], i: s32[], c: f32[50,8], n: f32[1,8]) -> f32[50,8] {

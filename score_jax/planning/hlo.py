@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 _ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
 _COMPUTATION = re.compile(r'(ENTRY )?%([^\s(]+) \(.*\{$')
+_INSTRUCTION = re.compile(r'\s+(ROOT )?%\S+ = ')
 _CALLED = re.compile(
   r'(calls|to_apply|condition|body|true_computation|false_computation)=%([^\s,)]+)'
 )
@@ -200,13 +201,15 @@ def parse(text: str) -> Module:
   for line in text.splitlines():
     head = _COMPUTATION.match(line)
     if head:
-      name, lines = head[2], {}
+      name, lines = head[2], []
       entry = name if head[1] else entry
-    elif line.startswith('}') and name:
-      computations[name], name = Computation(name, lines), None
-    elif name and ' = ' in line:
-      x = _instruction(line.strip())
-      lines[x.name] = x
+    elif line == '}' and name:
+      found = (_instruction(x.strip()) for x in lines)
+      computations[name], name = Computation(name, {x.name: x for x in found}), None
+    elif name and _INSTRUCTION.match(line):
+      lines.append(line)
+    elif name and lines:  # what a kernel says of itself has lines of its own
+      lines[-1] += line
   if entry is None:
     raise ValueError(f'no ENTRY in the {len(text)} characters of a compiled program')
   return Module(computations, entry)
