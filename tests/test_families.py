@@ -15,7 +15,7 @@ import pytest
 
 from score_jax.core.logits import CappedHead, project
 from score_jax.core.types import compact
-from score_jax.model.attention import causal_mask, rope_frequencies
+from score_jax.model.attention import SLOT_AXIS, causal_mask, rope_frequencies
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.procedures.keys import episode_keys
@@ -213,7 +213,7 @@ def in_pieces(sizes, faulty_positions=0):
       {'params': params}, TOKENS[:, now], POSITIONS[:, now], mask, cache and [cache], places
     )
     cache = (
-      kv if cache is None else jax.tree.map(lambda a, b: jnp.concatenate([a, b], 2), cache, kv)
+      kv if cache is None else {x: jnp.concatenate([cache[x], kv[x]], SLOT_AXIS[x]) for x in kv}
     )
     out.append(project(hidden, head))
     start += size

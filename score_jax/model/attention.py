@@ -112,8 +112,8 @@ def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 
 
   Args:
     q_BTNH: [B, T, N, H] queries.
-    keys: sequence of [B or P, S_i, M, H].
-    values: sequence of [B or P, S_i, M, H].
+    keys: sequence of [B or P, M, H, S_i], as `cache_order` lays them.
+    values: sequence of [B or P, M, S_i, H].
     mask_BTS: bool[B, T, S], S the sum of the S_i. A query that sees nothing gets a mean of all
       values, finite and unused: such queries are holes.
     scale: logits are multiplied by this.
@@ -125,27 +125,75 @@ def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 
   Source: shared prompts, arXiv:2403.08845.
   """
   B, T, N, H = q_BTNH.shape
-  M = keys[0].shape[2]
-  logits_BMRTS = jnp.concatenate([_piece_logits(q_BTNH, k) for k in keys], axis=-1)
-  logits_BMRTS = logits_BMRTS * scale
+  M = keys[0].shape[1]
+  q_BMTRH = jnp.swapaxes(q_BTNH.reshape(B, T, M, N // M, H), 1, 2)
+  logits_BMTRS = jnp.concatenate([_piece_logits(q_BMTRH, k) for k in keys], axis=-1) * scale
   if softcap:
-    logits_BMRTS = softcap * jnp.tanh(logits_BMRTS / softcap)
+    logits_BMTRS = softcap * jnp.tanh(logits_BMTRS / softcap)
   lowest = jnp.finfo(jnp.float32).min
-  logits_BMRTS = jnp.where(mask_BTS[:, None, None], logits_BMRTS, lowest)
-  weights_BMRTS = jax.nn.softmax(logits_BMRTS, axis=-1).astype(q_BTNH.dtype)
-  out_BTNH, start = 0.0, 0
-  for v in values:
-    P, S = v.shape[:2]
-    piece = weights_BMRTS[..., start : start + S].reshape(P, B // P, M, N // M, T, S)
-    out_BTNH = out_BTNH + jnp.einsum('pgmrts,psmh->pgtmrh', piece, v).reshape(B, T, N, H)
+  logits_BMTRS = jnp.where(mask_BTS[:, None, :, None], logits_BMTRS, lowest)
+  weights_BMTRS = jax.nn.softmax(logits_BMTRS, axis=-1).astype(q_BTNH.dtype)
+  out_BMTRH, start = 0.0, 0
+  for v_PMSH in values:
+    S = v_PMSH.shape[2]
+    piece = _by_prompt(weights_BMTRS[..., start : start + S], v_PMSH.shape[0])
+    out = jnp.einsum('pmqs,pmsh->pmqh', piece, v_PMSH)
+    out_BMTRH = out_BMTRH + _by_row(out, (B, M, T, N // M))
     start += S
-  return out_BTNH
+  return jnp.swapaxes(out_BMTRH, 1, 2).reshape(B, T, N, H)
 
 
-def _piece_logits(q_BTNH: jax.Array, k_PSMH: jax.Array) -> jax.Array:
-  """f32[B, M, R, T, S] products of queries and keys."""
-  B, T, N, H = q_BTNH.shape
-  P, S, M, _ = k_PSMH.shape
-  q_PGTMRH = q_BTNH.reshape(P, B // P, T, M, N // M, H)
-  logits = jnp.einsum('pgtmrh,psmh->pgmrts', q_PGTMRH, k_PSMH, preferred_element_type=jnp.float32)
-  return logits.reshape(B, M, N // M, T, S)
+def _piece_logits(q_BMTRH: jax.Array, k_PMHS: jax.Array) -> jax.Array:
+  """f32[B, M, T, R, S] products of queries and keys."""
+  q_PMQH = _by_prompt(q_BMTRH, k_PMHS.shape[0])
+  logits = jnp.einsum('pmqh,pmhs->pmqs', q_PMQH, k_PMHS, preferred_element_type=jnp.float32)
+  return _by_row(logits, q_BMTRH.shape[:-1])
+
+
+def _by_prompt(x_BMTRX: jax.Array, num_prompts: int) -> jax.Array:
+  """[P, M, G T R, X]: all queries of a prompt as rows of one matrix."""
+  B, M, T, R, X = x_BMTRX.shape
+  x_PMGTRX = jnp.swapaxes(x_BMTRX.reshape(num_prompts, B // num_prompts, M, T, R, X), 1, 2)
+  return x_PMGTRX.reshape(num_prompts, M, -1, X)
+
+
+def _by_row(x_PMQX: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """The way back, to [B, M, T, R, X]."""
+  (P, M, _, X), (B, _, T, R) = x_PMQX.shape, shape
+  return jnp.swapaxes(x_PMQX.reshape(P, M, B // P, T, R, X), 1, 2).reshape(B, M, T, R, X)
+
+
+# Where the slots of a piece of a cache lie, counted from its last axis.
+SLOT_AXIS = {'k': -1, 'v': -2}
+
+
+def cache_order(k_BTMH: jax.Array, v_BTMH: jax.Array) -> dict[str, jax.Array]:
+  """Lays keys and values as the products of a token with them read them, row after row of memory.
+
+  Args:
+    k_BTMH: [B, T, M, H] keys.
+    v_BTMH: [B, T, M, H] values.
+
+  Returns:
+    {'k': [B, M, H, T], 'v': [B, M, T, H]}.
+  """
+  return {'k': jnp.transpose(k_BTMH, (0, 2, 3, 1)), 'v': jnp.swapaxes(v_BTMH, 1, 2)}
+
+
+def write_slots(piece: dict, new: dict, slot) -> dict:
+  """Writes keys and values over those of a piece, from a slot on.
+
+  Args:
+    piece: {'k', 'v'} as `cache_order` lays them.
+    new: the same, of fewer slots.
+    slot: i32[], counted from the piece's first.
+
+  Returns:
+    The piece.
+  """
+
+  def write(name):
+    x = piece[name]
+    return jax.lax.dynamic_update_slice_in_dim(x, new[name].astype(x.dtype), slot, SLOT_AXIS[name])
+
+  return {name: write(name) for name in 'kv'}

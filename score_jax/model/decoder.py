@@ -4,11 +4,12 @@
     for each layer:  x = x + attention(norm(x));  x = x + mlp(norm(x))
     hidden = norm(x);  logits = project(hidden, head)
 
-Attention goes by the mask that the caller makes from positions, never by slot. The cache is read
-only and lies in pieces: a call returns the keys and values of its own tokens, and the caller puts
-them where it likes (`score_jax.procedures.rollout`). So one function serves training, prefill and
-decoding. Training scans over stacked layers, which compiles fast; decoding takes each layer by
-itself (`score_jax.model.decoding`), for a scan would copy every weight for every token.
+Attention goes by the mask that the caller makes from positions, never by slot. The cache lies in
+pieces: a call returns the keys and values of its own tokens, and the caller puts them where it
+likes (`score_jax.procedures.generation`), or has them written into the last piece. So one function
+serves training, prefill and decoding. Training scans over stacked layers, which compiles fast;
+decoding takes each layer by itself (`score_jax.model.decoding`), for a scan would copy every weight
+for every token.
 
 What tells the families apart is in `DecoderConfig`. What differs from layer to layer, the window
 and the rotary frequencies, is scanned beside the layers' parameters, so that they stay one loop.
@@ -21,7 +22,14 @@ import numpy as np
 
 from score_jax.core.logits import CappedHead
 from score_jax.core.sharding import constrain
-from score_jax.model.attention import apply_rope, attend, is_within, rope_frequencies
+from score_jax.model.attention import (
+  apply_rope,
+  attend,
+  cache_order,
+  is_within,
+  rope_frequencies,
+  write_slots,
+)
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.kernels import attend_layer
 
@@ -61,8 +69,8 @@ class Attention(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, frequency_h, window, positions_BT, mask_BTS, cache):
-    """Returns ([B, T, D], the keys and values of these tokens as two [B, T, M, H])."""
+  def __call__(self, x_BTD, frequency_h, window, positions_BT, mask_BTS, cache, slot):
+    """Returns ([B, T, D], the piece of a cache that has the keys and values of these tokens)."""
     c = self.config
     dtype = jnp.dtype(c.dtype)
 
@@ -96,17 +104,18 @@ class Attention(nn.Module):
     )
     shape = (c.num_heads, c.head_dim, c.embed_dim)
     o_NHD = weight('o', shape, ('heads', 'head_dim', 'embed'), init)
-    keys, values = [k_BTMH], [v_BTMH]
-    if cache is not None:
-      keys = [*(piece['k'].astype(dtype) for piece in cache), *keys]
-      values = [*(piece['v'].astype(dtype) for piece in cache), *values]
+    past, kv = cache or (), cache_order(k_BTMH, v_BTMH)
+    if slot is not None:
+      *past, block = past
+      kv = write_slots(block, kv, slot)
     if mask_BTS is None:
       out_BTNH = attend_layer(c, q_BTNH, k_BTMH, v_BTMH, window)
     else:
+      keys, values = ([piece[x].astype(dtype) for piece in (*past, kv)] for x in 'kv')
       out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
-    out_BTD = jnp.einsum('btnh,nhd->btd', out_BTNH, o_NHD)
+    out_BTD = jnp.einsum('btij,ijd->btd', out_BTNH, o_NHD)
     out_BTD = _adapted(self, 'o', out_BTD, out_BTNH, 'btnh,nhr->btr', 'btr,rd->btd')
-    return out_BTD, {'k': k_BTMH, 'v': v_BTMH}
+    return out_BTD, kv
 
 
 class MLP(nn.Module):
@@ -140,7 +149,7 @@ class Block(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD, cache, layer, positions_BT, kv_positions_BS, mask_BTS):
+  def __call__(self, x_BTD, cache, layer, positions_BT, kv_positions_BS, mask_BTS, slot):
     """Returns ([B, T, D], the layer's new keys and values); `layer` is of `_layer_data`."""
     c = self.config
 
@@ -151,7 +160,7 @@ class Block(nn.Module):
     if c.window and mask_BTS is not None:
       mask_BTS = mask_BTS & is_within(window, positions_BT, kv_positions_BS)
     normed_BTD, attn = norm('attn_norm')(x_BTD), Attention(c, name='attn')
-    out_BTD, kv = attn(normed_BTD, layer['frequency'], window, positions_BT, mask_BTS, cache)
+    out_BTD, kv = attn(normed_BTD, layer['frequency'], window, positions_BT, mask_BTS, cache, slot)
     x_BTD = x_BTD + (norm('post_attn_norm')(out_BTD) if c.post_norms else out_BTD)
     out_BTD = MLP(c, name='mlp')(norm('mlp_norm')(x_BTD))
     x_BTD = x_BTD + (norm('post_mlp_norm')(out_BTD) if c.post_norms else out_BTD)
@@ -181,24 +190,29 @@ class Decoder(nn.Module):
   is_unrolled: bool = False
 
   @nn.compact
-  def __call__(self, tokens_BT, positions_BT, mask_BTS, cache=None, cache_positions_BS=None):
+  def __call__(
+    self, tokens_BT, positions_BT, mask_BTS, cache=None, cache_positions_BS=None, slot=None
+  ):
     """Runs the layers.
 
     Args:
       tokens_BT: i32[B, T].
       positions_BT: i32[B, T].
       mask_BTS: None for compacted rows without a cache, which are causal by slot; or bool[B, T, S]:
-        S counts the cache's slots first, then the T tokens themselves.
-      cache: None, or a sequence of pieces {'k', 'v'} of [L, B, S_i, M, H], S - T slots in all;
-        of L such sequences, of [B, S_i, M, H], where layers are unrolled. See `attend` for pieces
-        that rows share.
+        S counts the cache's slots first, then the T tokens themselves, unless they lie in it.
+      cache: None, or a sequence of pieces {'k': [L, B, M, H, S_i], 'v': [L, B, M, S_i, H]}, S - T
+        slots in all; L such sequences, without the L axis, where layers are unrolled. See `attend`
+        for pieces that rows share.
       cache_positions_BS: i32[B, S - T] positions of the cache's slots; where no layer has a window
         it is not looked at.
+      slot: None, or i32[] of the cache's last piece, where the tokens are written before anyone
+        looks: S is then the cache's slots alone. A loop can so go on in the same memory, where a
+        piece that is read first and written later is copied for each token.
 
     Returns:
       hidden_BTD in the compute type (after the last norm), the head for `project` (head_DV in the
-      parameters' type, or a `CappedHead` of it), and {'k', 'v'} of [L, B, T, M, H], the keys and
-      values of these tokens; L of them, of [B, T, M, H], where layers are unrolled.
+      parameters' type, or a `CappedHead` of it), and the keys and values of these tokens, a piece
+      as above, or the cache's last piece with them; L of those where layers are unrolled.
 
     Raises:
       ValueError: at trace time, for a cache without positions where a layer has a window.
@@ -208,14 +222,15 @@ class Decoder(nn.Module):
     if c.window and cache is not None:
       if cache_positions_BS is None:
         raise ValueError(f'a sliding window of {c.window} goes by the positions of the cache too')
-      kv_positions_BS = jnp.concatenate([cache_positions_BS, positions_BT], axis=1)
+      own = [positions_BT] if slot is None else []
+      kv_positions_BS = jnp.concatenate([cache_positions_BS, *own], axis=1)
     init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ('vocab', 'embed'))
     embedding_VD = Embedder(c, init, name='embedder')()
     x_BTD = jnp.take(embedding_VD, tokens_BT, axis=0).astype(c.dtype)
     if c.scale_embedding:
       x_BTD = x_BTD * np.float32(c.embed_dim**0.5).astype(jnp.dtype(c.dtype))
     x_BTD = constrain(x_BTD, ('batch', 'length', 'activation_embed'))
-    inputs = (positions_BT, kv_positions_BS, mask_BTS)
+    inputs = (positions_BT, kv_positions_BS, mask_BTS, slot)
     run = self._unrolled if self.is_unrolled else self._scanned
     x_BTD, kv = run(x_BTD, cache, _layer_data(c), inputs)
     hidden_BTD = RMSNorm(c, name='final_norm')(x_BTD)
@@ -231,7 +246,7 @@ class Decoder(nn.Module):
       block,
       variable_axes={'params': 0},
       split_rngs={'params': True},
-      in_axes=(nn.broadcast if cache is None else 0, 0) + (nn.broadcast,) * 3,
+      in_axes=(nn.broadcast if cache is None else 0, 0) + (nn.broadcast,) * 4,
       out_axes=0,
       length=c.num_layers,
       unroll=min(c.scan_unroll, c.num_layers),

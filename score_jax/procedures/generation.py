@@ -1,9 +1,8 @@
 """Prefill and decoding: the part of the sampler that runs the model and keeps its cache.
 
-Keys and values lie in pieces: a problem's prompt, which its samples share; a row's own slots so
-far; and a block of the turn that is being decoded, the only one that is written to. A block that
-is full joins the row's own slots: so a token reads what is filled and the rest of its block, not
-all that is to come.
+Keys and values lie in two pieces: a problem's prompt where several samples share it, and a row's
+own slots, which are written in place. These grow by a block of a turn at a time: so a token reads
+what is filled and the rest of its block, not all that is to come.
 """
 
 import functools
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from score_jax.core.logits import project
 from score_jax.core.sharding import constrain
 from score_jax.core.types import Episode
-from score_jax.model.attention import causal_mask
+from score_jax.model.attention import SLOT_AXIS, cache_order, causal_mask
 from score_jax.model.decoder import Decoder
 from score_jax.model.sampling import sample
 from score_jax.procedures.layout import RolloutSpec
@@ -31,9 +30,10 @@ class RolloutState:
 
   Attributes:
     episode: the tokens so far, in slots.
-    prompt_cache: of each layer the prompts' {'k', 'v'} of [P, S, M, H].
-    own_cache: of each layer the rows' own {'k', 'v'}, of the slots after the prompt so far, of
-      [B, S, M, H]; () where there are none yet.
+    prompt_cache: of each layer {'k': [P, M, H, S], 'v': [P, M, S, H]} of prompts that several rows
+      share; () where none does.
+    own_cache: of each layer the rows' own, of B rows and the slots so far that the prompt's cache
+      has not; () where there are none yet.
     num_tokens: i32[B] real tokens so far.
     logits: f32[B, V] of each row's last real token.
   """
@@ -46,13 +46,17 @@ class RolloutState:
 
   def pieces(self) -> tuple:
     """Of each layer the pieces that cover the slots so far."""
-    return tuple(zip(self.prompt_cache, *([self.own_cache] if self.own_cache else []), strict=True))
+    return tuple(zip(*filter(None, (self.prompt_cache, self.own_cache)), strict=True))
+
+  def first_own_slot(self) -> int:
+    """The slot that the rows' own cache begins with."""
+    return _num_slots(self.prompt_cache[0]) if self.prompt_cache else 0
 
   def with_more(self, kv: tuple) -> 'RolloutState':
     """Puts slots behind the rows' own."""
 
     def join(own, new):
-      return {name: jnp.concatenate([own[name], new[name]], axis=1) for name in new}
+      return {x: jnp.concatenate([own[x], new[x]], axis=SLOT_AXIS[x]) for x in new}
 
     own = tuple(map(join, self.own_cache, kv)) if self.own_cache else kv
     return self.replace(own_cache=own)
@@ -83,18 +87,25 @@ def place(state: RolloutState) -> RolloutState:
   """Keeps rows where the batch's rows lie, and the cache split as the keys and values are."""
   return RolloutState(
     episode=jax.tree.map(lambda x: constrain(x, ('batch', None)), state.episode),
-    prompt_cache=jax.tree.map(_place_kv, state.prompt_cache),
-    own_cache=jax.tree.map(_place_kv, state.own_cache),
+    prompt_cache=tuple(map(_place_kv, state.prompt_cache)),
+    own_cache=tuple(map(_place_kv, state.own_cache)),
     num_tokens=constrain(state.num_tokens, ('batch',)),
     logits=constrain(state.logits, ('batch', 'vocab')),
   )
 
 
-def _place_kv(x_BSMH: jax.Array) -> jax.Array:
-  return constrain(x_BSMH, ('batch', 'length', 'kv_heads', 'head_dim'))
+def _place_kv(kv: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  return {
+    'k': constrain(kv['k'], ('batch', 'kv_heads', 'head_dim', 'length')),
+    'v': constrain(kv['v'], ('batch', 'kv_heads', 'length', 'head_dim')),
+  }
 
 
-def append(decoder, params, state, tokens_BI, is_token_BI, slot, cache, group=1):
+def _num_slots(piece: dict[str, jax.Array]) -> int:
+  return piece['k'].shape[SLOT_AXIS['k']]
+
+
+def append(decoder, params, state, tokens_BI, is_token_BI, slot, group=1, in_place=False):
   """Runs tokens through the model and writes them at `slot`; gives their keys and values back.
 
   Args:
@@ -104,23 +115,31 @@ def append(decoder, params, state, tokens_BI, is_token_BI, slot, cache, group=1)
     tokens_BI: i32[B, I].
     is_token_BI: bool[B, I].
     slot: where they come to lie.
-    cache: of each layer the pieces that they look at, from slot 0 on; () for none.
     group: so many rows in a row have the same tokens, which are run once.
+    in_place: whether the rows' own cache has the slots already.
 
   Returns:
-    The state but for its caches, and of each layer {'k', 'v'} of [B / group, I, M, H].
+    The state but for its caches, and of each layer {'k': [B / group, M, H, I], 'v': ...}; if in
+    place, the rows' own cache with them.
   """
   e = state.episode
   count_BI = jnp.cumsum(is_token_BI, axis=1)
   positions_BI = jnp.maximum(state.num_tokens[:, None] + count_BI - 1, 0)
-  seen = slice(0, sum(piece['k'].shape[1] for piece in cache[0]) if cache else 0)
-  mask_BIS = jnp.concatenate(
-    [
-      causal_mask(positions_BI, e.positions[:, seen], e.is_token[:, seen]),
-      causal_mask(positions_BI, positions_BI, is_token_BI),
-    ],
-    axis=-1,
+
+  def write(x, new):
+    return jax.lax.dynamic_update_slice_in_dim(x, new.astype(x.dtype), slot, 1)
+
+  e = e.replace(
+    tokens=write(e.tokens, tokens_BI),
+    positions=write(e.positions, positions_BI),
+    is_token=write(e.is_token, is_token_BI),
   )
+  cache = state.pieces()
+  seen = slice(0, sum(map(_num_slots, cache[0])) if cache else 0)
+  mask_BIS = causal_mask(positions_BI, e.positions[:, seen], e.is_token[:, seen])
+  if not in_place:
+    own_BII = causal_mask(positions_BI, positions_BI, is_token_BI)
+    mask_BIS = jnp.concatenate([mask_BIS, own_BII], axis=-1)
 
   def once(x):
     return x.reshape(x.shape[0] // group, group, *x.shape[1:])[:, 0]
@@ -130,22 +149,15 @@ def append(decoder, params, state, tokens_BI, is_token_BI, slot, cache, group=1)
     *map(once, (tokens_BI, positions_BI, mask_BIS)),
     cache or None,
     once(e.positions[:, seen]),
+    slot - state.first_own_slot() if in_place else None,
   )
   # The last real token is where the running count first reaches its total.
   last_P1 = jnp.argmax(once(count_BI), axis=1)[:, None]
   last_PD = jnp.take_along_axis(hidden_PID, last_P1[..., None], axis=1)[:, 0]
   logits_BV = jnp.repeat(project(last_PD, head), group, axis=0)
   has_token_B1 = count_BI[:, -1:] > 0
-
-  def write(x, new):
-    return jax.lax.dynamic_update_slice_in_dim(x, new.astype(x.dtype), slot, 1)
-
   state = state.replace(
-    episode=e.replace(
-      tokens=write(e.tokens, tokens_BI),
-      positions=write(e.positions, positions_BI),
-      is_token=write(e.is_token, is_token_BI),
-    ),
+    episode=e,
     num_tokens=state.num_tokens + count_BI[:, -1],
     logits=jnp.where(has_token_B1, logits_BV, state.logits),
   )
@@ -202,10 +214,9 @@ def _draw(spec, keys_B, temperature, before, logits_BV, step):
 
 def _decode_block(decoder, params, state, is_done_B, draw, start, size, turn):
   """Samples up to `size` tokens of every row that is not done, into the slots from `start`."""
-  past = state.pieces()
 
   def keep_going(carry):
-    step, is_done_B, _, _ = carry
+    step, is_done_B, _ = carry
     # Slots are left in the block,
     return (step < size) & (
       # and some row has not ended its turn.
@@ -213,35 +224,33 @@ def _decode_block(decoder, params, state, is_done_B, draw, start, size, turn):
     )
 
   def one_token(carry):
-    step, is_done_B, state, block = carry
+    step, is_done_B, state = carry
     token_B, logp_B, is_end_B = draw(state.logits, step)
     is_sampled_B1, slot = ~is_done_B[:, None], start + step
-    cache = tuple((*pieces, own) for pieces, own in zip(past, block, strict=True))
-    state, kv = append(decoder, params, state, token_B[:, None], is_sampled_B1, slot, cache)
+    state, own = append(
+      decoder, params, state, token_B[:, None], is_sampled_B1, slot, in_place=True
+    )
     e = state.episode
 
-    def write(x, new, at):
-      return jax.lax.dynamic_update_slice_in_dim(x, new.astype(x.dtype), at, 1)
+    def write(x, new):
+      return jax.lax.dynamic_update_slice_in_dim(x, new, slot, 1)
 
     episode = e.replace(
-      turn=write(e.turn, jnp.where(is_sampled_B1, turn + 1, 0), slot),
-      is_sampled=write(e.is_sampled, is_sampled_B1, slot),
-      sampled_logp=write(e.sampled_logp, jnp.where(is_sampled_B1, logp_B[:, None], 0.0), slot),
+      turn=write(e.turn, jnp.where(is_sampled_B1, turn + 1, 0)),
+      is_sampled=write(e.is_sampled, is_sampled_B1),
+      sampled_logp=write(e.sampled_logp, jnp.where(is_sampled_B1, logp_B[:, None], 0.0)),
     )
-    block = jax.tree.map(lambda x, new: write(x, new, step), block, kv)
-    return step + 1, is_done_B | is_end_B, state.replace(episode=episode), block
+    return step + 1, is_done_B | is_end_B, state.replace(episode=episode, own_cache=own)
 
   c, B = decoder.config, is_done_B.shape[0]
-  shape = (B, size, c.num_kv_heads, c.head_dim)
-  block = tuple(
-    {name: _place_kv(jnp.zeros(shape, c.dtype)) for name in 'kv'} for _ in range(c.num_layers)
-  )
-  carry = (jnp.int32(0), is_done_B, state, block)
-  _, is_done_B, state, block = jax.lax.while_loop(keep_going, one_token, carry)
-  return state.with_more(block), is_done_B
+  empty_BIMH = jnp.zeros((B, size, c.num_kv_heads, c.head_dim), c.dtype)
+  block = (_place_kv(cache_order(empty_BIMH, empty_BIMH)),) * c.num_layers
+  carry = (jnp.int32(0), is_done_B, state.with_more(block))
+  _, is_done_B, state = jax.lax.while_loop(keep_going, one_token, carry)
+  return state, is_done_B
 
 
 def prefill(decoder, params, state, tokens_BI, is_token_BI, slot) -> RolloutState:
   """Appends tokens to every row, keys and values too."""
-  state, kv = append(decoder, params, state, tokens_BI, is_token_BI, slot, state.pieces())
+  state, kv = append(decoder, params, state, tokens_BI, is_token_BI, slot)
   return state.with_more(kv)
