@@ -89,13 +89,50 @@ def step_on(mesh, name):
   }
 
 
+D, V, NUM_CHUNKS = 32, 1024, 8
+
+
+def bytes_of_scoring(mesh):
+  """What a device sends while tokens are scored and the output matrix gets its gradient."""
+  import jax
+  import jax.numpy as jnp
+
+  from score_jax.core import sharding
+  from score_jax.objective.logprobs import token_logp
+  from score_jax.planning import costs
+  from score_jax.planning.chips import CHIPS
+  from score_jax.planning.hlo import parse
+
+  def array(dtype, shape, axes):
+    place = jax.sharding.NamedSharding(mesh, sharding.partition_spec(axes))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+  def loss(hidden, head, targets):
+    return token_logp(hidden, head, targets, chunk=4)[0].sum()
+
+  arguments = (
+    array(jnp.float32, (8, 4 * NUM_CHUNKS, D), ('batch', None, None)),
+    array(jnp.float32, (D, V), ('embed', 'vocab')),
+    array(jnp.int32, (8, 4 * NUM_CHUNKS), ('batch', None)),
+  )
+  with jax.sharding.set_mesh(mesh):
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arguments).compile()
+  places = [(i,) for i in range(mesh.size)]
+  return costs.count(parse(compiled.as_text()), CHIPS['v5p'], mesh.shape, places).sent
+
+
 @pytest.fixture(scope='module')
-def results(run_python):
-  """Every layout's result, from a process of its own with eight devices."""
+def printed(run_python):
+  """What a process with eight devices printed."""
   done = run_python('-m', 'tests.test_mesh', devices=8, timeout_s=280, JAX_PLATFORMS='cpu')
   assert done.returncode == 0, done.stderr[-4000:]
-  lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
-  return {line['layout']: line for line in lines}
+  return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
+
+
+@pytest.fixture(scope='module')
+def results(printed):
+  """Every layout's result."""
+  return {line['layout']: line for line in printed if 'layout' in line}
 
 
 @pytest.mark.parametrize('name', [name for name in LAYOUTS if name != 'single'])
@@ -124,11 +161,30 @@ def test_parameters_are_split(results):
   assert all(all(result['kept']) for result in results.values())
 
 
+def test_scoring_does_not_send_the_output_matrix(printed):
+  """Not for each chunk: a few times in all. With rows kept where they are, it does."""
+  (sent,) = [line['scoring'] for line in printed if 'scoring' in line]
+  matrix = 4 * D * V
+  assert 0 < sent['rows gathered'] < 2 * matrix
+  assert sent['rows kept'] > NUM_CHUNKS * matrix
+
+
 def main():
-  """Prints one JSON line for each layout."""
+  """Prints one JSON line for each layout, and one of scoring's messages."""
   import jax
 
+  from score_jax.core import sharding
   from score_jax.core.sharding import make_mesh
+
+  mesh = make_mesh((1, 8, 1), jax.devices())
+  sent = {'rows gathered': bytes_of_scoring(mesh)}
+  good = dict(sharding.RULES)
+  sharding.RULES |= {'scored_batch': good['batch'], 'scored_vocab': good['vocab']}
+  jax.clear_caches()
+  sent['rows kept'] = bytes_of_scoring(mesh)
+  sharding.RULES |= good
+  jax.clear_caches()
+  print(json.dumps({'scoring': sent}), flush=True)
 
   for name, shape in LAYOUTS.items():
     devices = jax.devices()[: int(np.prod(shape))]

@@ -29,6 +29,10 @@ RULES: dict[str, tuple[str, ...]] = {
   'head_dim': (),
   'mlp': ('tensor',),
   'vocab': ('tensor',),
+  # Scoring: each device takes a part of the vocabulary for the rows of all, so that hidden states
+  # travel and the output matrix, which is far larger, does not.
+  'scored_batch': ('data',),
+  'scored_vocab': ('tensor', 'fsdp'),
 }
 
 

@@ -1,7 +1,8 @@
 """Log-probabilities, entropy and exact KL of tokens, without a [B, T, V] array.
 
 The vocabulary is the largest axis there is. Both policies' logits are made for `chunk` query
-positions at a time and made again in the backward pass.
+positions at a time and made again in the backward pass. On a mesh each device makes them for its
+part of the vocabulary, for the rows of all: hidden states are gathered, not the output matrix.
 """
 
 import chex
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from score_jax.core.logits import Head, project
+from score_jax.core.sharding import constrain
 
 
 @flax.struct.dataclass
@@ -69,9 +71,11 @@ def score_tokens(
 
   @jax.checkpoint
   def score(inputs, heads):
-    hidden, ref_hidden, targets = inputs
-    logp_V = jax.nn.log_softmax(project(hidden, heads[0]) / temperature)
-    ref_logp_V = jax.nn.log_softmax(project(ref_hidden, heads[1]) / temperature)
+    *hiddens, targets = inputs
+    logp_V, ref_logp_V = (
+      jax.nn.log_softmax(_logits(x, head) / temperature)
+      for x, head in zip(hiddens, heads, strict=True)
+    )
     p_V = jnp.exp(logp_V)
     return TokenScores(
       logp=jnp.take_along_axis(logp_V, targets[..., None], axis=-1)[..., 0],
@@ -81,7 +85,7 @@ def score_tokens(
     )
 
   inputs = (hidden_BTD, ref_hidden_BTD, targets_BT)
-  return _in_chunks(score, inputs, (head, ref_head), chunk)
+  return _in_chunks(score, inputs, (_split_vocab(head), _split_vocab(ref_head)), chunk)
 
 
 def token_logp(
@@ -103,11 +107,28 @@ def token_logp(
   @jax.checkpoint
   def score(inputs, head):
     hidden, targets = inputs
-    logp_V = jax.nn.log_softmax(project(hidden, head))
+    logp_V = jax.nn.log_softmax(_logits(hidden, head))
     logp = jnp.take_along_axis(logp_V, targets[..., None], axis=-1)[..., 0]
     return logp, jnp.argmax(logp_V, axis=-1) == targets
 
-  return _in_chunks(score, (hidden_BTD, targets_BT), head, chunk)
+  return _in_chunks(score, (hidden_BTD, targets_BT), _split_vocab(head), chunk)
+
+
+def _logits(hidden_BID: jax.Array, head: Head) -> jax.Array:
+  """f32[B, I, V], a part of the vocabulary on each device for the rows of all that share it."""
+  hidden_BID = constrain(hidden_BID, ('scored_batch', None, None))
+  return constrain(project(hidden_BID, head), ('scored_batch', None, 'scored_vocab'))
+
+
+def _split_vocab(head: Head) -> Head:
+  """The output matrix as scoring wants it, from where it lies as a parameter."""
+
+  def split(head_DV):
+    # So that its gradient goes back to there, and the new parameter with it.
+    head_DV = constrain(head_DV, ('embed', 'vocab'))
+    return constrain(head_DV, (None, 'scored_vocab'))
+
+  return jax.tree.map(split, head)
 
 
 def _in_chunks(score, inputs, heads, chunk: int):
