@@ -59,7 +59,9 @@ class OurSide:
     self.decoder, self.turns = Decoder(DecoderConfig(**sizes)), turns
     return {'model': type(self.decoder).__name__}
 
-  def rollout(self, prompts: list[list[int]], instruction: list[int], end: int) -> dict:
+  def rollout(
+    self, prompts: list[list[int]], samples: int, instruction: list[int], end: int
+  ) -> dict:
     """Plays the turns; arguments and result as of `tunix_side.TunixSide.rollout`.
 
     Raises:
@@ -70,11 +72,22 @@ class OurSide:
     budgets = tuple(budget for _, budget in self.turns)
     followups = (tuple(instruction[1:]),) * (len(budgets) - 1)
     spec = RolloutSpec(len(prompts[0]), budgets, followups, (end,))
-    prompt_BT, rows = np.array(prompts, np.int32), np.arange(len(prompts))
+    prompt_BT = np.repeat(np.array(prompts, np.int32), samples, axis=0)
+    rows = np.arange(len(prompt_BT))
     keys = jax.block_until_ready(episode_keys(0, 0, rows, np.zeros_like(rows)))
     sides.reset_peak()
     start_s = time.perf_counter()
-    episode = rollout(self.decoder, spec, self.params, prompt_BT, prompt_BT >= 0, keys, 0.0)
+    is_prompt_BT = prompt_BT >= 0
+    episode = rollout(
+      self.decoder,
+      spec,
+      self.params,
+      prompt_BT,
+      is_prompt_BT,
+      keys,
+      temperature=0.0,
+      samples_per_prompt=samples,
+    )
     tokens, turn, is_sampled = jax.device_get((episode.tokens, episode.turn, episode.is_sampled))
     seconds = time.perf_counter() - start_s
     ids = [

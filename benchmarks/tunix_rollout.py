@@ -50,7 +50,7 @@ PEER = 'google-tunix==0.1.7'
 PEER_NEEDS = ('jaxtyping', 'sentencepiece', 'pillow', 'huggingface_hub', 'safetensors<0.8')
 
 
-def model_config(preset_name: str, is_tiny: bool, dtype: str, scan_unroll: int) -> DecoderConfig:
+def model_config(preset_name: str, is_tiny: bool, dtype: str) -> DecoderConfig:
   """The model that both sides run.
 
   Tunix's Llama does not read its `rope_theta` but always rotates with base 1e6: so do all here.
@@ -59,14 +59,11 @@ def model_config(preset_name: str, is_tiny: bool, dtype: str, scan_unroll: int) 
     preset_name: of `score_jax.model.presets`.
     is_tiny: the same architecture with two narrow layers.
     dtype: of parameters and computation.
-    scan_unroll: of our side; Tunix unrolls all layers.
 
   Returns:
     Sizes and choices.
   """
-  config = dataclasses.replace(
-    preset(preset_name), rope_base=1e6, dtype=dtype, param_dtype=dtype, scan_unroll=scan_unroll
-  )
+  config = dataclasses.replace(preset(preset_name), rope_base=1e6, dtype=dtype, param_dtype=dtype)
   if not is_tiny:
     return config
   sizes = {'vocab_size': 512, 'num_layers': 2, 'embed_dim': 64, 'mlp_dim': 128}
@@ -136,7 +133,8 @@ def measure(pair: list[sides.Side], work: dict, repeats: int) -> list[Result]:
   Raises:
     RuntimeError: if a row ended early.
   """
-  batch, replies = len(work['prompts']), {side.name: [] for side in pair}
+  batch = len(work['prompts']) * work['samples']
+  replies = {side.name: [] for side in pair}
   for _ in range(1 + repeats):
     for side in pair:
       reply = side.ask('rollout', **work)
@@ -224,7 +222,7 @@ def parse_flags() -> argparse.Namespace:
   parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
   parser.add_argument('--batches', type=int, nargs='+', default=[16, 64])
   parser.add_argument('--repeats', type=int, default=3)
-  parser.add_argument('--scan_unroll', type=int, default=1, help='layers unrolled on our side')
+  parser.add_argument('--samples', type=int, default=1, help='rows that share a prompt')
   parser.add_argument('--tiny', action='store_true', help='two narrow layers: is all in order?')
   return parser.parse_args()
 
@@ -235,23 +233,27 @@ def main() -> None:
   python = flags.peer_python or make_peer_env(flags.peer_env)
   ours = [sys.executable, str(pathlib.Path(__file__).with_name('our_side.py'))]
   theirs = [str(python), tunix_side.__file__]
-  config = model_config(flags.preset, flags.tiny, flags.dtype, flags.scan_unroll)
+  config = model_config(flags.preset, flags.tiny, flags.dtype)
   sizes, results, rng = dataclasses.asdict(config), [], np.random.default_rng(1)
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, 'weights.npz')
     with sides.Side(OURS, ours) as drawer:
       num_bytes = drawer.ask('draw', path=path, sizes=sizes, end=END)['bytes']
     for batch in flags.batches:
-      ids = rng.integers(1, config.vocab_size, (batch, PROMPT + INSTRUCTION - 1))
+      num_prompts, rest = divmod(batch, flags.samples)
+      if rest:
+        raise SystemExit(f'--batches {batch} is no multiple of --samples {flags.samples}')
+      ids = rng.integers(1, config.vocab_size, (num_prompts, PROMPT + INSTRUCTION - 1))
       instruction = [END, *ids[0, PROMPT:].tolist()]
-      work = {'prompts': ids[:, :PROMPT].tolist(), 'instruction': instruction, 'end': END}
+      work = {'prompts': ids[:, :PROMPT].tolist(), 'samples': flags.samples}
+      work |= {'instruction': instruction, 'end': END}
       with sides.Side(OURS, ours) as a, sides.Side(THEIRS, theirs) as b:
         for side in (a, b):
           side.ask('load', path=path, dtype=flags.dtype, sizes=sizes, turns=TURNS)
         results += measure([a, b], work, flags.repeats)
         about = {side.name: side.ask('about') for side in (a, b)}
   print(f'{flags.preset}{" (tiny)" if flags.tiny else ""}, {flags.dtype}, ', end='')
-  print(f'{num_bytes / 1e9:.2f} GB of weights; {hardware()}')
+  print(f'{num_bytes / 1e9:.2f} GB of weights; {flags.samples} samples of a prompt; {hardware()}')
   for name, facts in about.items():
     print(f'{name}: {facts["versions"]}; {facts["device"]}')
   print(f'\n{table(results)}\n')

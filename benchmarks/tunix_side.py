@@ -149,20 +149,23 @@ class TunixSide:
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(values))
     return nnx.merge(graph, state)
 
-  def rollout(self, prompts: list[list[int]], instruction: list[int], end: int) -> dict:
+  def rollout(
+    self, prompts: list[list[int]], samples: int, instruction: list[int], end: int
+  ) -> dict:
     """Plays the turns; each begins with all tokens so far, then the instruction.
 
     Args:
       prompts: ids, rows of one length.
+      samples: so many rows in a row are of the same prompt.
       instruction: ids between two turns, the end of turn that a cut answer owes included.
       end: the id that would end a turn.
 
     Returns:
       {'tokens': of each turn, each row's ids, 'seconds', 'peak_bytes'}.
     """
-    contexts = np.array(prompts, np.int32)
-    between = np.tile(np.array(instruction, np.int32), (len(prompts), 1))
-    rows, tokens = [str(i) for i in range(len(prompts))], []
+    contexts = np.repeat(np.array(prompts, np.int32), samples, axis=0)
+    between = np.tile(np.array(instruction, np.int32), (len(contexts), 1))
+    rows, tokens = [str(i) for i in range(len(contexts))], []
     sides.reset_peak()
     start_s = time.perf_counter()
     for turn, sampler in enumerate(self.samplers):

@@ -22,13 +22,14 @@ import sides
 
 name, seconds, diary = sys.argv[1:]
 
-def rollout(prompts, instruction, end):
+def rollout(prompts, samples, instruction, end):
   print('a word of a library')
   os.system('echo a word of a compiler')
   with open(diary, 'a') as file:
     file.write(name)
   row = list(range(1, 65))
-  ids = [[row] * len(prompts), [row[: -1 if len(prompts) == 3 else None]] * len(prompts)]
+  n = len(prompts) * samples
+  ids = [[row] * n, [row[: -1 if len(prompts) == 3 else None]] * n]
   return {'tokens': ids, 'seconds': float(seconds), 'peak_bytes': 5 * 10**8}
 
 def fail():
@@ -96,7 +97,7 @@ def test_sides_take_turns(fakes):
 
   *commands, diary = fakes
   with sides.Side('score_jax', commands[0]) as a, sides.Side('tunix', commands[1]) as b:
-    work = {'prompts': [[1, 2]] * 4, 'instruction': [END], 'end': END}
+    work = {'prompts': [[1, 2]] * 2, 'samples': 2, 'instruction': [END], 'end': END}
     results = benchmark.measure([a, b], work, repeats=2)
     assert diary.read_text() == 'ABABAB'  # the first of each compiles and is not counted
     # 4 rows x 2 turns x 64 tokens in 2 s, and in 4 s.
@@ -163,7 +164,7 @@ TUNIX_BIASES = {'attn.q_bias': (N * H,), 'attn.k_bias': (M * H,), 'attn.v_bias':
 def tiny(preset_name, dtype):
   import tunix_rollout as benchmark
 
-  config = benchmark.model_config(preset_name, is_tiny=True, dtype=dtype, scan_unroll=1)
+  config = benchmark.model_config(preset_name, is_tiny=True, dtype=dtype)
   return dataclasses.asdict(config)
 
 
@@ -217,13 +218,15 @@ def test_our_side_samples_its_budget(tmp_path):
   side.draw(path, sizes, END)
   side.load(path, 'float32', sizes, turns=[[3, 4], [3 + 4 + 2, 5]])
   prompts = [[1, 2, 3], [4, 5, 6]]
-  reply = side.rollout(prompts, [END, 7], END)
+  reply = side.rollout(prompts, 1, [END, 7], END)
   assert [[len(row) for row in turn] for turn in reply['tokens']] == [[4, 4], [5, 5]]
   assert END not in np.concatenate([np.ravel(turn) for turn in reply['tokens']])
   assert reply['seconds'] > 0 and reply['peak_bytes'] > 10**7
-  assert side.rollout(prompts, [END, 7], END)['tokens'] == reply['tokens']
+  assert side.rollout(prompts, 1, [END, 7], END)['tokens'] == reply['tokens']
+  shared = side.rollout(prompts, 2, [END, 7], END)['tokens']
+  assert shared == [[row for row in turn for _ in range(2)] for turn in reply['tokens']]
   with pytest.raises(ValueError, match='owes 0, but is followed by 7'):
-    side.rollout(prompts, [7, 7], END)
+    side.rollout(prompts, 1, [7, 7], END)
 
 
 def test_sizes_are_the_presets():
@@ -231,7 +234,7 @@ def test_sizes_are_the_presets():
   import tunix_rollout as benchmark
 
   for name in ('smollm2_135m', 'qwen2_5_1_5b'):
-    config = benchmark.model_config(name, is_tiny=False, dtype='float32', scan_unroll=1)
+    config = benchmark.model_config(name, is_tiny=False, dtype='float32')
     published = preset(name)
     for field in ('vocab_size', 'num_layers', 'embed_dim', 'mlp_dim', 'num_heads', 'head_dim'):
       assert getattr(config, field) == getattr(published, field)
