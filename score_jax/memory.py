@@ -165,16 +165,14 @@ def plan_memory(setup: Setup) -> Memory:
   rows = num_rows(setup) // sharding.batch_rows(setup.mesh)
   tensor = setup.mesh.shape['tensor']
   slots = setup.spec.first_slot(setup.spec.num_turns)
-  heads = max(1, sizes.num_kv_heads // tensor)
-  kv = 2 * sizes.num_layers * heads * sizes.head_dim * jnp.dtype(sizes.dtype).itemsize
+  shared, own = cache_bytes(setup)
   return Memory(
     **kept,
     moved=device_bytes(abstract_base(setup.base)) if config.model.offload_reference else 0,
     gradients=kept['trained'] * (1 if parts == 1 else 2),
-    decoding=_decoding_bytes(setup),
-    cache=_prompts(setup, rows) * setup.spec.prompt_tokens * kv
-    + rows * 2 * (slots - setup.spec.prompt_tokens) * kv
-    + rows * _LOGITS_AT_ONCE * 4 * sizes.vocab_size // tensor,
+    decoding=decoding_bytes(setup),
+    # Twice the rows' own, which are copied as they grow.
+    cache=shared + 2 * own + rows * _LOGITS_AT_ONCE * 4 * sizes.vocab_size // tensor,
     activations=_activations(setup, -(-rows // parts), slots, tensor),
   )
 
@@ -185,7 +183,25 @@ def _prompts(setup: Setup, rows: int) -> int:
   return rows // samples if rows % samples == 0 else rows
 
 
-def _decoding_bytes(setup: Setup) -> int:
+def cache_bytes(setup: Setup) -> tuple[int, int]:
+  """Counts the keys and values of whole episodes on each device.
+
+  Args:
+    setup: as for `kept_bytes`.
+
+  Returns:
+    Bytes of the prompts, and of the rows' own slots.
+  """
+  c, spec = setup.base.decoder.config, setup.spec
+  rows = num_rows(setup) // sharding.batch_rows(setup.mesh)
+  heads = max(1, c.num_kv_heads // setup.mesh.shape['tensor'])
+  kv = 2 * c.num_layers * heads * c.head_dim * jnp.dtype(c.dtype).itemsize
+  own_slots = spec.first_slot(spec.num_turns) - spec.prompt_tokens
+  return _prompts(setup, rows) * spec.prompt_tokens * kv, rows * own_slots * kv
+
+
+def decoding_bytes(setup: Setup) -> int:
+  """Counts the parameters as decoding wants them, on each device; argument as for `kept_bytes`."""
   c, total = setup.base.decoder.config, 0
   for keys, x in jax.tree_util.tree_flatten_with_path(abstract_policy(setup))[0]:
     place = NamedSharding(setup.mesh, sharding.partition_spec(decoding_axes(c, keys, x)))

@@ -114,7 +114,8 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
     ('rollout', shapes.compile_rollout, 0),
     ('update', lambda setup: [shapes.compile_update(setup)], update),
   )
-  if all_kept > chip_of(topology).hbm_bytes:
+  at_least = all_kept + memory.decoding_bytes(setup) + sum(memory.cache_bytes(setup))
+  if at_least > chip_of(topology).hbm_bytes:
     parts = ()  # more chips are needed, whatever the programs take
   for part, compile_it, arguments in parts:
     try:
@@ -144,6 +145,7 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
       'optimizer': kept['optimizer'],
       'reference': kept['base'],
     },
+    'rollout_at_least_bytes': at_least,
     'model_flops': {
       key: x / math.prod(mesh.shape.values()) for key, x in model_flops(setup).items()
     },

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.model.attention import SLOT_AXIS, attend, cache_order, causal_mask
+from score_jax.model.attention import attend, causal_mask
+from score_jax.model.cache import in_order, join
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params, init_params
 
 CONFIG = DecoderConfig(
@@ -135,9 +136,7 @@ def in_pieces(params, sizes, shift=0, drop=0):
     mask = np.concatenate([old, own], axis=-1)
     hidden, _, kv = apply({'params': params}, TOKENS[:, now], places[:, now], mask, cache_read)
     kv = jax.tree.map(np.asarray, kv)
-    cache = (
-      kv if cache is None else {x: np.concatenate([cache[x], kv[x]], SLOT_AXIS[x]) for x in kv}
-    )
+    cache = kv if cache is None else join(cache, kv)
     out.append(np.asarray(hidden))
     start += size
   return np.concatenate(out, axis=1)
@@ -230,7 +229,7 @@ def test_bfloat16_is_near():
 def test_blind_query_is_finite():
   q = jnp.ones((1, 1, 2, 4))
   values = jnp.arange(12.0).reshape(1, 3, 1, 4)
-  kv = cache_order(values, values)
+  kv = in_order(values, values)
   out = attend(q, [kv['k']], [kv['v']], jnp.zeros((1, 1, 3), bool))
   np.testing.assert_allclose(out[0, 0, 0], values[0, :, 0].mean(axis=0))
 

@@ -15,7 +15,8 @@ import pytest
 
 from score_jax.core.logits import CappedHead, project
 from score_jax.core.types import compact
-from score_jax.model.attention import SLOT_AXIS, causal_mask, rope_frequencies
+from score_jax.model.attention import causal_mask, rope_frequencies
+from score_jax.model.cache import join
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.procedures.keys import episode_keys
@@ -212,9 +213,7 @@ def in_pieces(sizes, faulty_positions=0):
     hidden, head, kv = APPLY(
       {'params': params}, TOKENS[:, now], POSITIONS[:, now], mask, cache and [cache], places
     )
-    cache = (
-      kv if cache is None else {x: jnp.concatenate([cache[x], kv[x]], SLOT_AXIS[x]) for x in kv}
-    )
+    cache = kv if cache is None else join(cache, kv)
     out.append(project(hidden, head))
     start += size
   return np.concatenate(out, axis=1)[IS_TOKEN]

@@ -88,6 +88,7 @@ def tiny_plan(**changes):
     'instruction_tokens': 3,
     'hbm_bytes': 2 * GIB,
     'kept_bytes': {'parameters': GIB // 4, 'optimizer': 0, 'reference': GIB // 4},
+    'rollout_at_least_bytes': GIB,
     'model_flops': {'rollout': 1e12, 'update': 1e12},
     'whole': [],
     'programs': {'turn 1': program, 'turn 2': program, 'update': program},
@@ -132,6 +133,12 @@ def test_what_a_run_keeps_may_be_too_much_alone():
   kept = {'parameters': GIB, 'optimizer': 2 * GIB, 'reference': 0}
   (fault,) = faults(tiny_plan(programs={}, kept_bytes=kept))
   assert 'alone take 3.00 GiB of the 2.00 GiB' in fault and '(fsdp)' in fault
+
+
+def test_what_a_rollout_must_hold_may_be_too_much():
+  (fault,) = faults(tiny_plan(programs={}, rollout_at_least_bytes=3 * GIB))
+  assert 'a rollout takes at least 3.00 GiB of the 2.00 GiB of a chip of v5e:2x2' in fault
+  assert '0.50 for what a run keeps' in fault and 'turn_tokens' in fault
 
 
 def test_the_table_of_slices():

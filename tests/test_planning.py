@@ -234,6 +234,26 @@ def test_memory_that_a_step_of_a_loop_touches():
   assert counted(program_of(entry, inner)).traffic == 2 * 32
 
 
+def test_an_argument_that_a_part_only_renames_is_read():
+  """The compiler wraps weights in fusions that do nothing but change their shape."""
+  renames = """%renames (w: f32[64]) -> f32[8,8] {
+  %w = f32[64]{0} parameter(0)
+  ROOT %b = f32[8,8]{1,0} bitcast(%w)
+}"""
+  outer = """%outer (w: f32[64], x: f32[4,8]) -> f32[4,8] {
+  %w = f32[64]{0} parameter(0)
+  %x = f32[4,8]{1,0} parameter(1)
+  %f = f32[8,8]{1,0} fusion(%w), kind=kLoop, calls=%renames
+  ROOT %d = f32[4,8]{1,0} dot(%x, %f), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}"""
+  entry = """%main (w: f32[64], x: f32[4,8]) -> f32[4,8] {
+  %w = f32[64]{0} parameter(0)
+  %x = f32[4,8]{1,0} parameter(1)
+  ROOT %f = f32[4,8]{1,0} fusion(%w, %x), kind=kOutput, calls=%outer
+}"""
+  assert counted(program_of(entry, renames, outer)).traffic == 4 * (64 + 4 * 8 + 4 * 8)
+
+
 def test_what_is_counted_is_what_a_compiler_counts():
   """XLA's own analysis as the oracle, for a program without loops; and a loop of it."""
 

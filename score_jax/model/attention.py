@@ -112,7 +112,7 @@ def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 
 
   Args:
     q_BTNH: [B, T, N, H] queries.
-    keys: sequence of [B or P, M, H, S_i], as `cache_order` lays them.
+    keys: sequence of [B or P, M, H, S_i], as `score_jax.model.cache.in_order` lays them.
     values: sequence of [B or P, M, S_i, H].
     mask_BTS: bool[B, T, S], S the sum of the S_i. A query that sees nothing gets a mean of all
       values, finite and unused: such queries are holes.
@@ -161,39 +161,3 @@ def _by_row(x_PMQX: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """The way back, to [B, M, T, R, X]."""
   (P, M, _, X), (B, _, T, R) = x_PMQX.shape, shape
   return jnp.swapaxes(x_PMQX.reshape(P, M, B // P, T, R, X), 1, 2).reshape(B, M, T, R, X)
-
-
-# Where the slots of a piece of a cache lie, counted from its last axis.
-SLOT_AXIS = {'k': -1, 'v': -2}
-
-
-def cache_order(k_BTMH: jax.Array, v_BTMH: jax.Array) -> dict[str, jax.Array]:
-  """Lays keys and values as the products of a token with them read them, row after row of memory.
-
-  Args:
-    k_BTMH: [B, T, M, H] keys.
-    v_BTMH: [B, T, M, H] values.
-
-  Returns:
-    {'k': [B, M, H, T], 'v': [B, M, T, H]}.
-  """
-  return {'k': jnp.transpose(k_BTMH, (0, 2, 3, 1)), 'v': jnp.swapaxes(v_BTMH, 1, 2)}
-
-
-def write_slots(piece: dict, new: dict, slot) -> dict:
-  """Writes keys and values over those of a piece, from a slot on.
-
-  Args:
-    piece: {'k', 'v'} as `cache_order` lays them.
-    new: the same, of fewer slots.
-    slot: i32[], counted from the piece's first.
-
-  Returns:
-    The piece.
-  """
-
-  def write(name):
-    x = piece[name]
-    return jax.lax.dynamic_update_slice_in_dim(x, new[name].astype(x.dtype), slot, SLOT_AXIS[name])
-
-  return {name: write(name) for name in 'kv'}

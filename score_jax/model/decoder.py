@@ -22,14 +22,8 @@ import numpy as np
 
 from score_jax.core.logits import CappedHead
 from score_jax.core.sharding import constrain
-from score_jax.model.attention import (
-  apply_rope,
-  attend,
-  cache_order,
-  is_within,
-  rope_frequencies,
-  write_slots,
-)
+from score_jax.model import cache as kv_cache
+from score_jax.model.attention import apply_rope, attend, is_within, rope_frequencies
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.kernels import attend_layer
 
@@ -104,10 +98,10 @@ class Attention(nn.Module):
     )
     shape = (c.num_heads, c.head_dim, c.embed_dim)
     o_NHD = weight('o', shape, ('heads', 'head_dim', 'embed'), init)
-    past, kv = cache or (), cache_order(k_BTMH, v_BTMH)
+    past, kv = cache or (), kv_cache.in_order(k_BTMH, v_BTMH)
     if slot is not None:
       *past, block = past
-      kv = write_slots(block, kv, slot)
+      kv = kv_cache.write(block, kv, slot)
     if mask_BTS is None:
       out_BTNH = attend_layer(c, q_BTNH, k_BTMH, v_BTMH, window)
     else:

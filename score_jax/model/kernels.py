@@ -11,7 +11,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from score_jax.core.sharding import partition_spec
-from score_jax.model.attention import attend, cache_order, causal_mask, is_within
+from score_jax.model import cache
+from score_jax.model.attention import attend, causal_mask, is_within
 from score_jax.model.decoder_config import DecoderConfig
 
 _LANES = 128  # splash attention takes lengths that are multiples of this
@@ -97,7 +98,7 @@ def attend_rows(
     mask_1TT = causal_mask(slots_1T, slots_1T, jnp.ones(slots_1T.shape, bool))
     if window:
       mask_1TT &= is_within(jnp.int32(window), slots_1T, slots_1T)
-    kv = cache_order(k_BTMH, v_BTMH)
+    kv = cache.in_order(k_BTMH, v_BTMH)
     return attend(q_BTNH, [kv['k']], [kv['v']], mask_1TT, scale, softcap)
   assert not softcap, kernel  # DecoderConfig refuses this
   return jax.nn.dot_product_attention(

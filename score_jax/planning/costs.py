@@ -244,9 +244,19 @@ def _used(module: Module, inner: Computation, x: Instruction, size: int) -> int:
       for i, name in enumerate(user.operands):
         if name == x.name:
           total += _used(module, deeper, deeper.parameters[i], size)
+          if _is_renamed(deeper, deeper.parameters[i]):
+            total += _used(module, inner, user, size)
     elif not _is_passed_on(user) and not _is_target(user, x):
       total += size
   return total
+
+
+def _is_renamed(inner: Computation, x: Instruction) -> bool:
+  """Whether an argument is the result too, in another shape at most."""
+  result = inner.root
+  while result.opcode == 'bitcast':
+    result = inner.instructions[result.operands[0]]
+  return result is x
 
 
 def _is_target(user: Instruction, x: Instruction) -> bool:

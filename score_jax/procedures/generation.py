@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from score_jax.core.logits import project
 from score_jax.core.sharding import constrain
 from score_jax.core.types import Episode
-from score_jax.model.attention import SLOT_AXIS, cache_order, causal_mask
+from score_jax.model import cache
+from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
 from score_jax.model.sampling import sample
 from score_jax.procedures.layout import RolloutSpec
@@ -50,15 +51,11 @@ class RolloutState:
 
   def first_own_slot(self) -> int:
     """The slot that the rows' own cache begins with."""
-    return _num_slots(self.prompt_cache[0]) if self.prompt_cache else 0
+    return cache.num_slots(self.prompt_cache[0]) if self.prompt_cache else 0
 
   def with_more(self, kv: tuple) -> 'RolloutState':
     """Puts slots behind the rows' own."""
-
-    def join(own, new):
-      return {x: jnp.concatenate([own[x], new[x]], axis=SLOT_AXIS[x]) for x in new}
-
-    own = tuple(map(join, self.own_cache, kv)) if self.own_cache else kv
+    own = tuple(map(cache.join, self.own_cache, kv)) if self.own_cache else kv
     return self.replace(own_cache=own)
 
 
@@ -101,10 +98,6 @@ def _place_kv(kv: dict[str, jax.Array]) -> dict[str, jax.Array]:
   }
 
 
-def _num_slots(piece: dict[str, jax.Array]) -> int:
-  return piece['k'].shape[SLOT_AXIS['k']]
-
-
 def append(decoder, params, state, tokens_BI, is_token_BI, slot, group=1, in_place=False):
   """Runs tokens through the model and writes them at `slot`; gives their keys and values back.
 
@@ -134,8 +127,8 @@ def append(decoder, params, state, tokens_BI, is_token_BI, slot, group=1, in_pla
     positions=write(e.positions, positions_BI),
     is_token=write(e.is_token, is_token_BI),
   )
-  cache = state.pieces()
-  seen = slice(0, sum(map(_num_slots, cache[0])) if cache else 0)
+  pieces = state.pieces()
+  seen = slice(0, sum(map(cache.num_slots, pieces[0])) if pieces else 0)
   mask_BIS = causal_mask(positions_BI, e.positions[:, seen], e.is_token[:, seen])
   if not in_place:
     own_BII = causal_mask(positions_BI, positions_BI, is_token_BI)
@@ -147,7 +140,7 @@ def append(decoder, params, state, tokens_BI, is_token_BI, slot, group=1, in_pla
   hidden_PID, head, kv = decoder.apply(
     {'params': params},
     *map(once, (tokens_BI, positions_BI, mask_BIS)),
-    cache or None,
+    pieces or None,
     once(e.positions[:, seen]),
     slot - state.first_own_slot() if in_place else None,
   )
@@ -244,7 +237,7 @@ def _decode_block(decoder, params, state, is_done_B, draw, start, size, turn):
 
   c, B = decoder.config, is_done_B.shape[0]
   empty_BIMH = jnp.zeros((B, size, c.num_kv_heads, c.head_dim), c.dtype)
-  block = (_place_kv(cache_order(empty_BIMH, empty_BIMH)),) * c.num_layers
+  block = (_place_kv(cache.in_order(empty_BIMH, empty_BIMH)),) * c.num_layers
   carry = (jnp.int32(0), is_done_B, state.with_more(block))
   _, is_done_B, state = jax.lax.while_loop(keep_going, one_token, carry)
   return state, is_done_B
