@@ -177,12 +177,6 @@ def plan_memory(setup: Setup) -> Memory:
   )
 
 
-def _prompts(setup: Setup, rows: int) -> int:
-  """Prompts of a device's rows; its samples share one, unless they lie on several devices."""
-  samples = setup.config.rollout.samples_per_problem
-  return rows // samples if rows % samples == 0 else rows
-
-
 def cache_bytes(setup: Setup) -> tuple[int, int]:
   """Counts the keys and values of whole episodes on each device.
 
@@ -190,14 +184,17 @@ def cache_bytes(setup: Setup) -> tuple[int, int]:
     setup: as for `kept_bytes`.
 
   Returns:
-    Bytes of the prompts, and of the rows' own slots.
+    Bytes of prompts that several rows share, and of the rows' own slots.
   """
   c, spec = setup.base.decoder.config, setup.spec
   rows = num_rows(setup) // sharding.batch_rows(setup.mesh)
+  samples = setup.config.rollout.samples_per_problem
   heads = max(1, c.num_kv_heads // setup.mesh.shape['tensor'])
   kv = 2 * c.num_layers * heads * c.head_dim * jnp.dtype(c.dtype).itemsize
-  own_slots = spec.first_slot(spec.num_turns) - spec.prompt_tokens
-  return _prompts(setup, rows) * spec.prompt_tokens * kv, rows * own_slots * kv
+  prompt, slots = spec.prompt_tokens, spec.first_slot(spec.num_turns)
+  if samples == 1 or rows % samples:  # a problem's rows lie on several devices
+    return 0, rows * slots * kv
+  return rows // samples * prompt * kv, rows * (slots - prompt) * kv
 
 
 def decoding_bytes(setup: Setup) -> int:

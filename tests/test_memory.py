@@ -90,6 +90,14 @@ def test_the_plan_is_near_what_the_compiler_says(case):
     assert 8 * num_params <= plan.optimizer < 8 * num_params + 100  # two moments and a count
 
 
+def test_a_prompt_that_is_not_shared_is_a_part_of_each_row():
+  """By hand: 4 layers, keys and values of 2 heads of 16 in float32; 32 + 32 + 16 + 32 slots."""
+  slot = 4 * 2 * 2 * 16 * 4
+  assert memory.cache_bytes(abstract_setup()) == (4 * 32 * slot, 16 * 80 * slot)
+  alone = abstract_setup(rollout={'samples_per_problem': 1, 'problems_per_step': 16})
+  assert memory.cache_bytes(alone) == (0, 16 * 112 * slot)
+
+
 def test_any_pattern_of_windows_can_be_planned():
   windowed = dataclasses.replace(SIZES, window=8, window_pattern=(False, True))
   plan = memory.plan_memory(abstract_setup(windowed, model={'remat': 'block'}))

@@ -83,6 +83,7 @@ def tiny_plan(**changes):
     'preset': 'gemma2_2b',
     'topology': 'v5e:2x2',
     'mesh': dict(MESH),
+    'versions': {'jax': '0.10.2', 'libtpu': '0.0.42.1'},
     'episodes': 4,
     'slots': 7,
     'instruction_tokens': 3,
@@ -93,6 +94,10 @@ def tiny_plan(**changes):
     'whole': [],
     'programs': {'turn 1': program, 'turn 2': program, 'update': program},
   } | changes
+
+
+def kept_of(plan):
+  return sum(plan['kept_bytes'].values())
 
 
 def test_a_plan_that_fits_has_no_faults():
@@ -180,6 +185,27 @@ def test_a_setup_of_shapes_refuses_what_it_cannot_plan():
   config.rollout.base_turn1_share = 0.0
   setup = shapes.setup_of_shapes(config, mesh, 3)
   assert setup.spec.first_slot(2) == 16 + 16 + 4 + 16
+
+
+@pytest.mark.parametrize(
+  ('topology', 'problems', 'message'),
+  [
+    ('v5e:1x1', 1, 'parameters, optimiser and reference alone take 38.9'),
+    ('v5p:1x1x1', 512, 'a rollout takes at least'),
+  ],
+)
+def test_a_plan_that_needs_no_compiler_to_be_refused(monkeypatch, topology, problems, message):
+  monkeypatch.setattr(planner, 'tpu_devices', lambda topology: jax.devices()[:1])
+  monkeypatch.setattr(planner.importlib.metadata, 'version', lambda name: '1')
+  config = default_config()
+  config.model.preset = 'gemma2_2b'
+  config.rollout.problems_per_step = problems
+  config.rollout.turn_tokens = (1024, 1024)
+  plan = planner.make_plan(config, 'configs/x.py', topology, 3)
+  (fault,) = faults(plan)
+  assert message in fault and topology in fault
+  assert plan['programs'] == {} and plan['rollout_at_least_bytes'] > kept_of(plan)
+  assert tiny_plan().keys() == plan.keys()
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,26 @@ def test_an_argument_that_a_part_only_renames_is_read():
   ROOT %f = f32[4,8]{1,0} fusion(%w, %x), kind=kOutput, calls=%outer
 }"""
   assert counted(program_of(entry, renames, outer)).traffic == 4 * (64 + 4 * 8 + 4 * 8)
+  # And a result that is renamed last is written.
+  outer = """%outer (w: f32[64]) -> f32[8,8] {
+  %w = f32[64]{0} parameter(0)
+  %e = f32[64]{0} exponential(%w)
+  ROOT %f = f32[8,8]{1,0} fusion(%e), kind=kLoop, calls=%renames
+}"""
+  entry = """%main (w: f32[64]) -> f32[8,8] {
+  %w = f32[64]{0} parameter(0)
+  ROOT %f = f32[8,8]{1,0} fusion(%w), kind=kLoop, calls=%outer
+}"""
+  assert counted(program_of(entry, renames, outer)).traffic == 4 * (64 + 64)
+
+
+def test_of_a_choice_the_longest_branch_is_counted():
+  def chosen(x):
+    return jax.lax.cond(x[0, 0] > 0, lambda: x @ x, lambda: (x @ x) @ x)
+
+  x = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+  program = parse(jax.jit(chosen).lower(x).compile().as_text())
+  assert counted(program).flops == 2 * 2 * 64**3
 
 
 def test_what_is_counted_is_what_a_compiler_counts():

@@ -5,6 +5,7 @@ axes each name is split. An axis name that the table does not know, or two names
 the same mesh axis, is an error: a rule that silently never applies costs a pod.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -290,10 +291,15 @@ def all_rows(tree):
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def rows_divide(num_rows: int) -> bool:
-  """Whether rows can be split evenly over the mesh that is set; True where none is."""
+def divides(size: int, axis: str) -> bool:
+  """Whether an axis of an array is split evenly over the mesh that is set; True where none is.
+
+  Args:
+    size: of the axis.
+    axis: its logical name.
+  """
   mesh = jax.sharding.get_abstract_mesh()
-  return mesh.empty or num_rows % batch_rows(mesh) == 0
+  return mesh.empty or size % math.prod(mesh.shape[x] for x in RULES[axis]) == 0
 
 
 def batch_rows(mesh: Mesh) -> int:

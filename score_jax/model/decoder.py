@@ -107,6 +107,7 @@ class Attention(nn.Module):
     else:
       keys, values = ([piece[x].astype(dtype) for piece in (*past, kv)] for x in 'kv')
       out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
+    # Not n and h: einsum sums letters in their order, and would first transpose every weight.
     out_BTD = jnp.einsum('btij,ijd->btd', out_BTNH, o_NHD)
     out_BTD = _adapted(self, 'o', out_BTD, out_BTNH, 'btnh,nhr->btr', 'btr,rd->btd')
     return out_BTD, kv
@@ -144,7 +145,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD, cache, layer, positions_BT, kv_positions_BS, mask_BTS, slot):
-    """Returns ([B, T, D], the layer's new keys and values); `layer` is of `_layer_data`."""
+    """Returns ([B, T, D], as `Attention` the piece of a cache); `layer` is of `_layer_data`."""
     c = self.config
 
     def norm(name):
@@ -194,11 +195,10 @@ class Decoder(nn.Module):
       positions_BT: i32[B, T].
       mask_BTS: None for compacted rows without a cache, which are causal by slot; or bool[B, T, S]:
         S counts the cache's slots first, then the T tokens themselves, unless they lie in it.
-      cache: None, or a sequence of pieces {'k': [L, B, M, H, S_i], 'v': [L, B, M, S_i, H]}, S - T
-        slots in all; L such sequences, without the L axis, where layers are unrolled. See `attend`
-        for pieces that rows share.
-      cache_positions_BS: i32[B, S - T] positions of the cache's slots; where no layer has a window
-        it is not looked at.
+      cache: None, or a sequence of pieces {'k': [L, B, M, H, S_i], 'v': [L, B, M, S_i, H]}; L such
+        sequences, without the L axis, where layers are unrolled. See `attend` for pieces that rows
+        share.
+      cache_positions_BS: i32[B, sum of S_i] positions of its slots; looked at by windows alone.
       slot: None, or i32[] of the cache's last piece, where the tokens are written before anyone
         looks: S is then the cache's slots alone. A loop can so go on in the same memory, where a
         piece that is read first and written later is copied for each token.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from score_jax.core.logits import Head, project
-from score_jax.core.sharding import constrain
+from score_jax.core.sharding import constrain, divides
 
 
 @flax.struct.dataclass
@@ -116,6 +116,8 @@ def token_logp(
 
 def _logits(hidden_BID: jax.Array, head: Head) -> jax.Array:
   """f32[B, I, V], a part of the vocabulary on each device for the rows of all that share it."""
+  if not _is_split(head):
+    return project(hidden_BID, head)
   hidden_BID = constrain(hidden_BID, ('scored_batch', None, None))
   return constrain(project(hidden_BID, head), ('scored_batch', None, 'scored_vocab'))
 
@@ -128,7 +130,12 @@ def _split_vocab(head: Head) -> Head:
     head_DV = constrain(head_DV, ('embed', 'vocab'))
     return constrain(head_DV, (None, 'scored_vocab'))
 
-  return jax.tree.map(split, head)
+  return jax.tree.map(split, head) if _is_split(head) else head
+
+
+def _is_split(head: Head) -> bool:
+  """Uneven parts would be padded, and the matrix gathered for it."""
+  return divides(jax.tree.leaves(head)[0].shape[1], 'scored_vocab')
 
 
 def _in_chunks(score, inputs, heads, chunk: int):

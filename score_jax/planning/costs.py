@@ -103,12 +103,17 @@ def count(
   seconds, unknown = 0.0, []
   found: dict[tuple, list] = {}
   seen = set()
-  for x, computation, times in module.executed():
+
+  def its_seconds(x, computation):
+    its_flops, its_traffic = _flops(module, x, computation), _traffic(module, x, computation)
+    return max(its_flops / chip.flops_per_s, its_traffic / chip.hbm_bytes_per_s)
+
+  for x, computation, times in module.executed(its_seconds):
     its_flops = _flops(module, x, computation)
     its_traffic = _traffic(module, x, computation)
     flops += times * its_flops
     traffic += times * its_traffic
-    seconds += times * max(its_flops / chip.flops_per_s, its_traffic / chip.hbm_bytes_per_s)
+    seconds += times * its_seconds(x, computation)
     if x.opcode == 'while' and module.trips(x) is None:
       unknown.append(x.source or x.name)
     for part, place in [(x, computation), *module.inside(x)]:
@@ -244,19 +249,20 @@ def _used(module: Module, inner: Computation, x: Instruction, size: int) -> int:
       for i, name in enumerate(user.operands):
         if name == x.name:
           total += _used(module, deeper, deeper.parameters[i], size)
-          if _is_renamed(deeper, deeper.parameters[i]):
-            total += _used(module, inner, user, size)
+      if _renamed_operand(module, user) == x.name:
+        total += _used(module, inner, user, size)
     elif not _is_passed_on(user) and not _is_target(user, x):
       total += size
   return total
 
 
-def _is_renamed(inner: Computation, x: Instruction) -> bool:
-  """Whether an argument is the result too, in another shape at most."""
+def _renamed_operand(module: Module, fusion: Instruction) -> str | None:
+  """The operand that a fusion gives back, in another shape at most; None if it makes something."""
+  inner = module.computations[fusion.called('calls')[0]]
   result = inner.root
   while result.opcode == 'bitcast':
     result = inner.instructions[result.operands[0]]
-  return result is x
+  return fusion.operands[int(result.argument)] if result.opcode == 'parameter' else None
 
 
 def _is_target(user: Instruction, x: Instruction) -> bool:
@@ -273,7 +279,7 @@ def _is_passed_on(x: Instruction) -> bool:
 def _writes(module: Module, inner: Computation, outputs: tuple[Array, ...]) -> list[int]:
   """Bytes that a fusion writes of each result."""
   root = inner.root
-  if root.opcode == 'fusion':
+  if root.opcode == 'fusion' and not _renamed_operand(module, root):
     return _writes(module, module.computations[root.called('calls')[0]], outputs)
   if root.opcode != 'tuple':
     return [_written(module, inner, root, array) for array in outputs]
@@ -286,6 +292,8 @@ def _written(module: Module, inner: Computation, x: Instruction, array: Array) -
     return 0
   if x.opcode == 'bitcast':
     return _written(module, inner, inner.instructions[x.operands[0]], array)
+  if x.opcode == 'fusion' and (name := _renamed_operand(module, x)):
+    return _written(module, inner, inner.instructions[name], array)
   if x.opcode == 'dynamic-update-slice':
     return inner.instructions[x.operands[1]].arrays[0].size
   return array.size

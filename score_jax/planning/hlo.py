@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _ARRAY = re.compile(r'([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
 _COMPUTATION = re.compile(r'(ENTRY )?%([^\s(]+) \(.*\{$')
@@ -137,20 +137,31 @@ class Module:
   computations: dict[str, Computation]
   entry: str
 
-  def executed(self) -> Iterator[tuple[Instruction, Computation, int]]:
+  def executed(
+    self, seconds: Callable[[Instruction, Computation], float]
+  ) -> Iterator[tuple[Instruction, Computation, int]]:
     """Walks what runs, loops and calls entered, fusions not.
 
-    Of a choice all branches are walked.
+    Args:
+      seconds: of an instruction of a computation; of a choice the branch that takes longest is
+        walked.
 
     Yields:
       (instruction, its computation, how often it runs).
     """
-    yield from self._executed(self.computations[self.entry], 1)
+    yield from self._executed(self.entry, 1, seconds)
 
-  def _executed(self, computation: Computation, times: int):
+  def _executed(self, name: str, times: int, seconds):
+    computation = self.computations[name]
+
+    def total(branch):
+      return sum(n * seconds(x, place) for x, place, n in self._executed(branch, 1, seconds))
+
     for x in computation.instructions.values():
       yield x, computation, times
-      inner = {name: times for role in ('branches',) for name in x.called(role)}
+      inner = {}
+      if x.opcode == 'conditional':
+        inner = {max(x.called('branches'), key=total): times}
       if x.opcode == 'while':
         trips = self.trips(x) or 1
         inner = {name: times * trips for name in x.called('body')}
@@ -160,7 +171,7 @@ class Module:
       elif x.opcode == 'async-start':
         inner = {name: times for name in x.called('calls')}
       for name, count in inner.items():
-        yield from self._executed(self.computations[name], count)
+        yield from self._executed(name, count, seconds)
 
   def trips(self, loop: Instruction) -> int | None:
     """How often a loop's body runs, at most; None where the text does not say."""

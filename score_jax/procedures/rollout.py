@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from score_jax.core.sharding import rows_divide
+from score_jax.core.sharding import divides
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoding import decoding_params, unrolled
@@ -152,7 +152,7 @@ def _group(num_rows: int, samples_per_prompt: int) -> int:
   """Rows that share a prompt's keys and values."""
   if num_rows % samples_per_prompt:
     raise ValueError(f'{num_rows} rows are no groups of samples_per_prompt={samples_per_prompt}')
-  return samples_per_prompt if rows_divide(num_rows // samples_per_prompt) else 1
+  return samples_per_prompt if divides(num_rows // samples_per_prompt, 'batch') else 1
 
 
 def compile_segments(
