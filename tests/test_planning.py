@@ -91,6 +91,20 @@ def test_a_loop_without_a_known_end_is_named():
   assert {x.times for x in counted(program_of(known, ADD, *endless)).collectives} == {21}
 
 
+def test_a_loop_that_takes_two_steps_at_a_time():
+  """The compiler unrolls loops of messages and products so."""
+  out = '  ROOT %out = (s32[], f32[8]) tuple('
+  by_two = """  %two = s32[] constant(2)
+  %sum_i = s32[]{:T(128)} add(%i, %two)
+  %next = s32[] copy(%sum_i)
+"""
+  loops = [x.replace(f'{out}%i', f'{by_two}{out}%next') for x in LOOPS]
+  assert loops != LOOPS
+  before, after = (counted(program_of(LOOPS_ENTRY, ADD, *x)).collectives for x in (LOOPS, loops))
+  # Two times, not three, to reach 3; in a loop of 5.
+  assert {x.times for x in before} == {15} and {x.times for x in after} == {10}
+
+
 ASYNC = [
   """%start (a: f32[8]) -> (f32[8], f32[16]) {
   %a = f32[8] parameter(0)

@@ -1,8 +1,8 @@
 """Reads the text of a compiled program: instructions, who calls whom, and how often each runs.
 
-A loop's body stands in the text once. It runs as often as `known_trip_count` says, or as the
-constant that the loop's counter is compared with: for a loop that may end early, such as decoding,
-that is the most.
+A loop's body stands in the text once. It runs as often as `known_trip_count` says, or until the
+loop's counter, from 0 on, has reached the constant that it is compared with: for a loop that may
+end early, such as decoding, that is the most.
 """
 
 import dataclasses
@@ -114,6 +114,11 @@ class Computation:
     """Its result."""
     return next(x for x in self.instructions.values() if x.is_root)
 
+  def moved_from(self, name: str) -> Instruction:
+    """The instruction that made a value, before it was copied."""
+    x = self.instructions[name]
+    return self.moved_from(x.operands[0]) if x.opcode in ('copy', 'bitcast') else x
+
   @functools.cached_property
   def parameters(self) -> dict[int, Instruction]:
     """Its arguments by number."""
@@ -178,14 +183,26 @@ class Module:
     known = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')
     if known:
       return int(known)
-    condition = self.computations[loop.called('condition')[0]].instructions
+    condition = self.computations[loop.called('condition')[0]]
     limits = []
-    for x in condition.values():
+    for x in condition.instructions.values():
       if x.opcode == 'compare' and 'direction=LT' in x.attributes:
-        limit = condition[x.operands[-1]]
-        if limit.opcode == 'constant' and limit.argument.isdigit():
-          limits.append(int(limit.argument))
+        counter, limit = (condition.moved_from(name) for name in x.operands)
+        if _is_number(limit):
+          limits.append(-(-int(limit.argument) // self._step(loop, counter)))
     return min(limits, default=None)
+
+  def _step(self, loop: Instruction, counter: Instruction) -> int:
+    """What a loop's body adds to its counter; 1 where the text does not show it."""
+    body = self.computations[loop.called('body')[0]]
+    place = counter.attribute(r'index=(\d+)')
+    if place is None or body.root.opcode != 'tuple':
+      return 1
+    added = body.moved_from(body.root.operands[int(place)])
+    if added.opcode != 'add':
+      return 1
+    terms = [body.moved_from(name) for name in added.operands]
+    return next((int(x.argument) for x in terms if _is_number(x)), 1)
 
   def inside(self, x: Instruction) -> Iterator[tuple[Instruction, Computation]]:
     """Walks what a fusion is made of, fusions in it too; nothing for another instruction."""
@@ -194,6 +211,10 @@ class Module:
       for part in computation.instructions.values():
         yield part, computation
         yield from self.inside(part)
+
+
+def _is_number(x: Instruction) -> bool:
+  return x.opcode == 'constant' and x.argument.isdigit()
 
 
 def parse(text: str) -> Module:
