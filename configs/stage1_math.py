@@ -8,8 +8,16 @@ turn.
     python -m score_jax.main --config=configs/stage1_math.py \
       --config.model.checkpoint=CHECKPOINT --config.data.path=DATA --workdir=runs/stage1_math
 
-The same setting for other models: `--config=configs/stage1_math.py:PRESET`, a key of `LARGE`. Their
-meshes are by arithmetic and not yet held against `python -m score_jax.plan` (docs/planning.md).
+The same setting for other models: `--config=configs/stage1_math.py:PRESET`, a key of `LARGE`, with
+the smallest slice of TPU v5p that each fits, as `python -m score_jax.plan` says (docs/planning.md):
+
+| preset | slice | mesh | peak, GiB: rollout | update | step, s |
+|---|---|---|---|---|---|
+| gemma2_27b | v5p:2x4x4 | 1, 8, 4 | 55.6 | 33.1 | 48 to 58 |
+| gemma2_2b | v5p:2x2x1 | 1, 4, 1 | 82.9 | 35.3 | 44 to 45 |
+| gemma2_9b | v5p:2x2x4 | 1, 16, 1 | 81.9 | 21.0 | 47 to 54 |
+| llama3_1_8b | v5p:2x2x2 | 1, 8, 1 | 71.3 | 35.1 | 54 to 61 |
+| qwen2_5_7b | v5p:2x2x1 | 1, 4, 1 | 76.5 | 65.3 | 77 to 82 |
 
 On a laptop, with SmolLM2-135M-Instruct from its GGUF file (short answers, tiny batches: it shows
 that everything runs, not that it learns):

@@ -1,6 +1,10 @@
-"""Plans: what is read of a compiled program, and what is refused."""
+"""Plans: what is read of a compiled program, what is refused, and the plans that are kept."""
 
+import importlib.util
+import json
+import math
 import pathlib
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +12,16 @@ import pytest
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from score_jax import memory, shapes
 from score_jax import plan as planner
-from score_jax import shapes
 from score_jax.core import sharding
 from score_jax.core.config import default_config
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.planning.chips import GIB
+from score_jax.planning.chips import CHIPS, GIB
 from score_jax.planning.report import faults, plan_text, slices_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PLANS = {path.stem: json.loads(path.read_text()) for path in (ROOT / 'tests/plans').glob('*.json')}
 MESH = {'data': 1, 'fsdp': 2, 'tensor': 2}
 
 
@@ -225,3 +230,67 @@ def test_without_the_compiler_the_command_says_what_to_install(monkeypatch):
   monkeypatch.setattr(planner.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ValueError, match=r"pip install 'score_jax\[plan\]'"):
     planner.tpu_devices('v5p:2x2x1')
+
+
+# The plans that are kept.
+
+
+STAGE1 = runpy.run_path(str(ROOT / 'configs/stage1_math.py'))
+LARGE = STAGE1['LARGE']
+
+
+def test_the_config_shows_the_plans_of_large_models():
+  assert set(PLANS) == {*LARGE, 'smollm2_135m'}
+  table = slices_table({name: PLANS[name] for name in LARGE})
+  assert table in STAGE1['__doc__'], f'the table in configs/stage1_math.py should read\n{table}'
+
+
+@pytest.mark.parametrize('name', [*LARGE, 'smollm2_135m'])
+def test_kept_plans_fit(name):
+  plan = PLANS[name]
+  assert faults(plan) == [] and plan['preset'] == name
+  assert set(plan['programs']) == {'turn 1', 'turn 2', 'update'}
+  generation, _, shape = plan['topology'].partition(':')
+  assert plan['hbm_bytes'] == CHIPS[generation].hbm_bytes
+  num_chips = math.prod(int(x) for x in shape.split('x'))
+  assert math.prod(plan['mesh'].values()) == num_chips
+  # Two moments of each weight, in the weights' own type.
+  assert plan['kept_bytes']['optimizer'] == pytest.approx(2 * plan['kept_bytes']['parameters'])
+  assert kept_of(plan) < plan['rollout_at_least_bytes'] < plan['programs']['turn 2']['peak_bytes']
+  assert plan['programs']['update']['flops'] > plan['model_flops']['update']
+  assert not any(x['unknown_loops'] for x in plan['programs'].values())
+
+
+@pytest.mark.parametrize('name', LARGE)
+def test_kept_plans_are_of_the_configs(name):
+  """A config that was changed since would be held for planned: what a plan says of it agrees."""
+  plan = PLANS[name]
+  config = runpy.run_path(str(ROOT / 'configs/stage2_math.py'))['get_config'](name)
+  mesh = AbstractMesh(tuple(plan['mesh'].values()), tuple(plan['mesh']))
+  asked = [size for size in config.mesh if size != -1]
+  assert [x for x, size in zip(mesh.axis_sizes, config.mesh, strict=True) if size != -1] == asked
+  setup = shapes.setup_of_shapes(config, mesh, plan['instruction_tokens'])
+  assert plan['episodes'] == shapes.num_rows(setup)
+  assert plan['slots'] == setup.spec.first_slot(setup.spec.num_turns)
+  kept = memory.kept_bytes(setup)
+  assert plan['kept_bytes'] == {
+    'parameters': kept['trained'],
+    'optimizer': kept['optimizer'],
+    'reference': kept['base'],
+  }
+  flops = planner.model_flops(setup)
+  assert plan['model_flops'] == {key: x / mesh.size for key, x in flops.items()}
+
+
+@pytest.mark.slow
+def test_the_smallest_plan_compiles_to_what_is_kept():
+  if importlib.util.find_spec('libtpu') is None:
+    pytest.skip("no compiler for TPUs; pip install 'score_jax[plan]'")
+  kept = PLANS['smollm2_135m']
+  config = runpy.run_path(str(ROOT / 'configs/stage2_math.py'))['get_config']('smollm2_135m')
+  made = planner.make_plan(config, kept['config'], kept['topology'], kept['instruction_tokens'])
+  assert made['kept_bytes'] == kept['kept_bytes'] and made['mesh'] == kept['mesh']
+  for name, one in kept['programs'].items():
+    for key in ('peak_bytes', 'flops', 'traffic_bytes', 'sent_bytes'):
+      # Another release of the compiler may lay out and fuse anew.
+      assert made['programs'][name][key] == pytest.approx(one[key], rel=0.1), (name, key)
