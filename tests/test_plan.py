@@ -283,6 +283,7 @@ def test_kept_plans_are_of_the_configs(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the compiler takes minutes of both cores
 def test_the_smallest_plan_compiles_to_what_is_kept():
   if importlib.util.find_spec('libtpu') is None:
     pytest.skip("no compiler for TPUs; pip install 'score_jax[plan]'")
