@@ -83,7 +83,7 @@ def faults(plan: Mapping) -> list[str]:
     found.append(
       f'a rollout takes at least {plan["rollout_at_least_bytes"] / GIB:.2f} GiB of the '
       f'{limit / GIB:.2f} GiB of a chip of {plan["topology"]}: {kept / GIB:.2f} for what a run '
-      f'keeps, the weights for decoding, and the keys and values of whole episodes. '
+      'keeps, the weights for decoding, and the keys and values of whole episodes. '
       f'{_ROLLOUT_REMEDY}'
     )
   for name, one in plan['programs'].items():
