@@ -60,7 +60,9 @@ EXTRAS_REQUIRE = {
   # builds: the registry's newest torch brings several GB of CUDA libraries.
   'parity': ['torch>=2.13', 'transformers>=5.0', 'accelerate>=1.10'],
   'tpu': ['jax[tpu]>=0.10,<0.12'],
-  'plan': ['libtpu>=0.0.42,<0.1'],  # the TPU compiler, which plans a run where there is no TPU
+  # The TPU compiler plans a run where there is no TPU. A newer one than jax names lays programs out
+  # otherwise than the one that the run will have.
+  'plan': ['jax[tpu]>=0.10,<0.12'],
   # CUDA 12 runs on the wider range of drivers; for CUDA 13, install jax[cuda13] yourself.
   'cuda': ['jax[cuda12]>=0.10,<0.12'],
   'gcs': ['etils[epath-gcs]>=1.14'],  # gs:// paths
