@@ -6,9 +6,11 @@ Random weights sample one turn that no row ends, at temperature 1. Decode second
 `turn_tokens` tokens less those of one, so that the prefill falls out. The roofline adds up, over
 the tokens, the larger of bytes over bandwidth (every weight once, every row's filled cache) and
 FLOPs over peak, both measured here; sampling itself, what is written and the embedding's rows count
-nothing.
+nothing. The peak is that of large square matrices; what this model's own products take, one after
+the other with nothing between them, is measured too.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from common import (
@@ -25,6 +27,7 @@ from common import (
 from score_jax.model import flops
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.decoding import decoding_params
 from score_jax.procedures.keys import episode_keys
 from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.rollout import rollout
@@ -51,6 +54,30 @@ def sample_s(config: DecoderConfig, params: dict, rows: int, prompt: int, turn: 
   return median_s(lambda: rollout(decoder, spec, params, prompts, is_prompt, keys, 1.0), repeats)
 
 
+def products_s(config: DecoderConfig, params: dict, rows: int, steps: int, repeats: int) -> float:
+  """Seconds of the products of tokens with weights alone: no attention, norm or sampling."""
+  c, params = config, decoding_params(Decoder(config), params)
+  D, queries = c.embed_dim, c.num_heads * c.head_dim
+
+  def token(params, x_BD):
+    for i in range(c.num_layers):
+      attn, mlp = params[f'layer_{i}']['attn'], params[f'layer_{i}']['mlp']
+      q, k, v = (x_BD @ attn[name].reshape(D, -1) for name in 'qkv')
+      # Each product needs the one before; all of k, v and the logits must be made.
+      x_BD = q @ attn['o'].reshape(queries, D) + (k + v).sum(axis=1, keepdims=True)
+      x_BD = ((x_BD @ mlp['gate']) * (x_BD @ mlp['up'])) @ mlp['down']
+      x_BD /= 1 + jnp.abs(x_BD).max()  # stays finite
+    head = params['embedder']['embedding'].T if c.tie_embeddings else params['head']['kernel']
+    return x_BD + (x_BD @ head).max(axis=1, keepdims=True)
+
+  @jax.jit
+  def run(params, x_BD):
+    return jax.lax.fori_loop(0, steps, lambda _, x_BD: token(params, x_BD), x_BD)
+
+  x_BD = jax.random.normal(jax.random.key(0), (rows, D)).astype(c.dtype)
+  return median_s(lambda: run(params, x_BD), repeats)
+
+
 def main() -> None:
   """Reads the command line, measures, prints."""
   parser = make_parser(__doc__)
@@ -68,8 +95,9 @@ def main() -> None:
   shape = f'prompt {prompt}, turn {flags.turn_tokens}, {flags.dtype}'
   name = 'the tiny model' if flags.tiny else flags.preset
   print_heading(f'Decoding, {name}', flags, shape, note)
-  header = ['batch', 'tokens/s', 'ms per token of all rows', 'roofline, ms', 'bound by']
-  print_row([*header, 'share of the roofline'], is_header=True)
+  header = ['batch', 'tokens/s', 'ms per token of all rows', 'its products alone, ms']
+  header += ['roofline, ms', 'bound by', 'share of the roofline']
+  print_row(header, is_header=True)
   params = random_params(config)
   for rows in flags.batch:
     arguments = (config, params, rows, prompt)
@@ -80,7 +108,8 @@ def main() -> None:
     by_flops = [num_flops / peak for _, num_flops in costs]
     roofline = sum(map(max, by_bytes, by_flops))
     bound = 'bytes' if sum(by_bytes) > sum(by_flops) else 'FLOPs'
-    per_token = 1e3 * seconds / steps, 1e3 * roofline / steps
+    products = products_s(config, params, rows, steps, flags.repeats)
+    per_token = [1e3 * x / steps for x in (seconds, products, roofline)]
     print_row([rows, rows * steps / seconds, *per_token, bound, roofline / seconds])
 
 

@@ -14,6 +14,7 @@ from score_jax.core import sharding
 from score_jax.core.version import commit
 from score_jax.evaluating import evaluate_params, metrics_table, save_evaluation
 from score_jax.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, WHICH, run_config
+from score_jax.watchdog import Watchdog
 
 
 def _body() -> None:
@@ -31,12 +32,16 @@ def _body() -> None:
   task = setup_run.make_task(config)
   temperature = config.eval.temperature if TEMPERATURE.value is None else TEMPERATURE.value
   count = config.eval.num_problems if NUM_PROBLEMS.value is None else NUM_PROBLEMS.value
-  try:
-    evaluation = evaluate_params(config, base, params, task, count, temperature, mesh)
-  finally:
-    task.close()
   name = f'eval_{task.name}_step{step}_t{temperature:g}'
   folder = program.WORKDIR.value or os.path.join(run or os.path.join('runs', 'base'), name)
+  watchdog = Watchdog(folder, config.train.hang_s)
+  try:
+    with watchdog.watching():
+      evaluation = evaluate_params(
+        config, base, params, task, count, temperature, mesh, at=watchdog.at
+      )
+  finally:
+    task.close()
   about = {
     'evaluated': run or base.path,
     'task': task.name,

@@ -124,6 +124,7 @@ def evaluate_params(
   num_problems: int,
   temperature: float,
   mesh: jax.sharding.Mesh,
+  **more,
 ) -> Evaluation:
   """Evaluates parameters on a task's held-out problems.
 
@@ -135,6 +136,7 @@ def evaluate_params(
     num_problems: how many, evenly spread over the split; 0 takes all.
     temperature: 0 is greedy.
     mesh: the devices.
+    **more: for `score_jax.procedures.evaluation.evaluate`.
 
   Returns:
     Records and metrics. With the protocol 'self_refine' the two turns are the answers before and
@@ -146,7 +148,7 @@ def evaluate_params(
   prompts = make_prompts(config, task, base.tokenizer, num_problems)
   sampler = make_sampler(config, base, params, task, temperature, mesh)
   turns = (0, 2) if config.eval.protocol == 'self_refine' else None
-  return evaluate(sampler, prompts, task, turns=turns)
+  return evaluate(sampler, prompts, task, turns=turns, **more)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:

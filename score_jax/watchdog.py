@@ -43,7 +43,7 @@ class Place:
 
   Attributes:
     marks: how often it has got on since its start; counts alike on all processes of a run.
-    step: the step or update that it is at.
+    step: the step or update that it is at; of an evaluation the problems that are sampled.
     phase: the part of the step.
     since: the time of its own clock, UTC.
   """
@@ -260,8 +260,8 @@ class Watchdog:
     if report.endswith('; '):
       report += self._behind()
     self._say(
-      f'{report}\nThis program ends with status {STATUS}; the last checkpoint is safe and the same '
-      'command goes on from it. Where every thread is:'
+      f'{report}\nThis program ends with status {STATUS}; the same command goes on from the last '
+      'checkpoint, an evaluation from its beginning. Where every thread is:'
     )
     faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
     if self._count > 1:

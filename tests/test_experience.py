@@ -128,7 +128,11 @@ def test_more_turns_and_self_refine_are_evaluations(setup):
   assert {len(r['answers']) for r in found.records} == {4}
   assert {'acc_t4', 'delta_t1t4', 'changed_t34'} <= found.metrics.keys()
   two = setup.config.copy_and_resolve_references()
-  plain = evaluating.evaluate_params(two, setup.base, setup.base.params, task, 8, 0.0, setup.mesh)
+  two.eval.batch, told = 5, []
+  plain = evaluating.evaluate_params(
+    two, setup.base, setup.base.params, task, 8, 0.0, setup.mesh, at=lambda *x: told.append(x)
+  )
+  assert told == [(5, 'problems sampled'), (8, 'problems sampled')]
   # Later turns do not reach back.
   assert [r['answers'][:2] for r in found.records] == [r['answers'] for r in plain.records]
 

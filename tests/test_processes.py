@@ -178,6 +178,16 @@ def test_evaluation_by_two_processes(tiny_run, root, tmp_path):
     assert (tmp_path / 'two' / name).read_text() == (tmp_path / 'one' / name).read_text()
 
 
+def test_an_evaluation_that_hangs_ends(tiny_run, root, tmp_path):
+  """It would have to compile faster than 0.3 s."""
+  arguments = ['score_jax.evaluate', f'--config={tiny_run}', '--config.model.checkpoint=embedded']
+  arguments += ['--config.train.hang_s=0.3', f'--workdir={tmp_path}']
+  (status,), (output,) = finish([start(arguments, root)])
+  assert status == STATUS, output
+  assert 'no progress for 0.3 s: process 0 is at step 0 (start)' in output
+  assert not (tmp_path / 'metrics.json').exists()
+
+
 def test_sigterm_to_one_stops_both(tiny_run, root, single, tmp_path):
   processes = start_two(training(tiny_run, tmp_path, 5000), root)
   wait_for_checkpoint(tmp_path, 2, processes)

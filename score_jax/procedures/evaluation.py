@@ -1,7 +1,7 @@
 """Evaluation: sample, grade, and sum up what happened."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -208,6 +208,7 @@ def evaluate(
   task: Task,
   first_answer_ids: Sequence[Sequence[int]] | None = None,
   turns: Sequence[int] | None = None,
+  at: Callable[[int, str], None] = lambda place, phase: None,
 ) -> Evaluation:
   """Lets the model answer each problem once, in K turns, with no checker in between.
 
@@ -218,6 +219,7 @@ def evaluate(
     first_answer_ids: for each problem the token ids of a first answer, its end included, that the
       model is given in place of its own.
     turns: those that hold answers, counted from 0; None takes all.
+    at: told after each batch how many problems are sampled, as `Watchdog.at` is.
 
   Returns:
     Records in the problems' order, and metrics.
@@ -231,6 +233,7 @@ def evaluate(
   order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
   records = [None] * len(rows)
   for part, episode in sampler.play([rows[i] for i in order], EVAL_STEP):
+    at(part.stop, 'problems sampled')
     places = order[part]
     problems = [prompts.problems[i] for i in places]
     found = make_records(problems, episode, task, sampler.tokenizer, turns)
