@@ -9,8 +9,8 @@ turn.
       --config.model.checkpoint=CHECKPOINT --config.data.path=DATA --workdir=runs/stage1_math
 
 The same setting for other models: `--config=configs/stage1_math.py:PRESET`, a key of `LARGE`, with
-a slice of TPU v5p that each fits, as `python -m score_jax.plan` says. What was found of smaller
-ones is in docs/planning.md.
+the smallest slice of TPU v5p that each fits, as `python -m score_jax.plan` says (what smaller ones
+lack is in docs/planning.md).
 
 | preset | slice | mesh | peak, GiB: rollout | update | step, s |
 |---|---|---|---|---|---|
