@@ -142,10 +142,12 @@ def check_batch(config: ConfigDict, num_parts: int) -> None:
       f'config.rollout.problems_per_step={P}, config.rollout.samples_per_problem={G} and '
       f'config.train.micro_batches={parts} must be at least 1'
     )
-  if P * G % parts or P * G // parts % num_parts:
+  if P * G % (parts * num_parts):
+    fewer = [n for n in range(parts, 0, -1) if P * G % (n * num_parts) == 0]
+    what = f'micro_batches={fewer[0]}' if fewer else 'other numbers, or fewer devices'
     raise ValueError(
       f'config.rollout.problems_per_step={P} * samples_per_problem={G} = {P * G} episodes in '
-      f'config.train.micro_batches={parts} parts do not divide by {num_parts} devices'
+      f'config.train.micro_batches={parts} parts do not divide by {num_parts} devices; take {what}'
     )
 
 

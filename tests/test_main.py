@@ -109,14 +109,20 @@ def test_missing_inputs_lists_each_once():
 
 
 @pytest.mark.parametrize(
-  ('problems', 'samples', 'parts', 'devices'), [(3, 2, 1, 4), (4, 2, 3, 1), (0, 2, 1, 1)]
+  ('problems', 'samples', 'parts', 'devices', 'advice'),
+  [
+    (3, 2, 1, 4, 'take other numbers'),
+    (4, 2, 3, 1, 'take micro_batches=2$'),
+    (64, 8, 8, 128, 'take micro_batches=4$'),
+    (0, 2, 1, 1, 'at least 1'),
+  ],
 )
-def test_a_batch_that_does_not_divide_is_refused(problems, samples, parts, devices):
+def test_a_batch_that_does_not_divide_is_refused(problems, samples, parts, devices, advice):
   config = default_config()
   config.rollout.problems_per_step = problems
   config.rollout.samples_per_problem = samples
   config.train.micro_batches = parts
-  with pytest.raises(ValueError, match=f'problems_per_step={problems}'):
+  with pytest.raises(ValueError, match=f'problems_per_step={problems}.*{advice}'):
     check_batch(config, devices)
 
 

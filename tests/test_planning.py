@@ -211,6 +211,17 @@ SPLASH = (
 )
 
 
+def test_a_kernel_of_one_row():
+  """The compiler drops the axis of rows; the tables of blocks have as many axes as the queries."""
+  entry = """%main (q: bf16[9,768,64], k: bf16[3,768,64]) -> bf16[9,768,64] {
+  %blocks = s8[1,3,3]{2,1,0} constant({...})
+  %q = bf16[9,768,64]{2,1,0} parameter(0)
+  %k = bf16[3,768,64]{2,1,0} parameter(1)
+  ROOT %splash_mha_fwd_residuals.2 = bf16[9,768,64]{2,1,0} """
+  entry += 'custom-call(%blocks, %q, %k, %k), custom_call_target="tpu_custom_call"\n}'
+  assert counted(program_of(entry)).flops == 2 * 2 * 9 * (768 * 768 // 2) * 64
+
+
 def test_a_kernel_that_is_written_over_several_lines():
   """Its products are counted, and what stands after it is not lost."""
   entry = """%main (q: f32[2,9,768,64], k: f32[2,3,768,64]) -> f32[2,9,768,64] {

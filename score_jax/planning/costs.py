@@ -170,9 +170,10 @@ def _kernel_flops(x: Instruction, computation: Computation) -> int:
   products = next((n for name, n in _SPLASH_PRODUCTS.items() if x.name.startswith(name)), 0)
   if not products:
     return 0
-  operands = (computation.instructions[name].arrays[0].dims for name in x.operands)
-  queries, keys, *_ = (dims for dims in operands if len(dims) == 4)
-  return products * math.prod(queries) * keys[2]  # twice the multiplications, of one half
+  operands = (computation.instructions[name].arrays[0] for name in x.operands)
+  # Tables of blocks, of whole numbers, come first. The axis of rows is missing where there is one.
+  queries, keys, *_ = (x.dims for x in operands if re.match('b?f', x.dtype))
+  return products * math.prod(queries) * keys[-2]  # twice the multiplications, of one half
 
 
 def _product_flops(x: Instruction, computation: Computation) -> int:
