@@ -1,6 +1,8 @@
 # Shared by the launchers, which stand in the root of the repository when they read this.
 # shellcheck shell=bash
 
+[[ ${SCORE_SPOT:-} != 0 ]] || SCORE_SPOT='' # who writes 0 means no
+
 dry_run='' # set: commands are printed, none is run
 is_sure='' # set: nothing is asked
 

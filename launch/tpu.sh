@@ -11,7 +11,8 @@
 #   watch    resumes whenever it is needed, until all workers have finished
 #   status   shows the states of the VM and of the service on each worker
 #   logs     follows the log of a worker, --worker=0 or --worker=all
-#   stop     ends the service; a training run saves first, and start goes on from there
+#   stop     ends the service; a training run saves first, and start goes on from there. End a
+#            watch before, which would start it again
 #   delete   gives the TPU back, after asking or with --yes; buckets are left alone
 #
 # --dry-run prints the commands and runs none; what depends on a state is printed as it would be
@@ -207,7 +208,8 @@ logs() {
 }
 
 stop() {
-  on_all "sudo systemctl stop $service"
+  # Status 143 counts as a failure, which `watch` would take for one.
+  on_all "sudo systemctl stop $service && { sudo systemctl reset-failed $service 2>/dev/null || true; }"
 }
 
 delete() {

@@ -36,10 +36,11 @@ image() {
 }
 
 start() {
-  # 2 is how a host ends whose peers were lost, but also how wrong arguments end: hence a limit.
+  # XPK starts again after 42 and 127 to 255 only. 75 is how hosts end when one is lost or hangs, 2 how
+  # one ends that met an error, be it a broken connection or a wrong argument: hence a limit.
   place xpk workload create --cluster="$SCORE_CLUSTER" --workload="$SCORE_NAME" \
     --tpu-type="$SCORE_TYPE" --num-slices="${SCORE_SLICES:-1}" --docker-image="$SCORE_IMAGE" \
-    --max-restarts=50 --restart-on-exit-codes=2 --termination-grace-period-seconds=300 \
+    --max-restarts=50 --restart-on-exit-codes=2,75 --termination-grace-period-seconds=300 \
     --command="exec python -m score_jax.pipeline --distributed $(words "${rest[@]}")"
 }
 

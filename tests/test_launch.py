@@ -164,8 +164,9 @@ def test_mistakes_get_a_message_and_run_nothing(script, verb, settings, message,
   ],
 )
 def test_the_runtime_goes_by_the_type(kind, version, programs):
-  done = programs.launch('tpu.sh', 'create', '--dry-run', SCORE_TYPE=kind, SCORE_SPOT='')
-  assert f' --version={version} ' in done.stdout and '--spot' not in done.stdout
+  for spot in ('', '0'):
+    done = programs.launch('tpu.sh', 'create', '--dry-run', SCORE_TYPE=kind, SCORE_SPOT=spot)
+    assert f' --version={version} ' in done.stdout and '--spot' not in done.stdout
   done = programs.launch('tpu.sh', 'queue', '--dry-run', SCORE_TYPE=kind, SCORE_RUNTIME='mine')
   assert ' --runtime-version=mine ' in done.stdout
 
@@ -209,6 +210,15 @@ def test_arguments_survive(programs):
   command = command.replace('--command=exec python', r"printf '%s\0'")
   shown = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=True)
   assert shown.stdout.split('\0')[3:-1] == ARGUMENTS
+
+
+def test_what_was_stopped_has_not_failed(programs):
+  """`watch` would take it for a worker that gave up."""
+  programs.answer((REMOTE % 'active').replace('esac', '  sudo) [[ $2 == stop ]] ;;\nesac', 1))
+  done = programs.launch('tpu.sh', 'stop')
+  assert done.returncode == 0, done.stderr  # there was nothing to reset
+  deeds = [call[1:] for call in programs.calls() if call[0] == 'sudo']
+  assert deeds == [['systemctl', 'stop', 'score_jax'], ['systemctl', 'reset-failed', 'score_jax']]
 
 
 def test_a_worker_that_runs_is_left_alone(programs):
