@@ -31,6 +31,7 @@ from score_jax.core.types import TrainState
 from score_jax.evaluating import make_sampler
 from score_jax.optimizer import make_optimizer
 from score_jax.procedures.evaluation import EVAL_STEP, Row, grade_episode
+from score_jax.procedures.layout import length_step
 from score_jax.procedures.supervised import Traces, make_supervised_step
 from score_jax.procedures.traces import (
   METHODS,
@@ -272,7 +273,7 @@ class Imitation:
       setup.spec.followup_ids[0],
       setup.spec.end_of_turn_ids[0],
       size,
-      config.train.length_bucket,
+      length_step(config.train.length_bucket, setup.spec.first_slot(setup.spec.num_turns)),
     )
     share = size // jax.process_count()
     mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)

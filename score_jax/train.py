@@ -35,6 +35,7 @@ from score_jax.model.lora import Lora
 from score_jax.objective.stages import StageArrays
 from score_jax.optimizer import make_optimizer
 from score_jax.procedures.experience import Collector, Experience
+from score_jax.procedures.layout import length_step
 from score_jax.procedures.order import problem_indices
 from score_jax.procedures.text import longest_row
 from score_jax.procedures.train_step import StepOptions, forward, make_train_step
@@ -221,10 +222,9 @@ class Trainer:
     if jax.process_count() > 1:
       mine = np.max(multihost_utils.process_allgather(mine), axis=0)
     longest, is_stopping = mine.tolist()
-    bucket = self.setup.config.train.length_bucket
-    spec = self.setup.spec
-    length = min(-(-longest // bucket) * bucket, spec.first_slot(spec.num_turns))
-    return length, bool(is_stopping)
+    slots = self.setup.spec.first_slot(self.setup.spec.num_turns)
+    bucket = length_step(self.setup.config.train.length_bucket, slots)
+    return min(-(-longest // bucket) * bucket, slots), bool(is_stopping)
 
   def finish(self, step: int, metrics: dict, experience: Experience, bar) -> None:
     """Fetches a step's metrics, checks them and writes them down."""

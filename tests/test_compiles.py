@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from score_jax import setup_run, train
+from score_jax.procedures.layout import length_step
 from score_jax.run_loop import run_until_stopped
 
 NUM_STEPS, WARM = 7, 3  # the first checkpoint, which compiles too, is that of step 2
@@ -52,6 +53,15 @@ def test_nothing_is_compiled_after_warm_up(trainer):
   assert len(set(trainer.lengths)) == 1
   assert 1 in trainer.compiled, 'nothing was seen: the listener is deaf'
   assert max(trainer.compiled) <= WARM, trainer.compiled
+
+
+@pytest.mark.parametrize(('bucket', 'slots'), [(64, 2625), (64, 200), (16, 45), (30, 47), (1, 3)])
+def test_an_update_is_compiled_for_four_lengths_at_most(bucket, slots):
+  step = length_step(bucket, slots)
+  lengths = {min(-(-longest // step) * step, slots) for longest in range(1, slots + 1)}
+  assert len(lengths) <= 4 and max(lengths) == slots and step % bucket == 0
+  # No longer than it must be: a quarter and a bucket are lost at most.
+  assert step < slots / 4 + bucket
 
 
 def test_episodes_stay_on_the_device(trainer):

@@ -50,3 +50,24 @@ class RolloutSpec:
   def first_slot(self, turn: int) -> int:
     """The slot at which a turn's prefill begins; turn K gives the number of all slots."""
     return sum(self.input_slots(k) + self.turn_tokens[k] for k in range(turn))
+
+
+# An update is compiled for each length of its rows, which takes minutes for a large model.
+_MAX_LENGTHS = 4
+
+
+def length_step(length_bucket: int, num_slots: int) -> int:
+  """What the length of a batch's rows is rounded up to a multiple of, so that few lengths occur.
+
+  Args:
+    length_bucket: tokens; the least, and a divisor of it.
+    num_slots: of an episode, which no row is longer than.
+
+  Returns:
+    Tokens. At most four multiples of it are needed.
+
+  Example:
+    >>> length_step(64, 200), length_step(64, 2625)
+    (64, 704)
+  """
+  return -(-num_slots // (_MAX_LENGTHS * length_bucket)) * length_bucket
