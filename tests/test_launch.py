@@ -212,15 +212,6 @@ def test_arguments_survive(programs):
   assert shown.stdout.split('\0')[3:-1] == ARGUMENTS
 
 
-def test_what_was_stopped_has_not_failed(programs):
-  """`watch` would take it for a worker that gave up."""
-  programs.answer((REMOTE % 'active').replace('esac', '  sudo) [[ $2 == stop ]] ;;\nesac', 1))
-  done = programs.launch('tpu.sh', 'stop')
-  assert done.returncode == 0, done.stderr  # there was nothing to reset
-  deeds = [call[1:] for call in programs.calls() if call[0] == 'sudo']
-  assert deeds == [['systemctl', 'stop', 'score_jax'], ['systemctl', 'reset-failed', 'score_jax']]
-
-
 def test_a_worker_that_runs_is_left_alone(programs):
   programs.answer(REMOTE % 'active')
   done = programs.launch('tpu.sh', 'start', '--', *ARGUMENTS)

@@ -40,6 +40,22 @@ def test_the_bundle_becomes_a_checkout(tmp_path):
     assert run(head, source) == run(head, target) and (target / 'file').read_text() == str(i)
 
 
+def test_what_was_stopped_has_not_failed(tmp_path):
+  """`launch/tpu.sh watch` would take it for a worker that gave up. There is nothing to reset here."""
+  golden = (ROOT / 'tests' / 'launch' / 'tpu_stop.txt').read_text(encoding='utf-8')
+  [command] = [word for word in shlex.split(golden) if word.startswith('--command=')]
+  sudo = tmp_path / 'sudo'
+  sudo.write_text('#!/bin/bash\necho "$@"\n[[ $2 == stop ]]\n')
+  sudo.chmod(0o755)
+  environment = os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
+  command = ['bash', '-c', command.removeprefix('--command=')]
+  done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+  assert done.stdout.splitlines() == [
+    'systemctl stop score_jax',
+    'systemctl reset-failed score_jax',
+  ]
+
+
 def start_two(workdir, config, num_steps):
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
