@@ -10,6 +10,8 @@ Every process needs the same inputs and the same work directory: a shared file s
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import jax
@@ -65,6 +67,38 @@ def numbers_of(environment: Mapping[str, str]) -> dict[str, int]:
       'whole numbers, the second one below the first'
     )
   return {'num_processes': int(values[0]), 'process_id': int(values[1])}
+
+
+def is_first_process(environment: Mapping[str, str], is_distributed: bool) -> bool:
+  """Whether this is the process that does what one does for all.
+
+  Args:
+    environment: as `os.environ`; SCORE_PROCESS_ID says it, or what `numbers_of` reads.
+      Else jax is asked, in a process of its own that must join those of all other hosts: this one
+      leaves the accelerator to the steps.
+    is_distributed: whether there are others at all.
+
+  Raises:
+    ValueError: if the environment says half of it.
+    RuntimeError: if jax cannot find the others.
+
+  Example:
+    >>> two = dict(JAX_COORDINATOR_ADDRESS='a:1', JAX_NUM_PROCESSES='2')
+    >>> [is_first_process(two | {'JAX_PROCESS_ID': i}, True) for i in '01']
+    [True, False]
+  """
+  if not is_distributed:
+    return True
+  if environment.get('SCORE_PROCESS_ID'):
+    return environment['SCORE_PROCESS_ID'] == '0'
+  if numbers := numbers_of(environment):
+    return numbers['process_id'] == 0
+  code = 'import jax; jax.distributed.initialize(); print("index", jax.process_index())'
+  done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+  found = [line for line in done.stdout.splitlines() if line.startswith('index ')]
+  if done.returncode or not found:
+    raise RuntimeError(f'the processes did not find each other (exit status {done.returncode})')
+  return found[-1] == 'index 0'
 
 
 def is_speaker() -> bool:

@@ -3,7 +3,7 @@
     python -m score_jax.pipeline --stage1=configs/stage1_math.py --stage2=configs/stage2_math.py \
       --workdir=runs/math --config.model.checkpoint=CHECKPOINT --config.data.path=DATA
 
-`--config.X=Y` goes to both stages. The same command, given again, goes on where it was stopped:
+`--config.X=Y` goes to all of them. The same command, given again, goes on where it was stopped:
 
     WORKDIR/stage1/       finished when there is a checkpoint of its last update
     WORKDIR/stage2/       likewise; begins from WORKDIR/stage1
@@ -29,17 +29,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from score_jax import distributed, program
+from score_jax import program
+from score_jax.distributed import is_first_process
 from score_jax.runs.files import absolute
 from score_jax.runs.stored import DIRECTORY, committed_steps
 
 _STOPPED = 143  # what a shell calls the end by SIGTERM
 _SETTLE_S, _POLL_S = 60.0, 1.0  # until what the first process wrote must be there for all
-_NUM_STEPS = '--config.train.num_steps='
+_NUM_STEPS, _INIT = '--config.train.num_steps=', '--config.init.path='
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +70,22 @@ def num_updates(config: str, overrides: Sequence[str]) -> int:
     overrides: `--config.X=Y`, the last one counts.
 
   Raises:
-    ValueError: if there is no such file, it is no stage of RL, or the override is no number.
+    ValueError: if the file is no config of a stage of RL, or the override is no number.
   """
   path, _, preset = config.partition(':')
   if not pathlib.Path(path).is_file():
     raise ValueError(f'there is no config file {path}')
-  loaded = runpy.run_path(path)['get_config'](*filter(None, [preset]))
-  if loaded.supervised.method:
-    raise ValueError(f'{config} is no stage of RL: supervised.method={loaded.supervised.method!r}')
+  try:
+    loaded = runpy.run_path(path)['get_config'](*filter(None, [preset]))
+    method, num_steps = loaded.supervised.method, loaded.train.num_steps
+  except Exception as error:  # whatever a file of Python may raise
+    raise ValueError(f'{config} is no config: {type(error).__name__}: {error}') from error
+  if method:
+    raise ValueError(f'{config} is no stage of RL: supervised.method={method!r}')
   given = [text.removeprefix(_NUM_STEPS) for text in overrides if text.startswith(_NUM_STEPS)]
   if given and not given[-1].isdecimal():
     raise ValueError(f'{_NUM_STEPS}{given[-1]} is no number of updates')
-  return int(given[-1]) if given else loaded.train.num_steps
+  return int(given[-1]) if given else num_steps
 
 
 def make_steps(
@@ -92,43 +97,49 @@ def make_steps(
     stage1: Stage I's config, FILE or FILE:PRESET.
     stage2: Stage II's.
     workdir: where all of it goes, local or in a bucket.
-    overrides: `--config.X=Y` for both stages.
+    overrides: `--config.X=Y` for all of them.
 
   Returns:
     Stage I, Stage II, evaluation, export.
 
   Raises:
-    ValueError: as `num_updates`.
+    ValueError: as `num_updates`, or if the overrides name another beginning of Stage II.
   """
+  if any(text.startswith(_INIT) for text in overrides):
+    raise ValueError(f'{_INIT}...: Stage II begins from Stage I of the same --workdir')
   workdir = absolute(workdir)
   run1, run2 = workdir / 'stage1', workdir / 'stage2'
   evaluation, exported = workdir / 'evaluation', workdir / 'exported'
   # A folder in a bucket cannot appear at once, which is what the export promises.
-  is_bucket = '://' in str(workdir)
   draft = epath.Path(tempfile.gettempdir()) / f'score_jax_exported_{os.getpid()}'
+  draft = draft if '://' in str(workdir) else None
 
-  def training(run: epath.Path, config: str, *more: str) -> Step:
+  flags1 = (f'--config={stage1}', *overrides)
+  # Evaluation and export read them too: mesh and paths may be others than when Stage II ended.
+  flags2 = (f'--config={stage2}', f'{_INIT}{run1}', *overrides)
+
+  def training(run: epath.Path, config: str, flags: tuple[str, ...]) -> Step:
     num_steps = num_updates(config, overrides)
     return Step(
       run,
-      ('score_jax.main', f'--config={config}', f'--workdir={run}', *more, *overrides),
+      ('score_jax.main', f'--workdir={run}', *flags),
       lambda: max(committed_steps(run / DIRECTORY), default=-1) >= num_steps,
     )
 
   return [
-    training(run1, stage1),
-    training(run2, stage2, f'--config.init.path={run1}'),
+    training(run1, stage1, flags1),
+    training(run2, stage2, flags2),
     Step(
       evaluation,
-      ('score_jax.evaluate', f'--run={run2}', f'--workdir={evaluation}'),
+      ('score_jax.evaluate', f'--run={run2}', f'--workdir={evaluation}', *flags2),
       (evaluation / 'metrics.json').exists,
     ),
     Step(
       exported,
-      ('score_jax.export', f'--run={run2}', f'--workdir={draft if is_bucket else exported}'),
+      ('score_jax.export', f'--run={run2}', f'--workdir={draft or exported}', *flags2),
       (exported / 'config.json').exists,
       is_shared=False,
-      draft=draft if is_bucket else None,
+      draft=draft,
     ),
   ]
 
@@ -154,38 +165,6 @@ def first_unfinished(steps: Sequence[Step]) -> int:
       'earlier state of it: move that away, or choose another --workdir'
     )
   return index
-
-
-def is_first_process(environment: Mapping[str, str], is_distributed: bool) -> bool:
-  """Whether this is the process that does what one does for all.
-
-  Args:
-    environment: as `os.environ`; SCORE_PROCESS_ID says it, or what `distributed.numbers_of` reads.
-      Else jax is asked, in a process of its own that must join those of all other hosts: this one
-      leaves the accelerator to the steps.
-    is_distributed: whether there are others at all.
-
-  Raises:
-    ValueError: if the environment says half of it.
-    RuntimeError: if jax cannot find the others.
-
-  Example:
-    >>> two = dict(JAX_COORDINATOR_ADDRESS='a:1', JAX_NUM_PROCESSES='2')
-    >>> [is_first_process(two | {'JAX_PROCESS_ID': i}, True) for i in '01']
-    [True, False]
-  """
-  if not is_distributed:
-    return True
-  if environment.get('SCORE_PROCESS_ID'):
-    return environment['SCORE_PROCESS_ID'] == '0'
-  if numbers := distributed.numbers_of(environment):
-    return numbers['process_id'] == 0
-  code = 'import jax; jax.distributed.initialize(); print("index", jax.process_index())'
-  done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
-  found = [line for line in done.stdout.splitlines() if line.startswith('index ')]
-  if done.returncode or not found:
-    raise RuntimeError(f'the processes did not find each other (exit status {done.returncode})')
-  return found[-1] == 'index 0'
 
 
 def publish(draft: epath.Path, folder: epath.Path) -> None:
@@ -290,7 +269,7 @@ def main(arguments: Sequence[str]) -> int:
     The exit status.
   """
   parser = argparse.ArgumentParser(
-    prog='python -m score_jax.pipeline', allow_abbrev=False, epilog='--config.X=Y: for both stages'
+    prog='python -m score_jax.pipeline', allow_abbrev=False, epilog='--config.X=Y: for all steps'
   )
   parser.add_argument('--stage1', required=True, help="Stage I's config, FILE or FILE:PRESET")
   parser.add_argument('--stage2', required=True, help="Stage II's config, FILE or FILE:PRESET")

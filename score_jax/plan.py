@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import operator
 import os
 import re
 
@@ -32,7 +33,23 @@ _TOPOLOGIES = flags.DEFINE_list(
 )
 _OUTPUT = flags.DEFINE_string('json', '', 'Also write the plan to this file, as JSON.')
 _INSTRUCTION = flags.DEFINE_integer(
-  'instruction_tokens', 64, 'Tokens between two answers; a tokenizer would tell.'
+  'instruction_tokens', 64, 'Tokens between two answers; a tokenizer would tell.', lower_bound=0
+)
+# What a plan rests on beside sizes, mesh and topology.
+SETTINGS = (
+  'rollout.problems_per_step',
+  'rollout.samples_per_problem',
+  'rollout.prompt_tokens',
+  'rollout.turn_tokens',
+  'train.micro_batches',
+  'train.chunk_tokens',
+  'model.dtype',
+  'model.param_dtype',
+  'model.remat',
+  'model.attention',
+  'model.offload_reference',
+  'lora.rank',
+  'optimizer.mu_dtype',
 )
 # A parameter that is smaller may lie whole on every chip: norms and biases do.
 MAX_WHOLE_BYTES = 2**20
@@ -139,12 +156,14 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
     'episodes': shapes.num_rows(setup),
     'slots': setup.spec.first_slot(setup.spec.num_turns),
     'instruction_tokens': instruction_tokens,
+    'settings': {key: operator.attrgetter(key)(config) for key in SETTINGS},
     'hbm_bytes': chip_of(topology).hbm_bytes,
     'kept_bytes': {
       'parameters': kept['trained'],
       'optimizer': kept['optimizer'],
       'reference': kept['base'],
     },
+    'cache_bytes': sum(memory.cache_bytes(setup)),
     'rollout_at_least_bytes': at_least,
     'model_flops': {
       key: x / math.prod(mesh.shape.values()) for key, x in model_flops(setup).items()

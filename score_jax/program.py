@@ -80,6 +80,8 @@ def run_program(body) -> None:
 def _parse_flags(argv):
   """As absl's own parser, but a bad config path, key or value is a message, not a traceback."""
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
+  except flags.Error as error:  # absl would end with status 1, which programs give another meaning
+    return fail(f'{error}; --help shows the flags')
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     return fail(f'in the command line or config file: {error}')

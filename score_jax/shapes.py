@@ -44,6 +44,11 @@ def setup_of_shapes(
   check_batch(config, sharding.batch_rows(mesh))
   check_offload(config)
   m = config.model
+  if config.supervised.method:
+    raise ValueError(
+      f'config.supervised.method={config.supervised.method!r}: this run imitates traces; only the '
+      'rollout and the update of RL are planned'
+    )
   if config.rollout.base_turn1_share:
     raise ValueError(
       f'config.rollout.base_turn1_share={config.rollout.base_turn1_share}: the rollout of the base '

@@ -41,7 +41,7 @@ def test_the_bundle_becomes_a_checkout(tmp_path):
 
 
 def test_what_was_stopped_has_not_failed(tmp_path):
-  """`launch/tpu.sh watch` would take it for a worker that gave up. There is nothing to reset here."""
+  """`launch/tpu.sh watch` would take it for a worker that gave up. Here is nothing to reset."""
   golden = (ROOT / 'tests' / 'launch' / 'tpu_stop.txt').read_text(encoding='utf-8')
   [command] = [word for word in shlex.split(golden) if word.startswith('--command=')]
   sudo = tmp_path / 'sudo'

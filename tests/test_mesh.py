@@ -11,10 +11,10 @@ import pytest
 LAYOUTS = {
   'single': (1, 1, 1),
   'data': (8, 1, 1),
-  'fsdp': (1, 4, 1),
-  'tensor': (1, 1, 2),  # no more key/value heads than that
-  'fsdp_tensor': (1, 4, 2),  # which does not divide the vocabulary of 12; fsdp and all do
-  'all': (2, 2, 2),
+  'fsdp': (1, 8, 1),  # which does not divide the vocabulary of 12
+  'data_tensor': (2, 1, 4),  # no more key/value heads than that
+  'fsdp_tensor': (1, 4, 2),
+  'all': (2, 2, 2),  # whose fsdp and tensor do divide it
 }
 
 
@@ -39,8 +39,8 @@ def step_on(mesh, name):
     num_layers=2,
     embed_dim=16,
     mlp_dim=32,
-    num_heads=4,
-    num_kv_heads=2,
+    num_heads=8,
+    num_kv_heads=4,
     head_dim=4,
     tie_embeddings=False,
   )
@@ -151,14 +151,14 @@ def test_layout_changes_nothing(results, name):
 
 
 def test_parameters_are_split(results):
-  """[L, D, N, H] = [2, 16, 4, 4]: D over fsdp, N over tensor, before and after the update."""
+  """[L, D, N, H] = [2, 16, 8, 4]: D over fsdp, N over tensor, before and after the update."""
   assert {name: result['q_shard'] for name, result in results.items()} == {
-    'single': [2, 16, 4, 4],
-    'data': [2, 16, 4, 4],
-    'fsdp': [2, 4, 4, 4],
-    'tensor': [2, 16, 2, 4],
-    'fsdp_tensor': [2, 4, 2, 4],
-    'all': [2, 8, 2, 4],
+    'single': [2, 16, 8, 4],
+    'data': [2, 16, 8, 4],
+    'fsdp': [2, 2, 8, 4],
+    'data_tensor': [2, 16, 2, 4],
+    'fsdp_tensor': [2, 4, 4, 4],
+    'all': [2, 8, 4, 4],
   }
   assert all(all(result['kept']) for result in results.values())
 

@@ -14,7 +14,7 @@ from etils import epath
 
 from score_jax import pipeline
 from score_jax.model import hf_folder
-from score_jax.pipeline import Runner, Step, first_unfinished, is_first_process, make_steps
+from score_jax.pipeline import Runner, Step, first_unfinished, make_steps
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.stored import committed_steps
 
@@ -153,27 +153,6 @@ def test_who_does_what_of_two_processes(stub, monkeypatch):
   assert (other.folder / 'done.json').read_text() == ''  # its program was not run
 
 
-def test_the_first_process(monkeypatch):
-  assert is_first_process({'JAX_PROCESS_ID': '1'}, False)
-  assert [is_first_process({'SCORE_PROCESS_ID': i}, True) for i in ('0', '10')] == [True, False]
-  with pytest.raises(ValueError, match='JAX_NUM_PROCESSES'):
-    is_first_process({'JAX_PROCESS_ID': '1'}, True)
-  # Where the environment does not say, another process asks jax; nothing here has an accelerator.
-  answers = []
-
-  def asked(command, **_):
-    assert 'jax.distributed.initialize()' in command[-1]
-    return subprocess.CompletedProcess(command, *answers.pop())
-
-  monkeypatch.setattr(subprocess, 'run', asked)
-  for stdout, is_first in (('index 0\n', True), ('noise\nindex 10\n', False)):
-    answers.append((0, stdout))
-    assert is_first_process({}, True) == is_first
-  answers.append((1, ''))
-  with pytest.raises(RuntimeError, match='did not find each other'):
-    is_first_process({}, True)
-
-
 # The commands.
 
 
@@ -183,20 +162,21 @@ def test_the_steps_of_the_shipped_configs(tmp_path):
   stage1, stage2, evaluation, exported = make_steps(*configs, tmp_path, given)
   assert stage1.command == (
     'score_jax.main',
-    f'--config={configs[0]}',
     f'--workdir={tmp_path}/stage1',
+    f'--config={configs[0]}',
     *given,
   )
-  assert stage2.command == (
-    'score_jax.main',
-    f'--config={configs[1]}',
-    f'--workdir={tmp_path}/stage2',
-    f'--config.init.path={tmp_path}/stage1',
-    *given,
-  )
+  # Evaluation and export see the same paths and mesh as Stage II.
+  flags = (f'--config={configs[1]}', f'--config.init.path={tmp_path}/stage1', *given)
   run = f'--run={tmp_path}/stage2'
-  assert evaluation.command == ('score_jax.evaluate', run, f'--workdir={tmp_path}/evaluation')
-  assert exported.command == ('score_jax.export', run, f'--workdir={tmp_path}/exported')
+  assert stage2.command == ('score_jax.main', f'--workdir={tmp_path}/stage2', *flags)
+  assert evaluation.command == (
+    'score_jax.evaluate',
+    run,
+    f'--workdir={tmp_path}/evaluation',
+    *flags,
+  )
+  assert exported.command == ('score_jax.export', run, f'--workdir={tmp_path}/exported', *flags)
   assert stage1.is_shared and stage2.is_shared and evaluation.is_shared and not exported.is_shared
   # A stage is finished when there is a checkpoint of its last update.
   for step in ('2', 'damaged-3', '3.orbax-checkpoint-tmp-1'):
@@ -221,7 +201,7 @@ def test_a_bucket_gets_the_model_when_it_is_whole(stub, tmp_path):
   configs = [str(ROOT / 'configs' / f'stage{i}_math.py') for i in (1, 2)]
   exported = make_steps(*configs, 'gs://bucket/run')[-1]
   assert str(exported.folder) == 'gs://bucket/run/exported'
-  assert exported.command[-1] == f'--workdir={exported.draft}' and '://' not in str(exported.draft)
+  assert f'--workdir={exported.draft}' in exported.command and '://' not in str(exported.draft)
   # Any other folder stands for the bucket.
   draft = epath.Path(tmp_path) / 'draft'
   step = stub('bucket', is_shared=False, draft=draft)
@@ -249,6 +229,12 @@ def test_a_bucket_gets_the_model_when_it_is_whole(stub, tmp_path):
     (['stray'], "unknown arguments ['stray']"),
     (['--config.seed', '1'], "unknown arguments ['--config.seed', '1']"),
     (['--stage1=nowhere.py'], 'there is no config file nowhere.py'),
+    (
+      [f'--stage1={ROOT}/configs/stage1_sums.py:x'],
+      f'{ROOT}/configs/stage1_sums.py:x is no config',
+    ),
+    ([f'--stage2={ROOT}/README.md'], f'{ROOT}/README.md is no config: SyntaxError'),
+    (['--config.init.path=x'], '--config.init.path=...: Stage II begins from Stage I'),
   ],
 )
 def test_bad_command_lines_get_a_message(arguments, message, tmp_path, capsys):
@@ -266,7 +252,9 @@ def test_a_dry_run_runs_nothing(tmp_path, capsys):
   assert pipeline.main([*given, '--config.data.path=a b', '--dry_run']) == 0
   lines = capsys.readouterr().out.splitlines()
   assert [line.partition(':')[0] for line in lines] == ['finished', 'to do', 'to do', 'to do']
-  assert lines[1].startswith('to do: python -m score_jax.main --config=')
+  assert lines[1].startswith(
+    f'to do: python -m score_jax.main --workdir={tmp_path}/stage2 --config='
+  )
   assert lines[1].endswith(f" --config.init.path={tmp_path}/stage1 '--config.data.path=a b'")
   assert os.listdir(tmp_path) == ['stage1']
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import operator
 import pathlib
 import runpy
 
@@ -92,8 +93,10 @@ def tiny_plan(**changes):
     'episodes': 4,
     'slots': 7,
     'instruction_tokens': 3,
+    'settings': {},
     'hbm_bytes': 2 * GIB,
     'kept_bytes': {'parameters': GIB // 4, 'optimizer': 0, 'reference': GIB // 4},
+    'cache_bytes': GIB // 8,
     'rollout_at_least_bytes': GIB,
     'model_flops': {'rollout': 1e12, 'update': 1e12},
     'whole': [],
@@ -112,6 +115,7 @@ def test_a_plan_that_fits_has_no_faults():
   assert '| all-gather | fsdp | 15 | 0.0 | 480000.0 | while/mlp/dot |' in text
   assert '4 chips (data 1, fsdp 2, tensor 2), 4 episodes of 7 tokens' in text
   assert '| all | 3.00 | 3.00 | 0.00 | 60.00 | 1440.00 |' in text
+  assert 'The cache of whole episodes is 0.12 GiB of the results' in text
   assert 'A step takes 1440.0 s where messages are hidden behind work, 1500.0 s' in text
   assert 'Model FLOPs of the update: 1.00 T' in text
   assert 'every turn takes its whole budget' in text
@@ -213,12 +217,24 @@ def test_a_plan_that_needs_no_compiler_to_be_refused(monkeypatch, topology, prob
   assert tiny_plan().keys() == plan.keys()
 
 
+def test_a_run_that_samples_no_episodes_is_not_planned():
+  config = default_config()
+  config.model.preset, config.supervised.method = 'gemma2_2b', 'star'
+  with pytest.raises(ValueError, match="config.supervised.method='star': this run imitates"):
+    shapes.setup_of_shapes(config, AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor')), 3)
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
     (['--topology=v5p:2x2x1'], '--config is not set'),
     (['--config=configs/stage2_math.py'], '--topology is not set, for example'),
     (['--config=configs/stage2_math.py', '--topology=v9:2x2'], "the chip 'v9' is none of"),
+    (['--config=configs/stage2_math.py', '--topology=v5p:2x2'], 'a slice of v5p has 3 numbers'),
+    (['--config=configs/stage2_math.py', '--topology=v5e:2x2x1'], 'for example v5e:4x4'),
+    (['--config=configs/stage2_math.py:nope', '--topology=v5p:2x2x1'], "preset 'nope' is none"),
+    (['--topolgy=v5p:2x2x1'], "Unknown command line flag 'topolgy'"),
+    (['--instruction_tokens=-1'], '--help shows the flags'),
   ],
 )
 def test_the_command_says_what_is_missing(run_python, arguments, message):
@@ -257,11 +273,12 @@ def test_kept_plans_fit(name):
   # Two moments of each weight, in the weights' own type.
   assert plan['kept_bytes']['optimizer'] == pytest.approx(2 * plan['kept_bytes']['parameters'])
   assert kept_of(plan) < plan['rollout_at_least_bytes'] < plan['programs']['turn 2']['peak_bytes']
+  assert 0 < plan['cache_bytes'] < plan['programs']['turn 2']['result_bytes']
   assert plan['programs']['update']['flops'] > plan['model_flops']['update']
   assert not any(x['unknown_loops'] for x in plan['programs'].values())
 
 
-@pytest.mark.parametrize('name', LARGE)
+@pytest.mark.parametrize('name', [*LARGE, 'smollm2_135m'])
 def test_kept_plans_are_of_the_configs(name):
   """A config that was changed since would be held for planned: what a plan says of it agrees."""
   plan = PLANS[name]
@@ -269,6 +286,8 @@ def test_kept_plans_are_of_the_configs(name):
   mesh = AbstractMesh(tuple(plan['mesh'].values()), tuple(plan['mesh']))
   asked = [size for size in config.mesh if size != -1]
   assert [x for x, size in zip(mesh.axis_sizes, config.mesh, strict=True) if size != -1] == asked
+  settings = {key: operator.attrgetter(key)(config) for key in planner.SETTINGS}
+  assert plan['settings'] == json.loads(json.dumps(settings))
   setup = shapes.setup_of_shapes(config, mesh, plan['instruction_tokens'])
   assert plan['episodes'] == shapes.num_rows(setup)
   assert plan['slots'] == setup.spec.first_slot(setup.spec.num_turns)

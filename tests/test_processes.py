@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 
+from score_jax.distributed import is_first_process
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_subtree
 from score_jax.runs.segments import read_segments
@@ -176,6 +177,27 @@ def test_evaluation_by_two_processes(tiny_run, root, tmp_path):
   assert ['10 problems' in output for output in outputs] == [True, False], outputs
   for name in ('metrics.json', 'records.jsonl'):
     assert (tmp_path / 'two' / name).read_text() == (tmp_path / 'one' / name).read_text()
+
+
+def test_the_first_process(monkeypatch):
+  assert is_first_process({'JAX_PROCESS_ID': '1'}, False)
+  assert [is_first_process({'SCORE_PROCESS_ID': i}, True) for i in ('0', '10')] == [True, False]
+  with pytest.raises(ValueError, match='JAX_NUM_PROCESSES'):
+    is_first_process({'JAX_PROCESS_ID': '1'}, True)
+  # Where the environment does not say, another process asks jax; nothing here has an accelerator.
+  answers = []
+
+  def asked(command, **_):
+    assert 'jax.distributed.initialize()' in command[-1]
+    return subprocess.CompletedProcess(command, *answers.pop())
+
+  monkeypatch.setattr(subprocess, 'run', asked)
+  for stdout, is_first in (('index 0\n', True), ('noise\nindex 10\n', False)):
+    answers.append((0, stdout))
+    assert is_first_process({}, True) == is_first
+  answers.append((1, ''))
+  with pytest.raises(RuntimeError, match='did not find each other'):
+    is_first_process({}, True)
 
 
 def test_an_evaluation_that_hangs_ends(tiny_run, root, tmp_path):

@@ -203,7 +203,8 @@ def _memory_lines(plan) -> list[str]:
   row('program', lambda x: x['code_bytes'])
   row('peak', lambda x: x['peak_bytes'])
   row('there is', lambda _: plan['hbm_bytes'])
-  return lines
+  cache = f'{plan["cache_bytes"] / GIB:.2f} GiB'
+  return [*lines, '', f'The cache of whole episodes is {cache} of the results of the last turn.']
 
 
 def _work_lines(plan) -> list[str]:
