@@ -52,6 +52,7 @@ def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   c.rollout.temperature = 1.0
   c.train.num_steps = 750
   c.rollout.prompt_tokens = 1024  # three shots, sentence and tests
+  c.eval.batch = 128  # all of them may run into the time limit, and two workers grade them
   c.grader.timeout_s = 10.0  # wall-clock; MBPP's slowest reference needs 3.2 s of processor time
   if preset == 'gemma2_2b':
     c.rollout.problems_per_step = 16

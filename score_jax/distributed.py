@@ -33,6 +33,9 @@ def join() -> None:
     RuntimeError: from jax, if the others cannot be found or do not come.
   """
   if _DISTRIBUTED.value:
+    # It would take SIGTERM away from whatever sets no handler of its own: a run that is loading, an
+    # evaluation.
+    jax.config.update('jax_enable_preemption_service', False)
     jax.distributed.initialize(
       **numbers_of(os.environ), heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S
     )

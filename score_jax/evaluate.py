@@ -13,7 +13,14 @@ from score_jax import base_model, distributed, program, setup_run, trainable
 from score_jax.core import sharding
 from score_jax.core.version import commit
 from score_jax.evaluating import evaluate_params, metrics_table, save_evaluation
-from score_jax.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, WHICH, run_config
+from score_jax.run_input import (
+  NUM_PROBLEMS,
+  RUN,
+  TEMPERATURE,
+  WHICH,
+  check_as_trained,
+  run_config,
+)
 from score_jax.watchdog import Watchdog
 
 
@@ -27,6 +34,7 @@ def _body() -> None:
   base = base_model.load_base(config, mesh)
   params, step = base.params, 0
   if run:
+    check_as_trained(config, run)
     restored = trainable.restore_policy(run, base, WHICH.value)
     params, step = restored.state, restored.step
   task = setup_run.make_task(config)
@@ -36,10 +44,7 @@ def _body() -> None:
   folder = program.WORKDIR.value or os.path.join(run or os.path.join('runs', 'base'), name)
   watchdog = Watchdog(folder, config.train.hang_s)
   try:
-    with watchdog.watching():
-      evaluation = evaluate_params(
-        config, base, params, task, count, temperature, mesh, at=watchdog.at
-      )
+    evaluation = evaluate_params(config, base, params, task, count, temperature, mesh, watchdog)
   finally:
     task.close()
   about = {

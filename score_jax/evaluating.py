@@ -15,6 +15,7 @@ from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.text import Prompts, encode_prompts
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.tasks.base import Task
+from score_jax.watchdog import Watchdog
 
 # What Self-Refine says before the feedback and before the second answer. The original prompts it
 # with examples of each task; these do without, in the words of the paper's own instruction.
@@ -124,7 +125,7 @@ def evaluate_params(
   num_problems: int,
   temperature: float,
   mesh: jax.sharding.Mesh,
-  **more,
+  watchdog: Watchdog | None = None,
 ) -> Evaluation:
   """Evaluates parameters on a task's held-out problems.
 
@@ -136,7 +137,7 @@ def evaluate_params(
     num_problems: how many, evenly spread over the split; 0 takes all.
     temperature: 0 is greedy.
     mesh: the devices.
-    **more: for `score_jax.procedures.evaluation.evaluate`.
+    watchdog: watches from the first rollout on.
 
   Returns:
     Records and metrics. With the protocol 'self_refine' the two turns are the answers before and
@@ -148,7 +149,10 @@ def evaluate_params(
   prompts = make_prompts(config, task, base.tokenizer, num_problems)
   sampler = make_sampler(config, base, params, task, temperature, mesh)
   turns = (0, 2) if config.eval.protocol == 'self_refine' else None
-  return evaluate(sampler, prompts, task, turns=turns, **more)
+  if watchdog is None:
+    return evaluate(sampler, prompts, task, turns=turns)
+  with watchdog.watching():
+    return evaluate(sampler, prompts, task, turns=turns, at=watchdog.at)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:

@@ -27,7 +27,7 @@ from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.layouts import nest
 from score_jax.model.lora import abstract_adapters, merge
 from score_jax.model.tokenizer_files import tokenizer_files
-from score_jax.run_input import RUN, WHICH, run_config
+from score_jax.run_input import RUN, WHICH, check_as_trained, run_config
 from score_jax.runs.restoring import restore_subtree
 from score_jax.trainable import check_same_base, lora_of_run
 
@@ -220,6 +220,8 @@ def _body() -> None:
       program.fail('--run is not set, and neither is --config, whose base model could be exported')
     config = run_config(run)
   check_config(config)
+  if run:
+    check_as_trained(config, run)
   path = base_model.checkpoint_path(config)
   if not path or not epath.Path(path).exists():
     program.fail(

@@ -268,12 +268,14 @@ class Imitation:
     per_epoch = -(-len(traces) // size)
     epoch, place = divmod(index, per_epoch)
     order = np.random.default_rng((config.seed, iteration, epoch)).permutation(len(traces))
+    # A pair's second answer may be any turn's.
+    slots = setup.spec.first_slot(1) + setup.spec.input_slots(1) + max(setup.spec.turn_tokens)
     batch = batch_traces(
       [traces[i] for i in order[place * size : (place + 1) * size]],
       setup.spec.followup_ids[0],
       setup.spec.end_of_turn_ids[0],
       size,
-      length_step(config.train.length_bucket, setup.spec.first_slot(setup.spec.num_turns)),
+      length_step(config.train.length_bucket, slots),
     )
     share = size // jax.process_count()
     mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)

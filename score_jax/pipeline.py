@@ -117,6 +117,7 @@ def make_steps(
   flags1 = (f'--config={stage1}', *overrides)
   # Evaluation and export read them too: mesh and paths may be others than when Stage II ended.
   flags2 = (f'--config={stage2}', f'{_INIT}{run1}', *overrides)
+  of_run2 = (f'--run={run2}', '--as_trained', *flags2)
 
   def training(run: epath.Path, config: str, flags: tuple[str, ...]) -> Step:
     num_steps = num_updates(config, overrides)
@@ -131,12 +132,12 @@ def make_steps(
     training(run2, stage2, flags2),
     Step(
       evaluation,
-      ('score_jax.evaluate', f'--run={run2}', f'--workdir={evaluation}', *flags2),
+      ('score_jax.evaluate', f'--workdir={evaluation}', *of_run2),
       (evaluation / 'metrics.json').exists,
     ),
     Step(
       exported,
-      ('score_jax.export', f'--run={run2}', f'--workdir={draft or exported}', *flags2),
+      ('score_jax.export', f'--workdir={draft or exported}', *of_run2),
       (exported / 'config.json').exists,
       is_shared=False,
       draft=draft,

@@ -46,9 +46,14 @@ SETTINGS = (
   'model.dtype',
   'model.param_dtype',
   'model.remat',
+  'model.scan_unroll',
   'model.attention',
   'model.offload_reference',
   'lora.rank',
+  'lora.targets',
+  'objective.kl_estimator',
+  'objective.kl_credit',
+  'stage.reference',
   'optimizer.mu_dtype',
 )
 # A parameter that is smaller may lie whole on every chip: norms and biases do.
@@ -243,6 +248,8 @@ def _body() -> None:
   config = program.CONFIG.value
   check_config(config)
   name = config_flags.get_config_filename(flags.FLAGS['config'])
+  for topology in _TOPOLOGIES.value:
+    chip_of(topology)  # a wrong one is told before the first is compiled
   too_small = []
   for topology in _TOPOLOGIES.value:
     plan = make_plan(config, name, topology, _INSTRUCTION.value)

@@ -82,6 +82,7 @@ def _parse_flags(argv):
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:  # absl would end with status 1, which programs give another meaning
-    return fail(f'{error}; --help shows the flags')
+    lines = str(error).strip().splitlines()  # of a config file's error the whole traceback
+    return fail(f'{lines[-1]}; --help shows the flags')
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     return fail(f'in the command line or config file: {error}')

@@ -45,6 +45,7 @@ def test_nothing_is_compiled_after_warm_up(trainer):
     if event == '/jax/core/compile/backend_compile_duration':
       trainer.compiled.append(trainer.step)
 
+  jax.clear_caches()  # another test of this process may have compiled the same programs
   jax.monitoring.register_event_duration_secs_listener(listen)
   try:
     run_until_stopped(trainer, trainer.setup.mesh)
@@ -62,6 +63,14 @@ def test_an_update_is_compiled_for_four_lengths_at_most(bucket, slots):
   assert len(lengths) <= 4 and max(lengths) == slots and step % bucket == 0
   # No longer than it must be: a quarter and a bucket are lost at most.
   assert step < slots / 4 + bucket
+
+
+def test_rows_are_rounded_up_to_few_lengths(trainer):
+  trainer.setup.config.train.length_bucket = 1
+  run_until_stopped(trainer, trainer.setup.mesh)
+  slots = trainer.setup.spec.first_slot(trainer.setup.spec.num_turns)
+  step = length_step(1, slots)
+  assert step > 1 and all(n % step == 0 or n == slots for n in trainer.lengths), trainer.lengths
 
 
 def test_episodes_stay_on_the_device(trainer):

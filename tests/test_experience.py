@@ -11,6 +11,7 @@ from score_jax import evaluating, setup_run
 from score_jax.core import sharding
 from score_jax.core.types import compact
 from score_jax.procedures.experience import Collector
+from score_jax.watchdog import Watchdog
 
 P, G = 8, 4
 
@@ -128,11 +129,13 @@ def test_more_turns_and_self_refine_are_evaluations(setup):
   assert {len(r['answers']) for r in found.records} == {4}
   assert {'acc_t4', 'delta_t1t4', 'changed_t34'} <= found.metrics.keys()
   two = setup.config.copy_and_resolve_references()
-  two.eval.batch, told = 5, []
+  two.eval.batch, told, watchdog = 5, [], Watchdog('', 0.0)
+  watchdog.at = lambda *x: told.append(x)
   plain = evaluating.evaluate_params(
-    two, setup.base, setup.base.params, task, 8, 0.0, setup.mesh, at=lambda *x: told.append(x)
+    two, setup.base, setup.base.params, task, 8, 0.0, setup.mesh, watchdog=watchdog
   )
-  assert told == [(5, 'problems sampled'), (8, 'problems sampled')]
+  deeds = ['problems sampled', 'turn 1 graded', 'turn 2 graded']
+  assert told == [(count, deed) for count in (5, 8) for deed in deeds]
   # Later turns do not reach back.
   assert [r['answers'][:2] for r in found.records] == [r['answers'] for r in plain.records]
 

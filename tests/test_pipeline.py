@@ -168,15 +168,10 @@ def test_the_steps_of_the_shipped_configs(tmp_path):
   )
   # Evaluation and export see the same paths and mesh as Stage II.
   flags = (f'--config={configs[1]}', f'--config.init.path={tmp_path}/stage1', *given)
-  run = f'--run={tmp_path}/stage2'
+  of_run = (f'--run={tmp_path}/stage2', '--as_trained', *flags)
   assert stage2.command == ('score_jax.main', f'--workdir={tmp_path}/stage2', *flags)
-  assert evaluation.command == (
-    'score_jax.evaluate',
-    run,
-    f'--workdir={tmp_path}/evaluation',
-    *flags,
-  )
-  assert exported.command == ('score_jax.export', run, f'--workdir={tmp_path}/exported', *flags)
+  assert evaluation.command == ('score_jax.evaluate', f'--workdir={tmp_path}/evaluation', *of_run)
+  assert exported.command == ('score_jax.export', f'--workdir={tmp_path}/exported', *of_run)
   assert stage1.is_shared and stage2.is_shared and evaluation.is_shared and not exported.is_shared
   # A stage is finished when there is a checkpoint of its last update.
   for step in ('2', 'damaged-3', '3.orbax-checkpoint-tmp-1'):
@@ -264,10 +259,10 @@ def test_a_dry_run_runs_nothing(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_pipeline_that_was_stopped_goes_on(tiny_run, tmp_path):
-  def start(num_steps):
+  def start(num_steps, *more):
     command = [sys.executable, '-m', 'score_jax.pipeline', f'--stage1={tiny_run}']
     command += [f'--stage2={tiny_run}', f'--workdir={tmp_path}']
-    command += [f'--config.train.num_steps={num_steps}']
+    command += [f'--config.train.num_steps={num_steps}', *more]
     return subprocess.Popen(command, cwd=ROOT, text=True, **PIPES)
 
   def wait_for(process, path):
@@ -306,3 +301,9 @@ def test_a_pipeline_that_was_stopped_goes_on(tiny_run, tmp_path):
   process = start(last + 1)
   output = process.communicate(timeout=60)[0]
   assert process.returncode == 2 and 'stage1 is not finished, but' in output, output
+  # Nor is another policy evaluated than was trained.
+  (tmp_path / 'evaluation' / 'metrics.json').unlink()
+  (tmp_path / 'exported').rename(tmp_path / 'away')
+  process = start(last, '--config.seed=8')
+  output = process.communicate(timeout=100)[0]
+  assert process.returncode == 2 and 'seed: 0 in the run, 8 now' in output, output

@@ -210,6 +210,23 @@ def test_an_evaluation_that_hangs_ends(tiny_run, root, tmp_path):
   assert not (tmp_path / 'metrics.json').exists()
 
 
+def test_sigterm_ends_what_has_no_handler(run_python):
+  """A run that is loading, an evaluation: jax would take the signal for its own."""
+  program = (
+    'import os, signal, time; from absl import flags; from score_jax import distributed\n'
+    'flags.FLAGS(["", "--distributed"])\n'
+    'distributed.join()\n'
+    'os.kill(os.getpid(), signal.SIGTERM)\n'
+    'time.sleep(10)\n'
+  )
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    address = f'localhost:{probe.getsockname()[1]}'
+  numbers = {'JAX_NUM_PROCESSES': '1', 'JAX_PROCESS_ID': '0'}
+  done = run_python('-c', program, timeout_s=100, JAX_COORDINATOR_ADDRESS=address, **numbers)
+  assert done.returncode == -signal.SIGTERM, done.stderr
+
+
 def test_sigterm_to_one_stops_both(tiny_run, root, single, tmp_path):
   processes = start_two(training(tiny_run, tmp_path, 5000), root)
   wait_for_checkpoint(tmp_path, 2, processes)

@@ -1,6 +1,7 @@
 """Evaluation: sample, grade, and sum up what happened."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -43,6 +44,7 @@ def grade_episode(
   task: Task,
   tokenizer: Tokenizer,
   turns: Sequence[int] | None = None,
+  graded: Callable[[str], None] = lambda phase: None,
 ) -> tuple[list[list[str]], list[list]]:
   """Reads and grades the turns of every row.
 
@@ -52,13 +54,18 @@ def grade_episode(
     task: the grader.
     tokenizer: makes text of ids.
     turns: those that hold answers, counted from 0; None takes all.
+    graded: told after each turn which one was graded.
 
   Returns:
     Texts and verdicts, each as K lists of B, K the number of `turns`.
   """
   turns = range(episode.is_truncated.shape[1]) if turns is None else turns
   texts = [turn_texts(episode.tokens, episode.turn, k, tokenizer) for k in turns]
-  return texts, [task.grade(problems, turn) for turn in texts]
+  verdicts = []
+  for k, answers in zip(turns, texts, strict=True):
+    verdicts.append(task.grade(problems, answers))
+    graded(f'turn {k + 1} graded')
+  return texts, verdicts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +171,7 @@ def make_records(
   task: Task,
   tokenizer: Tokenizer,
   turns: Sequence[int] | None = None,
+  graded: Callable[[str], None] = lambda phase: None,
 ) -> list[dict]:
   """Grades episodes and writes down what happened.
 
@@ -173,13 +181,14 @@ def make_records(
     task: the grader.
     tokenizer: makes text of ids.
     turns: those that hold answers, counted from 0; None takes all.
+    graded: as for `grade_episode`.
 
   Returns:
     B records, see `Evaluation`; where `turns` leaves some out, with their texts as 'between'.
   """
   every = range(episode.is_truncated.shape[1])
   turns = list(every) if turns is None else list(turns)
-  texts, verdicts = grade_episode(episode, problems, task, tokenizer, turns)
+  texts, verdicts = grade_episode(episode, problems, task, tokenizer, turns, graded)
   between = [
     turn_texts(episode.tokens, episode.turn, k, tokenizer) for k in every if k not in turns
   ]
@@ -219,7 +228,7 @@ def evaluate(
     first_answer_ids: for each problem the token ids of a first answer, its end included, that the
       model is given in place of its own.
     turns: those that hold answers, counted from 0; None takes all.
-    at: told after each batch how many problems are sampled, as `Watchdog.at` is.
+    at: told what is done of how many problems, a batch sampled or a turn graded, as `Watchdog.at`.
 
   Returns:
     Records in the problems' order, and metrics.
@@ -236,7 +245,8 @@ def evaluate(
     at(part.stop, 'problems sampled')
     places = order[part]
     problems = [prompts.problems[i] for i in places]
-    found = make_records(problems, episode, task, sampler.tokenizer, turns)
+    graded = functools.partial(at, part.stop)
+    found = make_records(problems, episode, task, sampler.tokenizer, turns, graded)
     for i, record in zip(places, found, strict=True):
       records[i] = record
   return Evaluation(records, summarise(records), prompts.num_too_long)

@@ -69,6 +69,24 @@ def config_differences(
   return {key: pair for key, pair in pairs.items() if json.dumps(pair[0]) != json.dumps(pair[1])}
 
 
+def differences_told(differences: Mapping[str, tuple[Any, Any]], exempt: tuple[str, ...]) -> str:
+  """Says in what two configurations differ, a line for each key; '' where they do not.
+
+  Args:
+    differences: from `config_differences`.
+    exempt: dotted keys, each with everything under it, that do not count.
+
+  Example:
+    >>> differences_told({'mesh': (1, 2), 'seed': (0, 7)}, exempt=('mesh',))
+    '  seed: 0 in the run, 7 now'
+  """
+  return '\n'.join(
+    f'  {key}: {was!r} in the run, {now!r} now'
+    for key, (was, now) in differences.items()
+    if not _is_under(key, exempt)
+  )
+
+
 def _as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
   return files.to_plain(dict(config), nonfinite=repr)
 
@@ -132,13 +150,10 @@ def check_or_write_config(
     if not isinstance(old, dict):
       raise ValueError(f'{path} is damaged (not a dict): restore it, or choose another --workdir')
   differences = {} if old is None else config_differences(old, config)
-  changed = {key: pair for key, pair in differences.items() if not _is_under(key, exempt)}
-  if changed:
-    lines = [f'  {key}: {was!r} in the run, {now!r} now' for key, (was, now) in changed.items()]
+  if lines := differences_told(differences, exempt):
     raise ValueError(
-      f'workdir={workdir} belongs to a run of another configuration:\n'
-      + '\n'.join(lines)
-      + '\nSet these back to go on with that run, or choose another --workdir to start a new one.'
+      f'workdir={workdir} belongs to a run of another configuration:\n{lines}\n'
+      'Set these back to go on with that run, or choose another --workdir to start a new one.'
     )
   if is_writer and (old is None or differences):
     files.write_atomic(path, json.dumps(_as_stored(config), indent=2, sort_keys=True) + '\n')
