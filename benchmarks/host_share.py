@@ -23,7 +23,8 @@ from ml_collections import ConfigDict
 
 from score_jax import run_loop, setup_run
 from score_jax.base_model import param_shardings
-from score_jax.core.config import check_config, default_config
+from score_jax.core.config import default_config
+from score_jax.core.config_check import check_config
 from score_jax.model.decoder import Decoder
 from score_jax.model.presets import preset
 from score_jax.objective.stages import stage2

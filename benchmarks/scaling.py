@@ -5,7 +5,8 @@
 One list grows at a time, the others stay at their first entry. A row of `length` slots is a quarter
 prompt, an instruction, and two turns that share the rest; random weights hardly ever end a turn, so
 budgets are used up. Memory is the compiler's figure of the largest program, in GiB: temporary, and
-all with arguments and results.
+all with arguments and results; a rollout's has the parameters too, which are kept beside those that
+decoding reads.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from updates import make_batch, make_update
 
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.decoding import decoding_params
 from score_jax.procedures.keys import episode_keys
 from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.rollout import compile_segments, rollout
@@ -54,10 +56,13 @@ def rollout_costs(config: DecoderConfig, rows: int, length: int, repeats: int) -
   prompts = jnp.asarray(ids, jnp.int32)
   keys = episode_keys(0, 0, np.arange(rows), np.zeros(rows, np.int32))
   arguments = (decoder, spec, params, prompts, jnp.ones(prompts.shape, bool), keys)
-  memory = [program_memory(program) for program in compile_segments(*arguments)]
+  temporary, everything = zip(*map(program_memory, compile_segments(*arguments)), strict=True)
+  prepared = program_memory(decoding_params.lower(decoder, params).compile())[1]
+  kept = sum(x.nbytes for x in jax.tree.leaves(params))
+  memory = [max(temporary) / GIB, max(prepared, kept + max(everything)) / GIB]
   seconds = median_s(lambda: rollout(*arguments, 1.0), repeats)
   sampled = int(jax.device_get(rollout(*arguments, 1.0).is_sampled).sum())
-  return [seconds, sampled / seconds, *(max(sizes) / GIB for sizes in zip(*memory, strict=True))]
+  return [seconds, sampled / seconds, *memory]
 
 
 def update_costs(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from score_jax.core.tokenizers import SentencePieceTokenizer, Tokenizer, check_f
 from score_jax.model import folder_tokenizer, gemma_layout, gguf, gguf_tokenizer, hf_folder, weights
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.kernels import best_kernel
+from score_jax.model.kernels import best_kernel, why_not
 from score_jax.model.layouts import leaf_path, nest
 from score_jax.model.presets import preset
 
@@ -105,10 +106,15 @@ def run_config(sizes: DecoderConfig, model: ConfigDict, backend: str) -> Decoder
 
   Returns:
     The decoder's config.
+
+  Raises:
+    ValueError: for a kernel that cannot run.
   """
   attention = model.attention
   if attention == 'auto':
     attention = best_kernel(backend, model.dtype, sizes.head_dim, sizes.attn_softcap)
+  elif why := why_not(attention, backend, model.dtype, sizes.head_dim):
+    raise ValueError(f"config.model.attention={attention!r} {why}; take 'auto'")
   return dataclasses.replace(
     sizes,
     dtype=model.dtype,
@@ -168,8 +174,31 @@ def param_shardings(decoder: DecoderConfig, mesh: jax.sharding.Mesh):
 
   Returns:
     A tree of NamedSharding, of the parameters' form.
+
+  Raises:
+    ValueError: for a mesh that does not divide them.
   """
-  return sharding.named_shardings(abstract_params(decoder)[1], mesh)
+  shapes, axes = abstract_params(decoder)
+  _check_divides(shapes, axes, mesh)
+  return sharding.named_shardings(axes, mesh)
+
+
+def _check_divides(shapes, axes, mesh: jax.sharding.Mesh) -> None:
+  """Raises ValueError with the sizes that a mesh axis does not divide, and what would."""
+  names = jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, tuple))
+  sizes: dict[tuple[str, ...], set[tuple[str, int]]] = {}
+  for x, names_of_x in zip(jax.tree.leaves(shapes), names, strict=True):
+    for name, size in zip(names_of_x, x.shape, strict=True):
+      if name is not None and sharding.RULES[name]:
+        sizes.setdefault(sharding.RULES[name], set()).add((name, size))
+  for split, found in sizes.items():
+    parts, common = math.prod(mesh.shape[axis] for axis in split), math.gcd(*(n for _, n in found))
+    if common % parts:
+      told = ', '.join(f'{name} of {size}' for name, size in sorted(found))
+      raise ValueError(
+        f'config.mesh={tuple(mesh.shape.values())}: {" * ".join(split)}={parts} does not divide '
+        f'all that it splits of the model, {told}: take a divisor of {common}'
+      )
 
 
 def load_base(config: ConfigDict, mesh: jax.sharding.Mesh, is_offloaded: bool = False) -> Base:

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from score_jax.core import config as config_module
-from score_jax.core.config import NOT_IDENTITY, POSITIVE, default_config, leaves
+from score_jax.core.config import NOT_IDENTITY, default_config, leaves
+from score_jax.core.config_check import range_of
 from score_jax.runs.files import write_atomic
 
 UNITS = (
@@ -224,7 +225,8 @@ def _sentence(text: str) -> str:
 
 def _table_line(row: Row) -> str:
   default = '{}' if isinstance(row.default, ConfigDict) else repr(row.default)
-  meaning = row.meaning + ('; at least 1' if row.key in POSITIVE else '')
+  words = range_of(row.key)
+  meaning = row.meaning + (f'; {words}' if words else '')
   cells = [f'`{row.key}`', f'`{default}`', type_name(row.default), row.unit]
   cells += [meaning.replace('|', '\\|'), row.symbol, 'yes' if is_changeable(row.key) else '']
   return f'| {" | ".join(cells)} |'.replace('|  |', '| |').replace('|  |', '| |')

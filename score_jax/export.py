@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from score_jax import base_model, program
 from score_jax.core.chat_tokenizer import ChatTokenizer
-from score_jax.core.config import check_config
+from score_jax.core.config_check import check_config
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.model import gguf, hf_export, hf_folder
 from score_jax.model.decoder import abstract_params

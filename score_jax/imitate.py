@@ -179,10 +179,6 @@ class Imitation:
     """Plays the training problems, G times each."""
     setup, G = self.setup, self.config.rollout.samples_per_problem
     prompts, count = setup.prompts, self.config.supervised.num_problems
-    if count > len(prompts.problems):
-      raise ValueError(
-        f'config.supervised.num_problems={count}, but there are {len(prompts.problems)}'
-      )
     chosen = np.arange(len(prompts.problems))
     if count:
       chosen = np.random.default_rng((self.config.seed, iteration)).permutation(chosen)[:count]
@@ -195,7 +191,7 @@ class Imitation:
       self.config, setup.base, params, setup.task, self.config.rollout.temperature, setup.mesh
     )
     # Sampled as in training: no top-k, and training's budgets.
-    sampler = dataclasses.replace(sampler, spec=setup.spec)
+    sampler = dataclasses.replace(sampler, spec=setup.spec, samples_per_prompt=G)
     with tqdm(total=len(rows), desc=f'samples {iteration}', disable=not self.is_shown) as bar:
       for part, episode in sampler.play([row for _, row in rows], _FIRST_KEY_STEP + iteration):
         self.watchdog.at(part.start, f'samples of iteration {iteration}')
@@ -259,6 +255,8 @@ class Imitation:
         if self.is_stopping:
           self.checkpoints.wait()
           raise Preempted(f'stopped by SIGTERM; update {step} is saved in {self.workdir}')
+    # Or the samples of the next iteration would be traced too.
+    self.trace.close()
     return state
 
   def batch(self, traces: list[Trace], iteration: int, index: int) -> Traces:

@@ -36,19 +36,21 @@ class Journal:
     self._episodes = SegmentedLog(workdir / 'episodes', f'process{process:04d}')
     self._last_s = time.monotonic()
 
-  def write(self, step: int, values: dict[str, float], experience: Experience) -> dict[str, float]:
+  def write(
+    self, step: int, values: dict[str, float], experience: Experience, done_s: float
+  ) -> dict[str, float]:
     """Adds a step.
 
     Args:
       step: counted from 1.
       values: the update's metrics.
       experience: what it learned from.
+      done_s: when the update was done, by `time.monotonic`.
 
     Returns:
       All that was written.
     """
-    now_s = time.monotonic()
-    step_s, self._last_s = now_s - self._last_s, now_s
+    step_s, self._last_s = done_s - self._last_s, done_s
     # Shares among this process's own answers: the checker's words are not numbers to add up.
     kinds = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
     graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in set(kinds)}

@@ -21,7 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from score_jax import program
-from score_jax.core.config import check_config
+from score_jax.core.config_check import check_config
 from score_jax.planning.chips import chip_of
 from score_jax.planning.costs import count
 from score_jax.planning.hlo import parse

@@ -6,6 +6,7 @@
 hands it over.
 """
 
+import logging
 import pathlib
 import resource
 import shutil
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 import jax
 from etils import epath
 
-from score_jax.core.config import profile_steps
+from score_jax.core.config_check import profile_steps
 from score_jax.core.types import Episode
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.flops import peak_of_all_devices, sampling_flops, update_flops
@@ -44,6 +45,7 @@ class StepTrace:
     """
     self._window = profile_steps(window) if jax.process_index() == 0 else None
     self._directory = workdir / DIRECTORY
+    self._is_new = True
     self._local: pathlib.Path | None = None  # where the running trace goes
     self._step: jax.profiler.StepTraceAnnotation | None = None
 
@@ -58,6 +60,11 @@ class StepTrace:
     if self._window is None:
       return
     first, last = self._window
+    if self._is_new and step > last:
+      logging.warning(
+        'config.profile=%d:%d: steps begin at %d here, nothing is traced', first, last, step
+      )
+    self._is_new = False
     is_inside = first <= step <= last
     if is_inside != (self._local is not None):
       jax.block_until_ready(state)

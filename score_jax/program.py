@@ -6,7 +6,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from score_jax.core.config import check_config
+from score_jax.core.config_check import check_config
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, for example a stage.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory; runs/NAME_OF_STAGE by default.')

@@ -18,7 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from score_jax import program
-from score_jax.core.config import check_config
+from score_jax.core.config_check import check_config
 from score_jax.core.version import commit
 from score_jax.runs.files import write_atomic
 

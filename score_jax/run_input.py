@@ -1,11 +1,23 @@
 """A run as the input of a program: the flags that name it, and the config it was made with."""
 
+import pathlib
+import runpy
+import shlex
+from collections.abc import Sequence
+
 from absl import flags
 from etils import epath
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
-from score_jax.core.config import NOT_IDENTITY, check_config
-from score_jax.runs.identity import config_differences, differences_told, read_run_config
+from score_jax.core.config import NOT_IDENTITY
+from score_jax.core.config_check import check_config
+from score_jax.runs.identity import (
+  CONFIG_FILE,
+  check_or_write_config,
+  config_differences,
+  differences_told,
+  read_run_config,
+)
 
 RUN = flags.DEFINE_string('run', None, 'Run directory; the base model by default.')
 WHICH = flags.DEFINE_enum(
@@ -59,3 +71,58 @@ def run_config(run: epath.PathLike) -> ConfigDict:
   config = ConfigDict(stored)
   check_config(config)
   return config
+
+
+def stage_config(file: str, overrides: Sequence[str]) -> ConfigDict:
+  """Reads the config of a stage of RL as the stage's own program will.
+
+  Args:
+    file: a config file as `--config` takes it, FILE or FILE:PRESET.
+    overrides: `--config.X=Y`, the last one counts.
+
+  Returns:
+    The checked config.
+
+  Raises:
+    ValueError: if the file is no config of a stage of RL, or an override names no key of it or has
+      a value that the key does not take.
+  """
+  path, _, preset = file.partition(':')
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f'there is no config file {path}')
+  try:
+    config = runpy.run_path(path)['get_config'](*filter(None, [preset]))
+    method = config.supervised.method
+  except Exception as error:  # whatever a file of Python may raise
+    raise ValueError(f'{file} is no config: {type(error).__name__}: {error}') from error
+  if method:
+    raise ValueError(f'{file} is no stage of RL: supervised.method={method!r}')
+  values, arguments = flags.FlagValues(), ['', *overrides]
+  try:
+    config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
+    values(arguments)
+    check_config(config)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    told = shlex.join([file, *overrides])
+    raise ValueError(f'{told} is no config: {type(error).__name__}: {error}') from error
+  return config
+
+
+def check_is_of(run: epath.PathLike, config: ConfigDict) -> None:
+  """Makes sure that a run was made with a config, as starting it again would; writes nothing.
+
+  Args:
+    run: the run directory.
+    config: what it should have been made with; what may change between two starts may differ.
+
+  Raises:
+    ValueError: with what differs and may not, or if the directory holds no config.
+  """
+  if not (epath.Path(run) / CONFIG_FILE).exists():
+    raise ValueError(
+      f'{run} holds checkpoints but no {CONFIG_FILE}, so it cannot be told which run they belong '
+      'to: choose another --workdir, or move these away'
+    )
+  # What the paths held is known to a run only that reads it.
+  exempt = (*NOT_IDENTITY, 'content')
+  check_or_write_config(run, config.to_dict(), exempt, is_writer=False)

@@ -1,7 +1,6 @@
 """From a config to the values that a program works with: task, model, stage, optimiser."""
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ from score_jax.procedures.text import Prompts, encode_prompts
 from score_jax.procedures.train_step import StepOptions
 from score_jax.task_loader import DATA_FILES, make_task
 from score_jax.tasks.base import Task, check_disjoint
-from score_jax.trainable import make_lora, params_checksum, policy_params, read_start
+from score_jax.trainable import make_lora, policy_params, read_start
 
 
 def missing_inputs(config: ConfigDict) -> list[str]:
@@ -120,8 +119,7 @@ def prepare(config: ConfigDict) -> Setup:
   prompts = encode_prompts(task.train, task, base.tokenizer, config.rollout.prompt_tokens)
   warn_too_long(prompts, 'training', config)
   warn_overlap(task)
-  # Refuses a step of more problems than there are before anything runs.
-  problem_indices(config.seed, 0, config.rollout.problems_per_step, len(prompts.problems))
+  check_problems(config, len(prompts.problems))
   return Setup(config, mesh, base, lora, task, stage, spec, prompts)
 
 
@@ -135,6 +133,12 @@ def check_batch(config: ConfigDict, num_parts: int) -> None:
   Raises:
     ValueError: with the numbers that do not divide.
   """
+  traces = config.supervised.batch
+  if config.supervised.method and traces % num_parts:
+    raise ValueError(
+      f'config.supervised.batch={traces} does not divide by {num_parts} devices; take '
+      f'{-(-traces // num_parts) * num_parts}'
+    )
   P, G = config.rollout.problems_per_step, config.rollout.samples_per_problem
   parts = config.train.micro_batches
   if min(P, G, parts) < 1:
@@ -149,6 +153,23 @@ def check_batch(config: ConfigDict, num_parts: int) -> None:
       f'config.rollout.problems_per_step={P} * samples_per_problem={G} = {P * G} episodes in '
       f'config.train.micro_batches={parts} parts do not divide by {num_parts} devices; take {what}'
     )
+
+
+def check_problems(config: ConfigDict, num_problems: int) -> None:
+  """Checks that there are the problems that a run asks for, and that its processes share them.
+
+  Args:
+    config: a checked config.
+    num_problems: for training, those that fit.
+
+  Raises:
+    ValueError: with both numbers.
+  """
+  wanted = config.supervised.num_problems
+  if config.supervised.method and wanted > num_problems:
+    raise ValueError(f'config.supervised.num_problems={wanted}, but there are {num_problems}')
+  P, process = config.rollout.problems_per_step, (jax.process_index(), jax.process_count())
+  problem_indices(config.seed, 0, P, num_problems, *process)
 
 
 def check_offload(config: ConfigDict) -> None:
@@ -204,34 +225,6 @@ def warn_too_long(prompts: Prompts, split: str, config: ConfigDict) -> None:
       config.rollout.prompt_tokens,
       len(prompts.problems),
     )
-
-
-def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
-  """Names what a run was made from, so that another model or data set at a path is noticed.
-
-  Args:
-    setup: from `prepare`.
-    start: from `Setup.read_start`.
-
-  Returns:
-    Checksums of base parameters, start parameters, sizes, and training problems with their token
-    ids (which tell of another tokenizer or chat template).
-  """
-
-  def of_text(text):
-    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
-
-  problems = [(p.id, p.question, p.answer) for p in setup.prompts.problems]
-  # How it is computed may change between two starts, what is computed may not.
-  sizes = dataclasses.replace(setup.base.decoder.config, dtype='float32', remat='none')
-  sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1, attention='plain')
-  base = params_checksum(setup.base.params)
-  return {
-    'base': base,
-    'start': base if start is setup.base.params else params_checksum(start),
-    'decoder': of_text(repr(sizes)),
-    'problems': of_text(repr((problems, setup.prompts.ids, setup.spec))),
-  }
 
 
 def make_stage(config: ConfigDict) -> Stage:

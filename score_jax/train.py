@@ -18,6 +18,7 @@ import functools
 import hashlib
 import logging
 import math
+import time
 
 import jax
 import numpy as np
@@ -175,7 +176,8 @@ class Trainer:
         with jax.profiler.TraceAnnotation('update'):
           state, metrics = self.train_step(state, self.frozen, batch, self.stage_arrays, length)
         if pending is not None:
-          self.finish(*pending, bar)
+          # Its update was done when this step's sampling began.
+          self.finish(*pending, bar, experience.start_s)
         pending = (step, metrics, experience)
         is_scheduled = step % config.train.checkpoint_every_steps == 0
         if is_scheduled or step == last or is_stopping:
@@ -226,11 +228,14 @@ class Trainer:
     bucket = length_step(self.setup.config.train.length_bucket, slots)
     return min(-(-longest // bucket) * bucket, slots), bool(is_stopping)
 
-  def finish(self, step: int, metrics: dict, experience: Experience, bar) -> None:
-    """Fetches a step's metrics, checks them and writes them down."""
+  def finish(
+    self, step: int, metrics: dict, experience: Experience, bar, done_s: float | None = None
+  ) -> None:
+    """Fetches a step's metrics, checks them and writes them down; `done_s`: None is now."""
     values = {key: float(x) for key, x in jax.device_get(metrics).items()}
+    done_s = time.monotonic() if done_s is None else done_s
     self.check(step, values, experience)
-    written = self.journal.write(step, values, experience)
+    written = self.journal.write(step, values, experience, done_s)
     weights = self.setup.stage.reward_weight
     rewards = [values[f'train/reward_t{k + 1}'] for k in range(len(weights))]
     self.rewards.append(sum(w * r for w, r in zip(weights, rewards, strict=True)))

@@ -5,7 +5,7 @@ import runpy
 import pytest
 
 from score_jax import setup_run
-from score_jax.core.config import check_config
+from score_jax.core.config_check import check_config
 from score_jax.procedures.traces import METHODS
 
 GET_CONFIG = runpy.run_path('configs/baselines.py')['get_config']

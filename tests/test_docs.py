@@ -16,7 +16,8 @@ from ml_collections import ConfigDict, config_flags
 
 from score_jax import config_docs, setup_run
 from score_jax.analysis import statistics
-from score_jax.core.config import check_config, default_config, leaves
+from score_jax.core.config import default_config, leaves
+from score_jax.core.config_check import check_config
 from score_jax.core.types import TrainState
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
 from score_jax.objective import stages

@@ -1,16 +1,19 @@
 """Attention kernels against the plain sum, forward and backward, and within the decoder."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from score_jax.base_model import run_config
+from score_jax.core.config import default_config
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder, init_params
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.kernels import attend_rows, best_kernel
+from score_jax.model.kernels import attend_rows, best_kernel, why_not
 from score_jax.procedures.train_step import forward
 
 B, T, N, M, H = 2, 140, 4, 2, 64  # a length that is no multiple of a block
@@ -111,7 +114,32 @@ def test_choice_and_refusal():
     best_kernel('gpu', 'float32', 64, 0.0) == best_kernel('cpu', 'bfloat16', 64, 0.0) == 'plain'
   )
   assert best_kernel('gpu', 'bfloat16', 256, 0.0) == 'plain'
+  assert best_kernel('gpu', 'bfloat16', 12, 0.0) == 'plain'
   with pytest.raises(ValueError, match="attention='cudnn' cannot cap logits"):
     dataclasses.replace(SIZES, attention='cudnn', attn_softcap=5.0)
   with pytest.raises(ValueError, match="attention='fast' is neither 'auto' nor one of"):
     dataclasses.replace(SIZES, attention='fast')
+
+
+@pytest.mark.parametrize(
+  ('kernel', 'backend', 'dtype', 'head_dim', 'why'),
+  [
+    ('splash', 'gpu', 'bfloat16', 64, "runs on 'tpu', not on 'gpu'"),
+    ('cudnn', 'cpu', 'bfloat16', 64, "runs on 'gpu', not on 'cpu'"),
+    ('cudnn', 'gpu', 'float32', 64, "computes in 'bfloat16', not in 'float32'"),
+    ('cudnn', 'gpu', 'bfloat16', 12, 'takes heads of a multiple of 8 up to 128, not of 12'),
+  ],
+)
+def test_a_kernel_that_cannot_run_is_refused(kernel, backend, dtype, head_dim, why):
+  model = default_config().model
+  model.attention, model.dtype = kernel, dtype
+  with pytest.raises(ValueError, match=f"config.model.attention='{kernel}' {why}; take 'auto'"):
+    run_config(dataclasses.replace(SIZES, head_dim=head_dim), model, backend)
+
+
+@pytest.mark.parametrize(('capability', 'want'), [('7.5', 'plain'), ('8.0', 'cudnn')])
+def test_cudnn_takes_a_gpu_that_is_new_enough(monkeypatch, capability, want):
+  devices = [SimpleNamespace(compute_capability=capability)]
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices)
+  assert best_kernel('gpu', 'bfloat16', 64, 0.0) == want
+  assert why_not('plain', 'gpu', 'bfloat16', 64) == ''

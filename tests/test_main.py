@@ -4,10 +4,12 @@ import json
 import pathlib
 import time
 
+import jax
 import pytest
 
-from score_jax.core.config import check_config, default_config
-from score_jax.setup_run import check_batch, make_step_options, missing_inputs
+from score_jax.core.config import default_config
+from score_jax.core.config_check import check_config
+from score_jax.setup_run import check_batch, check_problems, make_step_options, missing_inputs
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICK = (
@@ -124,6 +126,33 @@ def test_a_batch_that_does_not_divide_is_refused(problems, samples, parts, devic
   config.train.micro_batches = parts
   with pytest.raises(ValueError, match=f'problems_per_step={problems}.*{advice}'):
     check_batch(config, devices)
+
+
+def test_traces_that_do_not_divide_are_refused():
+  config = default_config()
+  config.supervised.batch = 63
+  check_batch(config, 2)  # trains by RL
+  config.supervised.method = 'star'
+  with pytest.raises(ValueError, match=r'supervised\.batch=63 .* by 2 devices; take 64$'):
+    check_batch(config, 2)
+
+
+def test_more_problems_than_there_are_cannot_be_sampled():
+  config = default_config()
+  config.supervised.num_problems, config.rollout.problems_per_step = 41, 8
+  check_problems(config, 40)  # trains by RL
+  config.supervised.method = 'star'
+  with pytest.raises(ValueError, match='supervised.num_problems=41, but there are 40'):
+    check_problems(config, 40)
+
+
+def test_processes_share_the_problems_of_a_step(monkeypatch):
+  config = default_config()
+  config.rollout.problems_per_step = 3
+  check_problems(config, 3)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(ValueError, match='problems_per_step=3 is not a multiple of 2 processes'):
+    check_problems(config, 10)
 
 
 @pytest.mark.parametrize(

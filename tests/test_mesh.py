@@ -94,6 +94,25 @@ def step_on(mesh, name):
 D, V, NUM_CHUNKS = 32, 1024, 8
 
 
+@pytest.mark.parametrize(
+  ('mesh', 'message'),
+  [
+    ((1, 1, 3), r'mesh=\(1, 1, 3\): tensor=3 .* heads of 4, .*kv_heads of 2, .* a divisor of 2$'),
+    ((1, 5, 1), r'mesh=\(1, 5, 1\): fsdp=5 .* embed of 32: take a divisor of 32$'),
+  ],
+)
+def test_a_mesh_that_does_not_divide_the_model_is_refused(mesh, message):
+  import jax
+
+  from score_jax.base_model import param_shardings
+  from score_jax.core.sharding import MESH_AXES
+  from score_jax.model.decoder_config import DecoderConfig
+
+  sizes = DecoderConfig(64, 2, 32, 48, num_heads=4, num_kv_heads=2, head_dim=8)
+  with pytest.raises(ValueError, match=message):
+    param_shardings(sizes, jax.sharding.AbstractMesh(mesh, MESH_AXES))
+
+
 def bytes_of_scoring(mesh):
   """What a device sends while tokens are scored and the output matrix gets its gradient."""
   import jax

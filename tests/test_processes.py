@@ -112,6 +112,20 @@ def single(tiny_run, root, tmp_path_factory):
   return outcome(workdir)
 
 
+def test_processes_that_share_no_directory_are_refused(tiny_run, root, tmp_path):
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  statuses, outputs = finish(
+    [start(training(tiny_run, tmp_path / f'{i}'), root, i, 2, port, 1) for i in range(2)]
+  )
+  assert statuses == [2, 2], outputs
+  for i, output in enumerate(outputs):
+    assert f'{tmp_path / str(i)} is not one directory for all processes' in output
+    assert 'processes [1] do not see' in output
+  assert not list(tmp_path.glob('*/*'))
+
+
 def assert_same_run(have, want):
   """Equal up to the rounding of sums over devices."""
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), have[0], want[0])

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import runpy
+import time
 from types import SimpleNamespace
 
 import jax
@@ -12,14 +13,17 @@ import pytest
 from etils import epath
 
 from score_jax import profiling, setup_run
-from score_jax.core.config import check_config, default_config, profile_steps
+from score_jax.core.config import default_config
+from score_jax.core.config_check import check_config, profile_steps
 from score_jax.core.logits import project
 from score_jax.core.types import Episode
 from score_jax.model import flops
 from score_jax.model.attention import causal_mask, is_within
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.procedures.experience import Collector
+from score_jax.run_loop import run_until_stopped
 from score_jax.runs.metrics import read_metrics
-from score_jax.train import train
+from score_jax.train import Trainer, train
 
 # Heads do not add up to the width, and queries are more than keys: no factor hides another.
 SIZES = DecoderConfig(512, 2, 128, 512, num_heads=4, num_kv_heads=2, head_dim=32, scan_unroll=2)
@@ -164,6 +168,43 @@ def step_keys():
   return {*rates, *profiling.peak_memory()}
 
 
+def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, monkeypatch):
+  """Whether its record is written after the next rollout, or at once for a checkpoint."""
+  slow = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, y: 1e-3 * y @ x, x))
+  x, pause_s, play = jnp.ones((1000, 1000)), 0.3, Collector._play
+  jax.block_until_ready(slow(x))
+  start_s = time.monotonic()
+  jax.block_until_ready(slow(x))
+  update_s = time.monotonic() - start_s
+
+  def slow_play(*args, **more):
+    time.sleep(pause_s)
+    return play(*args, **more)
+
+  monkeypatch.setattr(Collector, '_play', slow_play)
+  config = runpy.run_path(str(tiny_run))['get_config']()
+  config.train.num_steps, config.train.checkpoint_every_steps = 5, 2
+  trainer = Trainer(setup_run.prepare(config), epath.Path(tmp_path))
+  update = trainer.train_step
+
+  def slow_update(*args):
+    state, metrics = update(*args)
+    nothing = 0.0 * slow(x)[0, 0]
+    trainable, metrics = jax.tree.map(lambda y: y + nothing, (state.trainable, metrics))
+    return state.replace(trainable=trainable), metrics
+
+  trainer.train_step = slow_update
+  start_s = time.monotonic()
+  run_until_stopped(trainer, trainer.setup.mesh)
+  run_s = time.monotonic() - start_s
+  trainer.setup.task.close()
+  records = read_metrics(tmp_path)
+  assert len(records) == 5 and sum(r['time/step_s'] for r in records) < run_s + 1
+  for r in records[1:]:
+    assert pause_s <= r['time/rollout_s'] < pause_s + 0.6 * update_s
+    assert r['time/step_s'] > r['time/rollout_s'] + 0.6 * update_s
+
+
 # Traces.
 
 
@@ -205,6 +246,15 @@ def test_a_run_writes_its_trace(traced_run):
   assert [record['step'] for record in read_metrics(workdir)] == [1, 2, 3, 4]
   files = sorted(path.suffix for path in (workdir / 'profile').rglob('*') if path.is_file())
   assert '.pb' in files and not list(workdir.rglob('*.tmp*'))
+
+
+def test_a_window_behind_which_a_run_begins_is_told(tmp_path, caplog):
+  trace = profiling.StepTrace('2:3', epath.Path(tmp_path))
+  for step in (4, 5):
+    trace.begin(step, None)
+  assert [record.getMessage() for record in caplog.records] == [
+    'config.profile=2:3: steps begin at 4 here, nothing is traced'
+  ]
 
 
 def test_a_trace_ends_with_its_window(tmp_path):

@@ -1,5 +1,6 @@
 """Repair of given programs, and sets of failing ones, with a model that can only count."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,8 +10,8 @@ import pytest
 from score_jax.core.config import default_config
 from score_jax.core.sharding import make_mesh
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
-from score_jax.procedures import repair
-from score_jax.procedures.evaluation import Sampler
+from score_jax.procedures import evaluation, repair
+from score_jax.procedures.evaluation import Row, Sampler
 from score_jax.procedures.layout import RolloutSpec
 from score_jax.procedures.text import encode_prompts
 from score_jax.task_loader import make_checker
@@ -101,6 +102,24 @@ def test_a_given_program_is_corrected_in_one_turn(counter):
   assert not any(any(r['truncated']) for r in found.records)
   means = {key: m['mean'] for key, m in found.metrics.items()}
   assert (means['acc_t1'], means['acc_t2'], means['i2c'], means['changed']) == (0.2, 1, 0.8, 0.8)
+
+
+@pytest.mark.parametrize(('batch', 'shared'), [(4, 4), (8, 4), (6, 2), (3, 1), (2, 2)])
+def test_samples_of_a_problem_share_its_prompt(counter, monkeypatch, batch, shared):
+  """As far as batches cut rows into groups of samples; the last batch is filled up."""
+  rows = [Row([i + 1] * (i % 3 + 1), i, g) for i in range(3) for g in range(4)]
+  alone = sampler(counter, batch=batch, temperature=1.0)
+  together = dataclasses.replace(alone, samples_per_prompt=4)
+  groups, play = [], evaluation.rollout
+
+  def watched(*args, **more):
+    groups.append(more['samples_per_prompt'])
+    return play(*args, **more)
+
+  monkeypatch.setattr(evaluation, 'rollout', watched)
+  want, have = ([e.tokens for _, e in s.play(rows, 0)] for s in (alone, together))
+  assert set(groups) == {1, shared}
+  assert [x.tolist() for x in have] == [x.tolist() for x in want]
 
 
 def test_repair_takes_two_turns(counter):

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from score_jax import task_loader
-from score_jax.core.config import check_config, default_config, leaves
+from score_jax.core.config import default_config, leaves
+from score_jax.core.config_check import check_config
 from score_jax.setup_run import missing_inputs
 from score_jax.tasks import base
 

@@ -1,10 +1,9 @@
 """The config of a run: every key, its default and its unit, in one place.
 
-A config file returns `default_config()` with some values changed. `check_config` refuses a key
-that is not here and a value of another type, so a misspelt key cannot be silently ignored.
+A config file returns `default_config()` with some values changed; `score_jax.core.config_check`
+says which values a run takes.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,26 +37,6 @@ NOT_IDENTITY = (
   'grader.num_workers',
   'grader.allow_unsandboxed',
   'eval',
-)
-
-
-POSITIVE = (
-  'rollout.problems_per_step',
-  'rollout.samples_per_problem',
-  'rollout.prompt_tokens',
-  'supervised.iterations',
-  'supervised.epochs',
-  'supervised.batch',
-  'train.num_steps',
-  'train.micro_batches',
-  'train.chunk_tokens',
-  'train.length_bucket',
-  'train.checkpoint_every_steps',
-  'train.keep_last',
-  'train.episodes_every_steps',
-  'eval.batch',
-  'grader.num_workers',
-  'grader.memory_bytes',
 )
 
 
@@ -214,7 +193,7 @@ def _add_procedure(c: ConfigDict) -> None:
   c.train.num_saved_problems = 2  # [problems] whose samples are saved then
   c.train.progress = True  # show a progress bar
   # [seconds] without progress after which a run says where it hangs and ends, see docs/pods.md;
-  # longer than any compilation or rollout takes; 0 never ends it
+  # longer than any compilation, rollout or export takes; 0 never ends it
   c.train.hang_s = 1800.0
 
 
@@ -237,80 +216,3 @@ def leaves(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[
       yield from leaves(value, f'{prefix}.{key}')
     else:
       yield f'{prefix}.{key}', value
-
-
-def check_config(config: ConfigDict) -> None:
-  """Compares a config with the defaults' keys and types.
-
-  Args:
-    config: what a config file returned, with the command line's changes.
-
-  Raises:
-    ValueError: naming every unknown key, missing key and value of another type.
-  """
-  # These are data: the names of levels of the arithmetic task, and of a template's variables.
-  free = ('config.task.level_weights.', 'config.chat.options.')
-  expected = dict(leaves(default_config()))
-  given = {k: v for k, v in leaves(config) if not k.startswith(free)}
-  problems = [f'{k}: no such key' for k in given if k not in expected]
-  problems += [f'{k}: missing' for k in expected if k not in given]
-  for key in expected.keys() & given.keys():
-    want, have = expected[key], given[key]
-    if not _same_type(want, have):
-      problems.append(f'{key}={have!r} is a {type(have).__name__}, not a {type(want).__name__}')
-  problems += [
-    f'{key}={given[key]!r} must be at least 1'
-    for key in (f'config.{k}' for k in POSITIVE)
-    if isinstance(given.get(key), int) and given[key] < 1
-  ]
-  if isinstance(given.get('config.profile'), str):
-    problems += _profile_problems(given['config.profile'])
-  if problems:
-    raise ValueError('bad config:\n  ' + '\n  '.join(sorted(problems)))
-
-
-def profile_steps(window: str) -> tuple[int, int] | None:
-  """Reads `config.profile`.
-
-  Args:
-    window: 'START:END', or '' for none.
-
-  Returns:
-    The first and the last step to trace, both counted from 1 and included; None for none.
-
-  Raises:
-    ValueError: for anything else, saying what is wanted.
-
-  Example:
-    >>> profile_steps('3:5')
-    (3, 5)
-  """
-  if problems := _profile_problems(window):
-    raise ValueError(problems[0])
-  if not window:
-    return None
-  first, last = map(int, window.split(':'))
-  return first, last
-
-
-def _profile_problems(window: str) -> list[str]:
-  is_window = re.fullmatch('[0-9]+:[0-9]+', window)
-  first, last = map(int, window.split(':')) if is_window else (0, 0)
-  if not window or 1 <= first <= last:
-    return []
-  return [
-    f'config.profile={window!r} is not START:END, the first and the last step to trace, counted '
-    "from 1 with START <= END, such as '3:5'"
-  ]
-
-
-def _same_type(want: Any, have: Any) -> bool:
-  if isinstance(want, bool) or isinstance(have, bool):
-    return isinstance(want, bool) and isinstance(have, bool)
-  if isinstance(want, float):
-    return isinstance(have, int | float)
-  if isinstance(want, tuple):
-    # Defaults that are empty stand for numbers.
-    item = want[0] if want else 0.0
-    return isinstance(have, tuple | list) and all(_same_type(item, x) for x in have)
-  return isinstance(have, type(want))

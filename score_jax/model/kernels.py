@@ -17,6 +17,7 @@ from score_jax.model.decoder_config import DecoderConfig
 
 _LANES = 128  # splash attention takes lengths that are multiples of this
 _CUDNN_HEAD_DIM = 128
+_CUDNN_CAPABILITY = 8  # Ampere
 
 
 def best_kernel(backend: str, dtype: str, head_dim: int, softcap: float) -> str:
@@ -35,9 +36,33 @@ def best_kernel(backend: str, dtype: str, head_dim: int, softcap: float) -> str:
     >>> best_kernel('gpu', 'bfloat16', 64, 0.0), best_kernel('gpu', 'bfloat16', 64, 50.0)
     ('cudnn', 'plain')
   """
-  if backend == 'gpu' and dtype == 'bfloat16' and head_dim <= _CUDNN_HEAD_DIM and not softcap:
-    return 'cudnn'
-  return 'splash' if backend == 'tpu' else 'plain'
+  kernels = ['splash'] if softcap else ['splash', 'cudnn']
+  fits = [name for name in kernels if not why_not(name, backend, dtype, head_dim)]
+  return fits[0] if fits else 'plain'
+
+
+def why_not(kernel: str, backend: str, dtype: str, head_dim: int) -> str:
+  """Why a kernel cannot run, in words; '' where it can. Arguments as for `best_kernel`.
+
+  Example:
+    >>> why_not('splash', 'cpu', 'bfloat16', 64)
+    "runs on 'tpu', not on 'cpu'"
+  """
+  backends = {'splash': 'tpu', 'cudnn': 'gpu'}
+  wanted = backends.get(kernel, backend)
+  if backend != wanted:
+    return f'runs on {wanted!r}, not on {backend!r}'
+  if kernel != 'cudnn':
+    return ''
+  if dtype != 'bfloat16':
+    return f"computes in 'bfloat16', not in {dtype!r}"
+  if head_dim % 8 or head_dim > _CUDNN_HEAD_DIM:
+    return f'takes heads of a multiple of 8 up to {_CUDNN_HEAD_DIM}, not of {head_dim}'
+  # Other devices than GPUs have none.
+  capability = getattr(jax.local_devices()[0], 'compute_capability', f'{_CUDNN_CAPABILITY}.0')
+  if int(capability.partition('.')[0]) < _CUDNN_CAPABILITY:
+    return f'takes a GPU of compute capability {_CUDNN_CAPABILITY}.0, not {capability}'
+  return ''
 
 
 def attend_layer(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -81,6 +82,8 @@ class Sampler:
     temperature: 0 is greedy.
     seed: of the samples, at a temperature above 0.
     mesh: the devices.
+    samples_per_prompt: so many rows in a row have the same prompt, which is run once for those of
+      them that share a batch, as far as a batch is cut into equal groups of them.
   """
 
   decoder: Decoder
@@ -91,6 +94,7 @@ class Sampler:
   temperature: float
   seed: int
   mesh: jax.sharding.Mesh
+  samples_per_prompt: int = 1
 
   def play(self, rows: Sequence['Row'], key_step: int) -> Iterator[tuple[slice, Episode]]:
     """Samples one episode for each row.
@@ -130,7 +134,17 @@ class Sampler:
       x = sharding.put_batch(self.mesh, host)
       keys_B = episode_keys(self.seed, key_step, x['problems'], x['samples'])
       given = {0: x['given']} if 'given' in x else None
-      return rollout(self.decoder, spec, self.params, *x['prompt'], keys_B, self.temperature, given)
+      return rollout(
+        self.decoder,
+        spec,
+        self.params,
+        *x['prompt'],
+        keys_B,
+        self.temperature,
+        given,
+        # Shares of batches begin at multiples of this.
+        samples_per_prompt=math.gcd(self.samples_per_prompt, len(rows)),
+      )
 
 
 def prompt_slots(longest: int, prompt_tokens: int) -> int:

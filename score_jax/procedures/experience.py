@@ -33,6 +33,7 @@ class Experience:
     finals: K lists of B final answers, None where there is none.
     verdicts: K lists of B [reward, reason].
     times: seconds by metric key.
+    start_s: when the parameters were there and sampling began, by `time.monotonic`.
   """
 
   problems: list[Problem]
@@ -42,6 +43,7 @@ class Experience:
   finals: list[list[str | None]]
   verdicts: list[list[list]]
   times: dict[str, float]
+  start_s: float
 
   @property
   def reward_BK(self) -> np.ndarray:
@@ -104,6 +106,8 @@ class Collector:
       (fill_slots([self.prompts.ids[i] for i in rows], self.spec.prompt_tokens), ids_B, samples_B)
     )
     keys_B = episode_keys(self.seed, step, ids_B, samples_B)
+    # Or the update before, which is still running, would be timed as sampling.
+    jax.block_until_ready(params)
     start_s = time.monotonic()
     play = functools.partial(self._play, tokens_BT, is_token_BT, keys_B)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
@@ -126,7 +130,9 @@ class Collector:
       'time/grade_s': sum(grade_s),
       'time/grade_not_hidden_s': time.monotonic() - start_s - rollout_s,
     }
-    return Experience(problems, episode, sampled, list(texts), list(finals), verdicts, times)
+    return Experience(
+      problems, episode, sampled, list(texts), list(finals), verdicts, times, start_s
+    )
 
   @functools.partial(jax.profiler.annotate_function, name='grade')
   def _grade(self, problems, episode: Episode, turn: int):

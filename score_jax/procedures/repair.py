@@ -66,7 +66,8 @@ def collect_failures(
   Returns:
     The failures, and the counts of all verdicts.
   """
-  sampler = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
+  spec = sampler.spec.first_turns(1)
+  sampler = dataclasses.replace(sampler, spec=spec, samples_per_prompt=num_samples)
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in range(num_samples)]
   rows = [Row(ids, problem.id, g) for problem, ids in both for g in range(num_samples)]

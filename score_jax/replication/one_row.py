@@ -168,10 +168,10 @@ def _samples(sampler: Sampler, prompts: Prompts, task, samples: range) -> list[l
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in samples]
   rows = [Row(ids, problem.id, g) for problem, ids in both for g in samples]
-  records = []
+  records, n = [], len(samples)
+  sampler = dataclasses.replace(sampler, samples_per_prompt=n)
   for part, episode in sampler.play(rows, VOTE_STEP):
     records += make_records(problems[part], episode, task, sampler.tokenizer)
-  n = len(samples)
   return [records[i : i + n] for i in range(0, len(records), n)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax.core.config import check_config
+from score_jax.core.config_check import check_config
 from score_jax.replication.results import ReportRow
 from score_jax.runs.files import read_json
 
