@@ -14,9 +14,9 @@ lack is in docs/planning.md).
 
 | preset | slice | mesh | peak, GiB: rollout | update | step, s |
 |---|---|---|---|---|---|
-| gemma2_27b | v5p:2x4x4 | 1, 8, 4 | 55.6 | 33.1 | 48 to 58 |
+| gemma2_27b | v5p:2x4x4 | 1, 8, 4 | 55.6 | 33.1 | 48 to 59 |
 | gemma2_2b | v5p:2x2x1 | 1, 4, 1 | 82.9 | 52.6 | 44 to 44 |
-| gemma2_9b | v5p:2x2x4 | 1, 16, 1 | 81.9 | 21.0 | 47 to 54 |
+| gemma2_9b | v5p:2x2x4 | 1, 16, 1 | 81.9 | 21.0 | 47 to 55 |
 | llama3_1_8b | v5p:2x2x2 | 1, 8, 1 | 71.3 | 35.1 | 54 to 61 |
 | qwen2_5_7b | v5p:2x2x1 | 1, 4, 1 | 76.5 | 65.3 | 77 to 82 |
 

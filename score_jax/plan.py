@@ -4,8 +4,8 @@
 
 The rollout and the update of the config are compiled for the topology by TPU's own compiler
 (libtpu), which runs on any Linux machine. Weights, tokenizer and data are not needed. Ends with
-exit status 1, and says what to change, when the run does not fit or keeps a large array whole on
-every chip by accident. Of several topologies the first that the run fits is planned.
+exit status 1, and says what to change, when the run does not fit or keeps a large array whole
+along an axis of the mesh by accident. Of several topologies the first that the run fits is planned.
 docs/planning.md says what is assumed.
 """
 
@@ -15,7 +15,6 @@ import json
 import math
 import operator
 import os
-import re
 
 from absl import flags
 from ml_collections import config_flags
@@ -58,6 +57,11 @@ SETTINGS = (
 )
 # A parameter that is smaller may lie whole on every chip: norms and biases do.
 MAX_WHOLE_BYTES = 2**20
+# Norms, biases and adapters have the input's or the output's axis of a weight, not both, and so are
+# whole along fsdp or tensor on purpose. A fault of the axis that they have shows in the weight.
+ONE_SIDED = ('scale', '_bias', '_a', '_b')
+# Chips of a host, where they are not 2 x 2.
+_HOSTS = {'1x1': [1, 1, 1], '2x4': [2, 4, 1]}
 _ENVIRONMENT = {
   # Two plans can be made at once: no TPU is used that only one of them could have.
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
@@ -92,9 +96,8 @@ def tpu_devices(topology: str) -> list:
   if 'JAX_PLATFORMS' not in os.environ:
     # With libtpu installed jax would look for TPUs of this machine.
     jax.config.update('jax_platforms', 'cpu')
-  dims = [int(x) for x in re.findall(r'\d+', topology.partition(':')[2])]
-  # Otherwise a host has 2 x 2 chips.
-  host = {'chips_per_host_bounds': [1, 1, 1]} if math.prod(dims) == 1 else {}
+  shape = topology.partition(':')[2]
+  host = {'chips_per_host_bounds': _HOSTS[shape]} if shape in _HOSTS else {}
   try:
     return list(topologies.get_topology_desc(topology, 'tpu', **host).devices)
   except jax.errors.JaxRuntimeError as error:
@@ -198,24 +201,34 @@ def _program(compiled, peak: int, mesh, topology: str) -> dict:
 
 
 def whole_arrays(tree, mesh_shape) -> list[dict]:
-  """Finds large arrays that no axis of the mesh splits, where the mesh is there to split them.
+  """Finds large arrays that lie whole along an axis of the mesh that is there to split them.
+
+  Some lie so on purpose: arrays of at most `MAX_WHOLE_BYTES`, those that are `ONE_SIDED` or have no
+  dimension that the axis divides, and all of them along data, which splits the batch alone.
 
   Args:
     tree: of arrays or jax.ShapeDtypeStruct, with shardings.
     mesh_shape: sizes of the mesh's axes.
 
   Returns:
-    Name and bytes of each; empty if neither fsdp nor tensor is above 1.
+    Name, bytes on a chip, and those axes, 'fsdp' or 'tensor', of each.
   """
   import jax
 
-  if mesh_shape['fsdp'] * mesh_shape['tensor'] == 1:
-    return []
   found = []
   for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    size = math.prod(x.shape) * x.dtype.itemsize
-    if size > MAX_WHOLE_BYTES and x.sharding.shard_shape(x.shape) == x.shape:
-      found.append({'name': jax.tree_util.keystr(path, simple=True, separator='/'), 'bytes': size})
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if math.prod(x.shape) * x.dtype.itemsize <= MAX_WHOLE_BYTES or name.endswith(ONE_SIDED):
+      continue
+    part = x.sharding.shard_shape(x.shape)
+    used = jax.tree.leaves(tuple(x.sharding.spec))
+    axes = [
+      axis
+      for axis, size in mesh_shape.items()
+      if axis not in ('data', *used) and size > 1 and any(n % size == 0 for n in part)
+    ]
+    if axes:
+      found.append({'name': name, 'bytes': math.prod(part) * x.dtype.itemsize, 'axes': axes})
   return found
 
 
@@ -240,6 +253,40 @@ def model_flops(setup) -> dict[str, float]:
   }
 
 
+def first_that_fits(
+  config, name: str, topologies: list[str], instruction_tokens: int
+) -> tuple[dict, list[dict]]:
+  """Plans a run for one topology after the other until it fits, and prints why it does not.
+
+  Args:
+    config, name, instruction_tokens: see `make_plan`.
+    topologies: such as 'v5p:4x4x8'.
+
+  Returns:
+    The last plan that could be made, and the topologies that the run does not fit, with the faults.
+
+  Raises:
+    ValueError: for a topology that there is not, before anything is compiled; and, if none could
+      be planned, what is wrong with the last.
+  """
+  for topology in topologies:
+    chip_of(topology)
+  plan, too_small = None, []
+  for topology in topologies:
+    try:
+      plan = make_plan(config, name, topology, instruction_tokens)
+      found = faults(plan)
+    except ValueError as error:
+      if plan is None and topology == topologies[-1]:
+        raise
+      found = [str(error)]  # the mesh, say, which may be right for another slice
+    if not found:
+      break
+    too_small.append({'topology': topology, 'faults': found})
+    print(f'{topology}: this plan cannot run:\n  ' + '\n  '.join(found), flush=True)
+  return plan, too_small
+
+
 def _body() -> None:
   if program.CONFIG.value is None:
     program.fail('--config is not set, for example --config=configs/stage2_math.py')
@@ -248,21 +295,12 @@ def _body() -> None:
   config = program.CONFIG.value
   check_config(config)
   name = config_flags.get_config_filename(flags.FLAGS['config'])
-  for topology in _TOPOLOGIES.value:
-    chip_of(topology)  # a wrong one is told before the first is compiled
-  too_small = []
-  for topology in _TOPOLOGIES.value:
-    plan = make_plan(config, name, topology, _INSTRUCTION.value)
-    found = faults(plan)
-    if not found:
-      break
-    too_small.append({'topology': topology, 'faults': found})
-    print(f'{topology}: this plan cannot run:\n  ' + '\n  '.join(found), flush=True)
+  plan, too_small = first_that_fits(config, name, _TOPOLOGIES.value, _INSTRUCTION.value)
   if plan['programs']:
     print(plan_text(plan))
   if _OUTPUT.value:
     write_atomic(_OUTPUT.value, json.dumps(plan | {'too_small': too_small}, indent=1) + '\n')
-  if found:
+  if len(too_small) == len(_TOPOLOGIES.value):
     raise SystemExit(1)
 
 

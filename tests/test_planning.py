@@ -13,7 +13,7 @@ from score_jax.planning.report import summary_of_costs
 MESH = {'data': 1, 'fsdp': 2, 'tensor': 2}
 PLACES = [(x, y, 0) for y in range(2) for x in range(2)]
 # One number a second of everything, so that seconds are sums done by hand.
-SLOW = Chip(GIB, 1.0, 1.0, 1.0, wraps_from=4, num_axes=3)
+SLOW = Chip(GIB, 1.0, 1.0, 1.0, wraps_from=4, shapes=())
 
 
 def program_of(entry, *others):

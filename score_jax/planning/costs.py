@@ -94,7 +94,7 @@ def count(
     module: the program.
     chip: what a chip can do.
     mesh: sizes of the mesh's axes.
-    coordinates: where each chip of the mesh lies in the torus, in the mesh's order.
+    coordinates: where each chip of the mesh lies in the slice, in the mesh's order.
 
   Returns:
     The sums.
@@ -103,6 +103,7 @@ def count(
   seconds, unknown = 0.0, []
   found: dict[tuple, list] = {}
   seen = set()
+  shape = tuple(max(places) + 1 for places in zip(*coordinates, strict=True))
 
   def its_seconds(x, computation):
     its_flops, its_traffic = _flops(module, x, computation), _traffic(module, x, computation)
@@ -123,7 +124,7 @@ def count(
       if kind is None or channel in seen:
         continue
       seen.add(channel)
-      axes, sent, delay = _message(kind, part, place, chip, mesh, coordinates)
+      axes, sent, delay = _message(kind, part, place, chip, shape, mesh, coordinates)
       entry = found.setdefault((kind, axes, part.source), [0, 0, 0.0])
       for i, value in enumerate((1, sent, delay)):
         entry[i] += times * value
@@ -140,7 +141,7 @@ def _kind(x: Instruction, outer: Instruction) -> str | None:
   return 'reduce-scatter' if 'all-reduce-scatter' in outer.name else kind
 
 
-def _message(kind, x, computation, chip, mesh, coordinates) -> tuple[str, int, float]:
+def _message(kind, x, computation, chip, shape, mesh, coordinates) -> tuple[str, int, float]:
   """Axes, bytes that a chip sends, seconds; in rings, the way that takes the fewest bytes."""
   groups = groups_of(x.attributes, math.prod(mesh.values()))
   n = groups.shape[1]
@@ -151,7 +152,7 @@ def _message(kind, x, computation, chip, mesh, coordinates) -> tuple[str, int, f
     'collective-permute': size,
     'collective-broadcast': size,
   }.get(kind, size * (n - 1) // n)
-  links, hops = ring(chip, [coordinates[i] for i in groups[0]])
+  links, hops = ring(chip, shape, [coordinates[i] for i in groups[0]])
   return axes_of(groups, mesh), sent, max(sent / (links * chip.link_bytes_per_s), hops * HOP_S)
 
 

@@ -98,10 +98,11 @@ def faults(plan: Mapping) -> list[str]:
         f'keeps. {remedy}'
       )
   for one in plan['whole']:
+    axes = ' and '.join(one['axes'])
     found.append(
-      f'{one["name"]} ({one["bytes"] / GIB:.2f} GiB) lies whole on every chip, although '
-      f'config.mesh has {mesh}: name its axes in score_jax/model/decoder.py so that RULES in '
-      'score_jax/core/sharding.py split one of them'
+      f'{one["name"]} lies whole along {axes}: each chip has {one["bytes"] / GIB:.2f} GiB of it, '
+      f'although config.mesh has {mesh}. Name its axes in score_jax/model/decoder.py so that RULES '
+      f'in score_jax/core/sharding.py split one of them over {axes}'
     )
   return found
 
