@@ -1,8 +1,6 @@
 # Shared by the launchers, which stand in the root of the repository when they read this.
 # shellcheck shell=bash
 
-[[ ${SCORE_SPOT:-} != 0 ]] || SCORE_SPOT='' # who writes 0 means no
-
 dry_run='' # set: commands are printed, none is run
 is_sure='' # set: nothing is asked
 
@@ -19,6 +17,21 @@ need() {
   for name in "$@"; do
     [[ -n ${!name:-} ]] || fail "$name is not set; launch/settings.sh has an example of all settings"
   done
+}
+
+# Fails unless a setting, if it is set, is of a form: NAME REGEX WORDS
+must_be() {
+  local LC_ALL=C # elsewhere a-z may hold capitals
+  [[ -z ${!1:-} || ${!1} =~ ^($2)$ ]] || fail "$1=${!1} must be $3"
+}
+
+# Fails where a setting is not of its form, and brings SCORE_SPOT to 1 or nothing.
+check_settings() {
+  must_be SCORE_NAME '[a-z]([a-z0-9-]*[a-z0-9])?' 'letters a-z, digits and - between them, a letter first'
+  must_be SCORE_SLICES '[1-9][0-9]*' 'a whole number of 1 or above'
+  must_be SCORE_POLL_S '[0-9]+([.][0-9]+)?' 'a number of seconds'
+  must_be SCORE_SPOT '[01]' '1 for spot capacity, 0 or empty for none'
+  [[ ${SCORE_SPOT:-} != 0 ]] || SCORE_SPOT=''
 }
 
 # Prints the comment at the top of a script: its manual.
@@ -81,6 +94,11 @@ run() {
 # Fails where the pipeline was given no arguments.
 need_arguments() {
   [[ ${#rest[@]} -gt 0 ]] || fail 'the arguments of the pipeline are missing: -- --stage1=CONFIG ...'
+}
+
+# Fails where a verb that has no use for them was given some.
+refuse_arguments() {
+  [[ ${#rest[@]} -eq 0 ]] || fail "$1 takes no arguments of the pipeline: $(words "${rest[@]}")"
 }
 
 # Asks before something is lost; the question names it.

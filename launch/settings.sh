@@ -2,9 +2,9 @@
 # shellcheck shell=bash
 export SCORE_PROJECT=my-project   # the Google Cloud project
 export SCORE_ZONE=us-east5-b      # a zone with TPUs of the type below
-export SCORE_NAME=score           # of the TPU VM, the queued resource, the workload
+export SCORE_NAME=score           # of the TPU VM, the queued resource, the workload: a-z, 0-9 and -
 export SCORE_TYPE=v6e-16          # how XPK and gcloud call the slice: v6e-16, v5p-128, v5litepod-8
-export SCORE_SPOT=1               # spot capacity, which may be preempted; leave it out for on demand
+export SCORE_SPOT=1               # spot capacity, which may be preempted; 0 for on demand
 
 # For launch/tpu.sh only:
 #export SCORE_RUNTIME=            # software of the VM; known for v2 to v4, v5e, v5p and v6e

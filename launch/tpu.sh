@@ -26,8 +26,9 @@ number=http://metadata.google.internal/computeMetadata/v1/instance/attributes/ag
 worker=0
 
 option() {
-  case $1 in
-    --worker=*) worker=${1#*=} ;;
+  case $verb:$1 in
+    logs:--worker=?*) worker=${1#*=} ;;
+    *:--worker=*) fail "$verb $1: --worker=NUMBER or --worker=all is an option of logs" ;;
     *) fail "unknown option $1; arguments of the pipeline stand after --" ;;
   esac
 }
@@ -111,12 +112,13 @@ start() {
   unit+=" --property=LimitMEMLOCK=infinity --property=LimitNOFILE=1048576"
   unit+=" --setenv=PYTHONUNBUFFERED=1"
   # The worker's number, so that one that starts again alone knows it without the others.
-  unit+=" --setenv=SCORE_PROCESS_ID=\"\$(curl --silent --header 'Metadata-Flavor: Google' $number)\""
+  unit+=" --setenv=SCORE_PROCESS_ID=\"\$index\""
   # systemd wants the program's path from the root.
   unit+=" \"\$HOME/score_jax/.venv/bin/python\" -m score_jax.pipeline --distributed"
   unit+=" $(words "${arguments[@]}")"
   on_all "state=\$(systemctl show --property=ActiveState --value $service); case \$state in \
-inactive | failed) sudo systemctl reset-failed $service 2>/dev/null; $unit ;; \
+inactive | failed) sudo systemctl reset-failed $service 2>/dev/null; \
+index=\$(curl --silent --show-error --fail --header 'Metadata-Flavor: Google' $number) && $unit ;; \
 *) echo \"$service is \$state already\" ;; esac"
 }
 
@@ -236,7 +238,8 @@ case $verb in
   create | queue | install | start | resume | watch | status | logs | stop | delete) ;;
   *) fail "unknown verb $verb; launch/tpu.sh help lists them" ;;
 esac
+check_settings
 need SCORE_NAME SCORE_PROJECT SCORE_ZONE
 case $verb in create | queue | resume | watch) need SCORE_TYPE && runtime >/dev/null ;; esac
-case $verb in start | resume | watch) need_arguments ;; esac
+case $verb in start | resume | watch) need_arguments ;; *) refuse_arguments "$verb" ;; esac
 "$verb"

@@ -79,5 +79,6 @@ case $verb in
   delete-cluster) need SCORE_PROJECT SCORE_ZONE SCORE_CLUSTER ;;
   *) fail "unknown verb $verb; launch/xpk.sh help lists them" ;;
 esac
-[[ $verb != start ]] || need_arguments
+case $verb in start) need_arguments ;; *) refuse_arguments "$verb" ;; esac
+check_settings
 "$verb"

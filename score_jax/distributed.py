@@ -10,6 +10,7 @@ Every process needs the same inputs and the same work directory: a shared file s
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ def join() -> None:
   """Joins the other processes if --distributed is set; to be called before any use of a device.
 
   Raises:
-    ValueError: if the environment names only some of the variables, or no number.
+    ValueError: as `numbers_of`.
     RuntimeError: from jax, if the others cannot be found or do not come.
   """
   if _DISTRIBUTED.value:
@@ -51,7 +52,7 @@ def numbers_of(environment: Mapping[str, str]) -> dict[str, int]:
     Arguments of `jax.distributed.initialize`; empty where jax is to find out by itself.
 
   Raises:
-    ValueError: if only some of the three variables are set, or one is no number.
+    ValueError: if only some of the three variables are set, or one is not of its form.
 
   Example:
     >>> numbers_of(dict(JAX_COORDINATOR_ADDRESS='a:1', JAX_NUM_PROCESSES='2', JAX_PROCESS_ID='1'))
@@ -63,7 +64,11 @@ def numbers_of(environment: Mapping[str, str]) -> dict[str, int]:
     return {}
   if missing:
     raise ValueError(f'--distributed: {", ".join(missing)} not set; set all of {names} or none')
-  values = [environment[name] for name in names[1:]]
+  address, *values = [environment[name] for name in names]
+  if not re.fullmatch('.+:[0-9]+', address):
+    raise ValueError(
+      f'--distributed: JAX_COORDINATOR_ADDRESS={address!r} is not HOST:PORT, such as localhost:1234'
+    )
   if not all(value.isdecimal() for value in values) or int(values[1]) >= int(values[0]):
     raise ValueError(
       f'--distributed: JAX_NUM_PROCESSES={values[0]!r} and JAX_PROCESS_ID={values[1]!r} must be '
@@ -72,17 +77,43 @@ def numbers_of(environment: Mapping[str, str]) -> dict[str, int]:
   return {'num_processes': int(values[0]), 'process_id': int(values[1])}
 
 
+def process_id(environment: Mapping[str, str]) -> int | None:
+  """Reads which process this is.
+
+  Args:
+    environment: as `os.environ`; SCORE_PROCESS_ID says it, or what `numbers_of` reads.
+
+  Returns:
+    Its number; None where jax must be asked.
+
+  Raises:
+    ValueError: if SCORE_PROCESS_ID is no number, or as `numbers_of`.
+
+  Example:
+    >>> process_id({'SCORE_PROCESS_ID': '3'})
+    3
+  """
+  text = environment.get('SCORE_PROCESS_ID')
+  if not text:
+    return numbers_of(environment).get('process_id')
+  if not re.fullmatch('[0-9]+', text):
+    raise ValueError(
+      f'--distributed: SCORE_PROCESS_ID={text!r} must be a whole number, 0 for the first process'
+    )
+  return int(text)
+
+
 def is_first_process(environment: Mapping[str, str], is_distributed: bool) -> bool:
   """Whether this is the process that does what one does for all.
 
   Args:
-    environment: as `os.environ`; SCORE_PROCESS_ID says it, or what `numbers_of` reads.
-      Else jax is asked, in a process of its own that must join those of all other hosts: this one
-      leaves the accelerator to the steps.
+    environment: as `os.environ`, see `process_id`. Where it does not say, jax is asked, in a
+      process of its own that must join those of all other hosts: this one leaves the accelerator
+      to the steps.
     is_distributed: whether there are others at all.
 
   Raises:
-    ValueError: if the environment says half of it.
+    ValueError: as `process_id`.
     RuntimeError: if jax cannot find the others.
 
   Example:
@@ -92,10 +123,9 @@ def is_first_process(environment: Mapping[str, str], is_distributed: bool) -> bo
   """
   if not is_distributed:
     return True
-  if environment.get('SCORE_PROCESS_ID'):
-    return environment['SCORE_PROCESS_ID'] == '0'
-  if numbers := numbers_of(environment):
-    return numbers['process_id'] == 0
+  index = process_id(environment)
+  if index is not None:
+    return index == 0
   code = 'import jax; jax.distributed.initialize(); print("index", jax.process_index())'
   done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
   found = [line for line in done.stdout.splitlines() if line.startswith('index ')]

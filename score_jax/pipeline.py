@@ -10,18 +10,19 @@
     WORKDIR/evaluation/   finished when metrics.json is there
     WORKDIR/exported/     finished when config.json is there: a Hugging Face folder
 
-What is finished is not done again. Each step is one of the package's programs in a process of its
+What is finished is not done again, and a stage that was finished with other settings is refused:
+the rest would be made from it. Each step is one of the package's programs in a process of its
 own. SIGTERM is passed on to it; it saves, and both end with status 143.
 
 With `--distributed` every host runs this same command. Training and evaluation are steps of all
-together; the export is the first process's alone, and the others wait for it.
+together; the export is the first process's alone, and the others wait for it, for
+`config.train.hang_s` at most.
 """
 
 import argparse
 import dataclasses
+import hashlib
 import os
-import pathlib
-import runpy
 import shlex
 import shutil
 import signal
@@ -32,15 +33,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from score_jax import program
-from score_jax.distributed import is_first_process
+from score_jax.distributed import is_first_process, process_id
+from score_jax.run_input import check_is_of, stage_config
 from score_jax.runs.files import absolute
 from score_jax.runs.stored import DIRECTORY, committed_steps
+from score_jax.watchdog import STATUS
 
 _STOPPED = 143  # what a shell calls the end by SIGTERM
 _SETTLE_S, _POLL_S = 60.0, 1.0  # until what the first process wrote must be there for all
-_NUM_STEPS, _INIT = '--config.train.num_steps=', '--config.init.path='
+_INIT = '--config.init.path='
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +54,10 @@ class Step:
   Attributes:
     folder: what it makes; the folder's name is the step's.
     command: a program of the package and its arguments: what comes after `python -m`.
-    is_finished: looks at the disk.
+    is_finished: looks at the disk; ValueError if what is there was made with another config.
     is_shared: whether all processes take part; else it is the first one's, without an accelerator.
     draft: where the command writes if it cannot write to `folder`; copied to there then.
+    limit_s: [seconds] that the others wait for the first process; 0 has no limit.
   """
 
   folder: epath.Path
@@ -60,32 +65,7 @@ class Step:
   is_finished: Callable[[], bool]
   is_shared: bool = True
   draft: epath.Path | None = None
-
-
-def num_updates(config: str, overrides: Sequence[str]) -> int:
-  """Reads how many updates a stage makes.
-
-  Args:
-    config: a config file as `--config` takes it, FILE or FILE:PRESET.
-    overrides: `--config.X=Y`, the last one counts.
-
-  Raises:
-    ValueError: if the file is no config of a stage of RL, or the override is no number.
-  """
-  path, _, preset = config.partition(':')
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f'there is no config file {path}')
-  try:
-    loaded = runpy.run_path(path)['get_config'](*filter(None, [preset]))
-    method, num_steps = loaded.supervised.method, loaded.train.num_steps
-  except Exception as error:  # whatever a file of Python may raise
-    raise ValueError(f'{config} is no config: {type(error).__name__}: {error}') from error
-  if method:
-    raise ValueError(f'{config} is no stage of RL: supervised.method={method!r}')
-  given = [text.removeprefix(_NUM_STEPS) for text in overrides if text.startswith(_NUM_STEPS)]
-  if given and not given[-1].isdecimal():
-    raise ValueError(f'{_NUM_STEPS}{given[-1]} is no number of updates')
-  return int(given[-1]) if given else num_steps
+  limit_s: float = 0.0
 
 
 def make_steps(
@@ -103,15 +83,17 @@ def make_steps(
     Stage I, Stage II, evaluation, export.
 
   Raises:
-    ValueError: as `num_updates`, or if the overrides name another beginning of Stage II.
+    ValueError: as `stage_config`, or if the overrides name another beginning of Stage II.
   """
   if any(text.startswith(_INIT) for text in overrides):
     raise ValueError(f'{_INIT}...: Stage II begins from Stage I of the same --workdir')
   workdir = absolute(workdir)
   run1, run2 = workdir / 'stage1', workdir / 'stage2'
   evaluation, exported = workdir / 'evaluation', workdir / 'exported'
-  # A folder in a bucket cannot appear at once, which is what the export promises.
-  draft = epath.Path(tempfile.gettempdir()) / f'score_jax_exported_{os.getpid()}'
+  # A folder in a bucket cannot appear at once, which is what the export promises. The next start
+  # finds what an export that was killed left: it has the same name, and the export's own beside it.
+  name = hashlib.blake2s(str(workdir).encode(), digest_size=8).hexdigest()
+  draft = epath.Path(tempfile.gettempdir()) / f'score_jax_exported_{name}'
   draft = draft if '://' in str(workdir) else None
 
   flags1 = (f'--config={stage1}', *overrides)
@@ -119,17 +101,20 @@ def make_steps(
   flags2 = (f'--config={stage2}', f'{_INIT}{run1}', *overrides)
   of_run2 = (f'--run={run2}', '--as_trained', *flags2)
 
-  def training(run: epath.Path, config: str, flags: tuple[str, ...]) -> Step:
-    num_steps = num_updates(config, overrides)
-    return Step(
-      run,
-      ('score_jax.main', f'--workdir={run}', *flags),
-      lambda: max(committed_steps(run / DIRECTORY), default=-1) >= num_steps,
-    )
+  config1, config2 = stage_config(stage1, flags1[1:]), stage_config(stage2, flags2[1:])
+
+  def training(run: epath.Path, config: ConfigDict, flags: tuple[str, ...]) -> Step:
+    def is_finished() -> bool:
+      if max(committed_steps(run / DIRECTORY), default=-1) < config.train.num_steps:
+        return False
+      check_is_of(run, config)
+      return True
+
+    return Step(run, ('score_jax.main', f'--workdir={run}', *flags), is_finished)
 
   return [
-    training(run1, stage1, flags1),
-    training(run2, stage2, flags2),
+    training(run1, config1, flags1),
+    training(run2, config2, flags2),
     Step(
       evaluation,
       ('score_jax.evaluate', f'--workdir={evaluation}', *of_run2),
@@ -141,6 +126,7 @@ def make_steps(
       (exported / 'config.json').exists,
       is_shared=False,
       draft=draft,
+      limit_s=config2.train.hang_s,
     ),
   ]
 
@@ -155,7 +141,8 @@ def first_unfinished(steps: Sequence[Step]) -> int:
     The index of the first step that is not finished; their number if all are.
 
   Raises:
-    ValueError: if a later step is finished already: it was made from something older.
+    ValueError: if a later step is finished already: it was made from something older. Or if a step
+      was made with another config.
   """
   finished = [step.is_finished() for step in steps]
   index = [*finished, False].index(False)
@@ -207,7 +194,8 @@ class Runner:
       steps: of a pipeline, in order.
 
     Returns:
-      0 when all is finished, 143 after SIGTERM, else the exit status of the step that failed.
+      0 when all is finished, 143 after SIGTERM, 75 if the first process did not do its part, else
+      the exit status of the step that failed.
 
     Raises:
       ValueError: as `first_unfinished`.
@@ -227,9 +215,16 @@ class Runner:
   def _run_step(self, step: Step) -> int:
     if not step.is_shared and not is_first_process(os.environ, self._is_distributed):
       print(f'== {step.folder}: the first process makes it', flush=True)
-      return self._wait(step, None)
+      status = self._wait(step, step.limit_s)
+      if status == STATUS:
+        print(
+          f'== {step.folder}: process 0 makes it, and it is not finished after {step.limit_s:g} s '
+          "(config.train.hang_s): process 0 failed, is gone or needs longer; see its host's log",
+          file=sys.stderr,
+        )
+      return status
     if step.draft is not None and step.draft.exists():
-      step.draft.rmtree()  # half of one, from a start that was killed
+      step.draft.rmtree()  # of a start that was killed on the way to the bucket
     command = [sys.executable, '-m', *step.command]
     environment = dict(os.environ)
     if not step.is_shared:
@@ -246,16 +241,19 @@ class Runner:
       return 128 - status if status < 0 else status
     if step.draft is not None:
       publish(step.draft, step.folder)
-    return self._wait(step, _SETTLE_S)
+    status = self._wait(step, _SETTLE_S)
+    if status == STATUS:
+      raise RuntimeError(f'{step.folder}: no error, but it is not finished after {_SETTLE_S:g} s')
+    return status
 
-  def _wait(self, step: Step, limit_s: float | None) -> int:
-    """Waits until a step is finished on the disk; returns 0, or 143 after SIGTERM."""
+  def _wait(self, step: Step, limit_s: float) -> int:
+    """Waits until a step is finished on the disk; 0 then, 143 after SIGTERM, 75 after `limit_s`."""
     start_s = time.monotonic()
     while not step.is_finished():
       if self._is_stopping:
         return _STOPPED
-      if limit_s is not None and time.monotonic() - start_s > limit_s:
-        raise RuntimeError(f'{step.folder}: no error, but it is not finished after {limit_s:g} s')
+      if limit_s and time.monotonic() - start_s > limit_s:
+        return STATUS
       time.sleep(_POLL_S)
     return 0
 
@@ -282,6 +280,10 @@ def main(arguments: Sequence[str]) -> int:
   try:
     if unknown:
       raise ValueError(f'unknown arguments {unknown}; keys of both configs are --config.X=Y')
+    if not given.workdir:
+      raise ValueError('--workdir= is empty, as from a variable that is not set: name a folder')
+    if given.distributed:
+      process_id(os.environ)  # a wrong one would be noticed after the training only
     steps = make_steps(given.stage1, given.stage2, given.workdir, overrides)
     if given.dry_run:
       for step in steps:

@@ -132,26 +132,7 @@ def test_scripts_are_clean():
   assert done.returncode == 0, done.stdout
 
 
-# Settings and mistakes.
-
-
-@pytest.mark.parametrize(
-  ('script', 'verb', 'settings', 'message'),
-  [
-    ('tpu.sh', 'create', {'SCORE_ZONE': ''}, 'SCORE_ZONE is not set'),
-    ('tpu.sh', 'queue', {'SCORE_TYPE': 'tpu7x-16'}, 'no runtime is known for SCORE_TYPE=tpu7x-16'),
-    ('tpu.sh', 'watch', {}, 'the arguments of the pipeline are missing'),
-    ('tpu.sh', 'destroy', {}, 'unknown verb destroy'),
-    ('tpu.sh', 'stop --force', {}, 'unknown option --force'),
-    ('xpk.sh', 'start', {}, 'the arguments of the pipeline are missing'),
-    ('xpk.sh', 'image', {'SCORE_IMAGE': ''}, 'SCORE_IMAGE is not set'),
-    ('local_two.sh', '--', {}, 'the arguments of the pipeline are missing'),
-  ],
-)
-def test_mistakes_get_a_message_and_run_nothing(script, verb, settings, message, programs):
-  done = programs.launch(script, *verb.split(), **settings)
-  assert done.returncode == 2 and f'error: {message}' in done.stderr
-  assert not programs.calls()
+# Settings.
 
 
 @pytest.mark.parametrize(
@@ -210,6 +191,22 @@ def test_arguments_survive(programs):
   command = command.replace('--command=exec python', r"printf '%s\0'")
   shown = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=True)
   assert shown.stdout.split('\0')[3:-1] == ARGUMENTS
+
+
+def test_a_worker_without_a_number_is_not_started(programs):
+  """Any other text in its place, such as a page of an error, would be no worker's."""
+  programs.answer((REMOTE % 'inactive').replace('echo 3', 'exit 22'))
+  done = programs.launch('tpu.sh', 'start', '--', *ARGUMENTS)
+  assert done.returncode == 22
+  [asked] = [call for call in programs.calls() if call[0] == 'curl']
+  assert '--fail' in asked
+  assert not any('systemd-run' in call for call in programs.calls() if call[0] == 'sudo')
+
+
+def test_the_worker_of_the_logs(programs):
+  for given, worker in ((None, '0'), ('--worker=3', '3'), ('--worker=all', 'all')):
+    done = programs.launch('tpu.sh', 'logs', '--dry-run', given)
+    assert done.returncode == 0 and f' --worker={worker} ' in done.stdout
 
 
 def test_a_worker_that_runs_is_left_alone(programs):

@@ -4,8 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -13,14 +11,11 @@ import pytest
 from etils import epath
 
 from score_jax import pipeline
-from score_jax.model import hf_folder
 from score_jax.pipeline import Runner, Step, first_unfinished, make_steps
-from score_jax.runs.metrics import read_metrics
-from score_jax.runs.stored import committed_steps
+from score_jax.watchdog import STATUS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-PIPES = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
 # A program in place of the real ones: waits for the file `go` if there is a file `wait` beside its
 # folder, fails if there is a file `fail`, else writes down how it was called.
 STUB = """
@@ -46,10 +41,10 @@ def stub(tmp_path, monkeypatch):
   monkeypatch.setenv('PYTHONPATH', str(tmp_path))
   monkeypatch.setattr(pipeline, '_POLL_S', 0.02)
 
-  def make(name, is_shared=True, draft=None):
+  def make(name, is_shared=True, draft=None, limit_s=0.0):
     folder = epath.Path(tmp_path) / name
     command = ('stub_program', str(draft or folder))
-    return Step(folder, command, (folder / 'done.json').exists, is_shared, draft)
+    return Step(folder, command, (folder / 'done.json').exists, is_shared, draft, limit_s)
 
   return make
 
@@ -153,43 +148,50 @@ def test_who_does_what_of_two_processes(stub, monkeypatch):
   assert (other.folder / 'done.json').read_text() == ''  # its program was not run
 
 
-# The commands.
+def test_others_wait_for_the_first_one_no_longer_than_they_may(stub, monkeypatch, capfd):
+  monkeypatch.setenv('SCORE_PROCESS_ID', '1')
+  step = stub('a', is_shared=False, limit_s=0.1)
+  assert Runner(True).run([step]) == STATUS
+  said = capfd.readouterr()
+  assert f'{step.folder}: the first process makes it' in said.out
+  assert f'{step.folder}: process 0 makes it, and it is not finished after 0.1 s' in said.err
+  assert 'config.train.hang_s' in said.err
 
 
-def test_the_steps_of_the_shipped_configs(tmp_path):
-  configs = [str(ROOT / 'configs' / f'stage{i}_math.py:smollm2_135m') for i in (1, 2)]
-  given = ["--config.data.path=it's here", '--config.train.num_steps=3']
-  stage1, stage2, evaluation, exported = make_steps(*configs, tmp_path, given)
-  assert stage1.command == (
-    'score_jax.main',
-    f'--workdir={tmp_path}/stage1',
-    f'--config={configs[0]}',
-    *given,
-  )
-  # Evaluation and export see the same paths and mesh as Stage II.
-  flags = (f'--config={configs[1]}', f'--config.init.path={tmp_path}/stage1', *given)
-  of_run = (f'--run={tmp_path}/stage2', '--as_trained', *flags)
-  assert stage2.command == ('score_jax.main', f'--workdir={tmp_path}/stage2', *flags)
-  assert evaluation.command == ('score_jax.evaluate', f'--workdir={tmp_path}/evaluation', *of_run)
-  assert exported.command == ('score_jax.export', f'--workdir={tmp_path}/exported', *of_run)
-  assert stage1.is_shared and stage2.is_shared and evaluation.is_shared and not exported.is_shared
-  # A stage is finished when there is a checkpoint of its last update.
-  for step in ('2', 'damaged-3', '3.orbax-checkpoint-tmp-1'):
-    (tmp_path / 'stage1' / 'checkpoints' / step).mkdir(parents=True)
-  assert not stage1.is_finished()
-  (tmp_path / 'stage1' / 'checkpoints' / '3').mkdir()
-  assert stage1.is_finished() and not stage2.is_finished()
+# The export.
 
 
-def test_the_number_of_updates(tmp_path):
-  config = str(ROOT / 'configs' / 'stage1_math.py')
-  assert pipeline.num_updates(config, []) == 1500
-  overrides = ['--config.train.num_steps=7', '--config.seed=1', '--config.train.num_steps=9']
-  assert pipeline.num_updates(f'{config}:smollm2_135m', overrides) == 9
-  with pytest.raises(ValueError, match='num_steps=x is no number'):
-    pipeline.num_updates(config, ['--config.train.num_steps=x'])
-  with pytest.raises(ValueError, match="no stage of RL: supervised.method='star'"):
-    pipeline.num_updates(f'{ROOT}/configs/baselines.py:star_d', [])
+# An export that is killed the first time.
+KILLED_STUB = """
+import os, pathlib, signal, sys
+from score_jax.model.hf_export import appearing
+folder = pathlib.Path(sys.argv[1])
+with appearing(folder) as draft:
+  (draft / 'done.json').touch()
+  if not (folder.parent / 'killed').exists():
+    (folder.parent / 'killed').touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_export_leaves_nothing_behind(stub, tmp_path, monkeypatch):
+  configs = [str(ROOT / 'configs' / f'stage{i}_math.py') for i in (1, 2)]
+  monkeypatch.setattr(pipeline.tempfile, 'gettempdir', lambda: str(tmp_path / 'temporary'))
+  monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{ROOT}')
+  (tmp_path / 'stub_program.py').write_text(KILLED_STUB)
+
+  def start(process):
+    monkeypatch.setattr(os, 'getpid', lambda: process)
+    draft = make_steps(*configs, 'gs://bucket/run')[-1].draft
+    return Runner(False).run([stub('bucket', is_shared=False, draft=draft)])
+
+  assert start(1) == 128 + signal.SIGKILL
+  assert [name for name in os.listdir(tmp_path / 'temporary') if name.endswith('.tmp')]
+  assert start(2) == 0
+  assert os.listdir(tmp_path / 'temporary') == ['killed']
+  assert os.listdir(tmp_path / 'bucket') == ['done.json']
+  others = [make_steps(*configs, f'gs://bucket/{name}')[-1].draft for name in ('run', 'other')]
+  assert others[0] != others[1]
 
 
 def test_a_bucket_gets_the_model_when_it_is_whole(stub, tmp_path):
@@ -201,7 +203,7 @@ def test_a_bucket_gets_the_model_when_it_is_whole(stub, tmp_path):
   draft = epath.Path(tmp_path) / 'draft'
   step = stub('bucket', is_shared=False, draft=draft)
   draft.mkdir()
-  (draft / 'half').touch()  # of a start that was killed
+  (draft / 'old').touch()  # of a start that was killed
   assert Runner(False).run([step]) == 0
   assert [file.name for file in step.folder.iterdir()] == ['done.json'] and not draft.exists()
   # Stopped on the way, the folder is not yet a model.
@@ -216,94 +218,3 @@ def test_a_bucket_gets_the_model_when_it_is_whole(stub, tmp_path):
   (draft / 'tokenizer.json').rmdir()
   pipeline.publish(draft, target)
   assert (target / 'config.json').read_text() == 'config.json' and not draft.exists()
-
-
-@pytest.mark.parametrize(
-  ('arguments', 'message'),
-  [
-    (['stray'], "unknown arguments ['stray']"),
-    (['--config.seed', '1'], "unknown arguments ['--config.seed', '1']"),
-    (['--stage1=nowhere.py'], 'there is no config file nowhere.py'),
-    (
-      [f'--stage1={ROOT}/configs/stage1_sums.py:x'],
-      f'{ROOT}/configs/stage1_sums.py:x is no config',
-    ),
-    ([f'--stage2={ROOT}/README.md'], f'{ROOT}/README.md is no config: SyntaxError'),
-    (['--config.init.path=x'], '--config.init.path=...: Stage II begins from Stage I'),
-  ],
-)
-def test_bad_command_lines_get_a_message(arguments, message, tmp_path, capsys):
-  config = f'{ROOT}/configs/stage1_math.py'
-  given = [f'--stage1={config}', f'--stage2={config}', f'--workdir={tmp_path}', *arguments]
-  with pytest.raises(SystemExit, match='2'):
-    pipeline.main(given)
-  assert f'error: {message}' in capsys.readouterr().err
-
-
-def test_a_dry_run_runs_nothing(tmp_path, capsys):
-  config = f'{ROOT}/configs/stage1_math.py'
-  (tmp_path / 'stage1' / 'checkpoints' / '1500').mkdir(parents=True)
-  given = [f'--stage1={config}', f'--stage2={config}', f'--workdir={tmp_path}']
-  assert pipeline.main([*given, '--config.data.path=a b', '--dry_run']) == 0
-  lines = capsys.readouterr().out.splitlines()
-  assert [line.partition(':')[0] for line in lines] == ['finished', 'to do', 'to do', 'to do']
-  assert lines[1].startswith(
-    f'to do: python -m score_jax.main --workdir={tmp_path}/stage2 --config='
-  )
-  assert lines[1].endswith(f" --config.init.path={tmp_path}/stage1 '--config.data.path=a b'")
-  assert os.listdir(tmp_path) == ['stage1']
-
-
-# The real programs.
-
-
-@pytest.mark.slow
-def test_a_pipeline_that_was_stopped_goes_on(tiny_run, tmp_path):
-  def start(num_steps, *more):
-    command = [sys.executable, '-m', 'score_jax.pipeline', f'--stage1={tiny_run}']
-    command += [f'--stage2={tiny_run}', f'--workdir={tmp_path}']
-    command += [f'--config.train.num_steps={num_steps}', *more]
-    return subprocess.Popen(command, cwd=ROOT, text=True, **PIPES)
-
-  def wait_for(process, path):
-    deadline = time.monotonic() + 200
-    while not path.exists():
-      assert time.monotonic() < deadline and process.poll() is None
-      time.sleep(0.05)
-
-  process = start(5000)
-  wait_for(process, tmp_path / 'stage1' / 'checkpoints' / '2')
-  process.send_signal(signal.SIGTERM)
-  output = process.communicate(timeout=200)[0]
-  assert process.returncode == 143, output
-  saved = committed_steps(tmp_path / 'stage1' / 'checkpoints')[-1]
-  last = saved + 2
-  # Stopped again in the step of evaluation, or at the latest after it.
-  process = start(last)
-  wait_for(process, tmp_path / 'stage2' / 'checkpoints' / str(last))
-  process.send_signal(signal.SIGTERM)
-  output = process.communicate(timeout=200)[0]
-  assert process.returncode == 143, output
-  assert not (tmp_path / 'exported').exists()
-  process = start(last)
-  output = process.communicate(timeout=200)[0]
-  assert process.returncode == 0, output
-  assert f'{tmp_path}/stage2 is finished' in output
-  for stage in ('stage1', 'stage2'):  # each update once
-    steps = [record['step'] for record in read_metrics(tmp_path / stage)]
-    assert steps == list(range(1, last + 1))
-  assert json.loads((tmp_path / 'evaluation' / 'metrics.json').read_text())['num_problems'] == 10
-  assert hf_folder.read_config(tmp_path / 'exported').num_layers == 1
-  # All is finished; and a longer Stage I would leave the rest behind.
-  process = start(last)
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == 0 and output.count(' is finished\n') == 4, output
-  process = start(last + 1)
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == 2 and 'stage1 is not finished, but' in output, output
-  # Nor is another policy evaluated than was trained.
-  (tmp_path / 'evaluation' / 'metrics.json').unlink()
-  (tmp_path / 'exported').rename(tmp_path / 'away')
-  process = start(last, '--config.seed=8')
-  output = process.communicate(timeout=100)[0]
-  assert process.returncode == 2 and 'seed: 0 in the run, 8 now' in output, output

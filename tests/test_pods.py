@@ -189,6 +189,33 @@ def test_a_stuck_program_ends(run_python, tmp_path):
   assert 'File "<string>", line 5 in <module>' in done.stderr
 
 
+# What the environment says of the processes.
+
+TWO = {'JAX_COORDINATOR_ADDRESS': 'host0:1234', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '1'}
+
+
+@pytest.mark.parametrize('address', ['localhost', 'localhost:', 'localhost:abc', ':1234'])
+def test_an_address_without_a_port_is_refused(address):
+  """Of these jax makes an IndexError or a failure of its own."""
+  assert distributed.numbers_of(TWO) == {'num_processes': 2, 'process_id': 1}
+  message = f"JAX_COORDINATOR_ADDRESS='{address}' is not HOST:PORT, such as localhost:1234"
+  with pytest.raises(ValueError, match=message):
+    distributed.numbers_of(TWO | {'JAX_COORDINATOR_ADDRESS': address})
+
+
+def test_the_number_of_a_process():
+  assert distributed.process_id({}) is None
+  assert distributed.process_id(TWO) == 1
+  assert distributed.process_id(TWO | {'SCORE_PROCESS_ID': '00'}) == 0
+  assert distributed.is_first_process({'SCORE_PROCESS_ID': '00'}, True)
+  for text in (' 0', '0\n', '-1', '0.0', '\u0660', 'worker-0', '<html>404'):
+    with pytest.raises(ValueError, match='SCORE_PROCESS_ID=.* must be a whole number'):
+      distributed.is_first_process({'SCORE_PROCESS_ID': text}, True)
+
+
+# Two processes.
+
+
 @pytest.mark.parametrize(
   ('index', 'how'), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)]
 )
