@@ -137,7 +137,10 @@ def test_a_kernel_that_cannot_run_is_refused(kernel, backend, dtype, head_dim, w
     run_config(dataclasses.replace(SIZES, head_dim=head_dim), model, backend)
 
 
-@pytest.mark.parametrize(('capability', 'want'), [('7.5', 'plain'), ('8.0', 'cudnn')])
+@pytest.mark.parametrize(
+  ('capability', 'want'),
+  [('7.5', 'plain'), ('gfx942', 'plain'), ('8.0', 'cudnn'), ('12.0', 'cudnn')],
+)
 def test_cudnn_takes_a_gpu_that_is_new_enough(monkeypatch, capability, want):
   devices = [SimpleNamespace(compute_capability=capability)]
   monkeypatch.setattr(jax, 'local_devices', lambda: devices)

@@ -58,10 +58,11 @@ def why_not(kernel: str, backend: str, dtype: str, head_dim: int) -> str:
     return f"computes in 'bfloat16', not in {dtype!r}"
   if head_dim % 8 or head_dim > _CUDNN_HEAD_DIM:
     return f'takes heads of a multiple of 8 up to {_CUDNN_HEAD_DIM}, not of {head_dim}'
-  # Other devices than GPUs have none.
+  # Other devices than GPUs have none; AMD's is no number.
   capability = getattr(jax.local_devices()[0], 'compute_capability', f'{_CUDNN_CAPABILITY}.0')
-  if int(capability.partition('.')[0]) < _CUDNN_CAPABILITY:
-    return f'takes a GPU of compute capability {_CUDNN_CAPABILITY}.0, not {capability}'
+  major = capability.partition('.')[0]
+  if not major.isdecimal() or int(major) < _CUDNN_CAPABILITY:
+    return f'takes an NVIDIA GPU of compute capability {_CUDNN_CAPABILITY}.0, not {capability}'
   return ''
 
 
