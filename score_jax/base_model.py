@@ -105,16 +105,12 @@ def run_config(sizes: DecoderConfig, model: ConfigDict, backend: str) -> Decoder
     backend: 'cpu', 'gpu' or 'tpu'.
 
   Returns:
-    The decoder's config.
-
-  Raises:
-    ValueError: for a kernel that cannot run.
+    The decoder's config. Its kernel may be one that the backend lacks, for evaluation and export
+    use none; see `check_kernel`.
   """
   attention = model.attention
   if attention == 'auto':
     attention = best_kernel(backend, model.dtype, sizes.head_dim, sizes.attn_softcap)
-  elif why := why_not(attention, backend, model.dtype, sizes.head_dim):
-    raise ValueError(f"config.model.attention={attention!r} {why}; take 'auto'")
   return dataclasses.replace(
     sizes,
     dtype=model.dtype,
@@ -123,6 +119,20 @@ def run_config(sizes: DecoderConfig, model: ConfigDict, backend: str) -> Decoder
     scan_unroll=model.scan_unroll,
     attention=attention,
   )
+
+
+def check_kernel(sizes: DecoderConfig, backend: str) -> None:
+  """Checks that updates can use the kernel that a decoder names.
+
+  Args:
+    sizes: from `run_config`.
+    backend: 'cpu', 'gpu' or 'tpu'.
+
+  Raises:
+    ValueError: for a kernel that cannot run, with the reason.
+  """
+  if why := why_not(sizes.attention, backend, sizes.dtype, sizes.head_dim):
+    raise ValueError(f"config.model.attention={sizes.attention!r} {why}; take 'auto'")
 
 
 def make_tokenizer(config: ConfigDict, decoder: DecoderConfig) -> Tokenizer:

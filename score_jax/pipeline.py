@@ -15,11 +15,12 @@ the rest would be made from it. Each step is one of the package's programs in a 
 own. SIGTERM is passed on to it; it saves, and both end with status 143.
 
 With `--distributed` every host runs this same command. Training and evaluation are steps of all
-together; the export is the first process's alone, and the others wait for it, for
-`config.train.hang_s` at most.
+together; the export is the first process's alone, and the others wait for it while it gives signs
+of life, and for `config.train.hang_s` after the last one.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -38,12 +39,14 @@ from ml_collections import ConfigDict
 from score_jax import program
 from score_jax.distributed import is_first_process, process_id
 from score_jax.run_input import check_is_of, stage_config
+from score_jax.runs.alive import last_sign, signs_of_life
 from score_jax.runs.files import absolute
 from score_jax.runs.stored import DIRECTORY, committed_steps
 from score_jax.watchdog import STATUS
 
 _STOPPED = 143  # what a shell calls the end by SIGTERM
 _SETTLE_S, _POLL_S = 60.0, 1.0  # until what the first process wrote must be there for all
+_SIGN_S = 60.0  # from one sign of life of the export to the next, at most
 _INIT = '--config.init.path='
 
 
@@ -57,7 +60,8 @@ class Step:
     is_finished: looks at the disk; ValueError if what is there was made with another config.
     is_shared: whether all processes take part; else it is the first one's, without an accelerator.
     draft: where the command writes if it cannot write to `folder`; copied to there then.
-    limit_s: [seconds] that the others wait for the first process; 0 has no limit.
+    limit_s: [seconds] that the others wait for a sign of life of the first process, which changes
+      a file beside the folder; 0 has no limit.
   """
 
   folder: epath.Path
@@ -66,6 +70,11 @@ class Step:
   is_shared: bool = True
   draft: epath.Path | None = None
   limit_s: float = 0.0
+
+  @property
+  def signs(self) -> epath.Path:
+    """The file that the first process changes while it makes the folder."""
+    return self.folder.parent / f'{self.folder.name}_is_made'
 
 
 def make_steps(
@@ -215,11 +224,11 @@ class Runner:
   def _run_step(self, step: Step) -> int:
     if not step.is_shared and not is_first_process(os.environ, self._is_distributed):
       print(f'== {step.folder}: the first process makes it', flush=True)
-      status = self._wait(step, step.limit_s)
+      status = self._wait(step, step.limit_s, step.signs)
       if status == STATUS:
         print(
-          f'== {step.folder}: process 0 makes it, and it is not finished after {step.limit_s:g} s '
-          "(config.train.hang_s): process 0 failed, is gone or needs longer; see its host's log",
+          f'== {step.folder}: process 0 makes it, and gave no sign of life for {step.limit_s:g} s '
+          "(config.train.hang_s): it failed or is gone; see its host's log",
           file=sys.stderr,
         )
       return status
@@ -232,26 +241,34 @@ class Runner:
     elif self._is_distributed:
       command.append('--distributed')
     print(f'== {step.folder}: {shlex.join(command)}', flush=True)
-    self._process = subprocess.Popen(command, env=environment)
-    if self._is_stopping:  # the signal came while the process was being made
-      self._process.terminate()
-    status = self._process.wait()
-    self._process = None
-    if status:
-      return 128 - status if status < 0 else status
-    if step.draft is not None:
-      publish(step.draft, step.folder)
+    others_wait = self._is_distributed and not step.is_shared
+    every_s = min(_SIGN_S, step.limit_s / 4 or _SIGN_S)
+    with signs_of_life(step.signs, every_s) if others_wait else contextlib.nullcontext():
+      self._process = subprocess.Popen(command, env=environment)
+      if self._is_stopping:  # the signal came while the process was being made
+        self._process.terminate()
+      status = self._process.wait()
+      self._process = None
+      if status:
+        return 128 - status if status < 0 else status
+      if step.draft is not None:
+        publish(step.draft, step.folder)
     status = self._wait(step, _SETTLE_S)
     if status == STATUS:
       raise RuntimeError(f'{step.folder}: no error, but it is not finished after {_SETTLE_S:g} s')
     return status
 
-  def _wait(self, step: Step, limit_s: float) -> int:
-    """Waits until a step is finished on the disk; 0 then, 143 after SIGTERM, 75 after `limit_s`."""
-    start_s = time.monotonic()
+  def _wait(self, step: Step, limit_s: float, signs: epath.Path | None = None) -> int:
+    """Waits until a step is finished on the disk: 0 then, 143 after SIGTERM, 75 after `limit_s`.
+
+    Signs of life begin the limit anew.
+    """
+    start_s, sign = time.monotonic(), ''
     while not step.is_finished():
       if self._is_stopping:
         return _STOPPED
+      if signs is not None and last_sign(signs) != sign:
+        start_s, sign = time.monotonic(), last_sign(signs)
       if limit_s and time.monotonic() - start_s > limit_s:
         return STATUS
       time.sleep(_POLL_S)

@@ -33,19 +33,20 @@ class StepTrace:
   in a bucket and never holds half of one.
   """
 
-  def __init__(self, window: str, workdir: epath.Path):
+  def __init__(self, window: str, workdir: epath.Path, num_steps: int | None = None):
     """Reads the window; nothing is written yet.
 
     Args:
       window: `config.profile`.
       workdir: the run directory.
+      num_steps: the run's, where it is known.
 
     Raises:
       ValueError: for a window that is none.
     """
     self._window = profile_steps(window) if jax.process_index() == 0 else None
     self._directory = workdir / DIRECTORY
-    self._is_new = True
+    self._is_new, self._num_steps = True, num_steps
     self._local: pathlib.Path | None = None  # where the running trace goes
     self._step: jax.profiler.StepTraceAnnotation | None = None
 
@@ -60,9 +61,11 @@ class StepTrace:
     if self._window is None:
       return
     first, last = self._window
-    if self._is_new and step > last:
+    if self._is_new and (step > last or first > (self._num_steps or first)):
+      end = f'{self._num_steps}' if self._num_steps else 'the last'
       logging.warning(
-        'config.profile=%d:%d: steps begin at %d here, nothing is traced', first, last, step
+        'config.profile=%d:%d: steps %d to %s are made now, nothing is traced',
+        *(first, last, step, end),
       )
     self._is_new = False
     is_inside = first <= step <= last

@@ -84,5 +84,5 @@ def _parse_flags(argv):
   except flags.Error as error:  # absl would end with status 1, which programs give another meaning
     lines = str(error).strip().splitlines()  # of a config file's error the whole traceback
     return fail(f'{lines[-1]}; --help shows the flags')
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+  except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
     return fail(f'in the command line or config file: {error}')

@@ -102,7 +102,7 @@ def stage_config(file: str, overrides: Sequence[str]) -> ConfigDict:
     config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
     values(arguments)
     check_config(config)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+  except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
     told = shlex.join([file, *overrides])
     raise ValueError(f'{told} is no config: {type(error).__name__}: {error}') from error
   return config

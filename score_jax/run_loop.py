@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import logging
 import secrets
 import signal
 import threading
@@ -87,12 +88,21 @@ def check_is_shared(workdir: epath.Path) -> None:
   # A name that nobody has asked for yet: file systems remember what there was not.
   number = multihost_utils.broadcast_one_to_all(np.int32(secrets.randbelow(2**31)))
   mark = workdir / f'shared_{int(number):010d}'
-  if jax.process_index() == 0:
-    write_atomic(mark, '')
+
+  def is_done(action) -> bool:
+    try:
+      return action() is not False
+    except OSError as error:  # to be told by all: the others wait here
+      logging.error('%s: %s', workdir, error)
+      return False
+
+  is_writer = jax.process_index() == 0
+  is_written = not is_writer or is_done(lambda: write_atomic(mark, ''))
   multihost_utils.sync_global_devices('written')
-  is_seen = multihost_utils.process_allgather(np.asarray(mark.exists())).ravel()
-  if jax.process_index() == 0:
-    mark.unlink()
+  is_seen = is_written and is_done(mark.exists)
+  is_seen = multihost_utils.process_allgather(np.asarray(is_seen)).ravel()
+  if is_writer:
+    is_done(lambda: mark.unlink(missing_ok=True))
   if not is_seen.all():
     raise ValueError(
       f'{workdir} is not one directory for all processes: what process 0 writes there, processes '

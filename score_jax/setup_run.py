@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax.base_model import Base, load_base
+from score_jax.base_model import Base, check_kernel, load_base
 from score_jax.core import sharding
 from score_jax.core.tokenizers import Tokenizer
 from score_jax.model.lora import Lora
@@ -115,6 +115,7 @@ def prepare(config: ConfigDict) -> Setup:
   check_offload(config)
   task = make_task(config)
   base = load_base(config, mesh, config.model.offload_reference)
+  check_kernel(base.decoder.config, jax.default_backend())
   spec = make_training_spec(config, task, base.tokenizer)
   prompts = encode_prompts(task.train, task, base.tokenizer, config.rollout.prompt_tokens)
   warn_too_long(prompts, 'training', config)

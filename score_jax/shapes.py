@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from score_jax.base_model import Base, checkpoint_path, param_shardings, reader_of, run_config
+from score_jax.base_model import (
+  Base,
+  check_kernel,
+  checkpoint_path,
+  param_shardings,
+  reader_of,
+  run_config,
+)
 from score_jax.core import sharding
 from score_jax.core.types import Batch, Episode, TrainState
 from score_jax.model.decoder import Decoder, abstract_params
@@ -55,6 +62,7 @@ def setup_of_shapes(
       'model beside the policy is not planned; plan with 0'
     )
   sizes = run_config(_sizes(config), m, backend)
+  check_kernel(sizes, backend)
   places = param_shardings(sizes, mesh)
   if m.offload_reference:
     places = jax.tree.map(lambda place: place.with_memory_kind(sharding.HOST), places)

@@ -126,7 +126,7 @@ class Trainer:
       random_reward=config.train.random_reward,
     )
     self.journal = Journal(workdir, config, decoder.config)
-    self.trace = profiling.StepTrace(config.profile, workdir)
+    self.trace = profiling.StepTrace(config.profile, workdir, config.train.num_steps)
     self.verdicts = VerdictStore(workdir, jax.process_index())
     self.checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep_last)
     self.watchdog = Watchdog(workdir, config.train.hang_s)

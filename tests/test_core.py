@@ -228,7 +228,6 @@ def test_check_config_takes_the_defaults():
     ('eval.top_p', 0.0, r'config\.eval\.top_p=0\.0 must be above 0 and at most 1'),
     ('rollout.temperature', float('nan'), r'config\.rollout\.temperature=nan must be finite'),
     ('stage.bonus', (0.0, float('inf')), r'config\.stage\.bonus=\(0\.0, inf\) must be finite'),
-    ('profile', '101:102', r"config\.profile='101:102' begins behind train\.num_steps=100"),
   ],
 )
 def test_check_config_refuses(key, value, message):

@@ -163,6 +163,13 @@ def run(base, tmp_path):
   return tmp_path / 'run'
 
 
+def test_the_kernel_of_another_backend_is_no_concern(run, tmp_path):
+  config = run_config(run)
+  config.model.attention = 'splash'
+  export(config, tmp_path / 'out', str(run), 'latest')
+  assert hf_folder.read_config(tmp_path / 'out') == MODEL
+
+
 @pytest.mark.parametrize(('which', 'step'), [('best', 1), ('latest', 2)])
 def test_run_to_hugging_face(base, run, tmp_path, which, step):
   export(run_config(run), tmp_path / 'out', str(run), which)

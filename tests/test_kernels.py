@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.base_model import run_config
+from score_jax.base_model import check_kernel, run_config
 from score_jax.core.config import default_config
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder, init_params
@@ -134,15 +134,19 @@ def test_a_kernel_that_cannot_run_is_refused(kernel, backend, dtype, head_dim, w
   model = default_config().model
   model.attention, model.dtype = kernel, dtype
   with pytest.raises(ValueError, match=f"config.model.attention='{kernel}' {why}; take 'auto'"):
-    run_config(dataclasses.replace(SIZES, head_dim=head_dim), model, backend)
+    check_kernel(run_config(dataclasses.replace(SIZES, head_dim=head_dim), model, backend), backend)
 
 
 @pytest.mark.parametrize(
   ('capability', 'want'),
-  [('7.5', 'plain'), ('gfx942', 'plain'), ('8.0', 'cudnn'), ('12.0', 'cudnn')],
+  [('7.5', 'plain'), ('gfx942', 'plain'), ('8.0', 'cudnn'), ('9.0', 'cudnn'), ('12.0', 'cudnn')],
 )
 def test_cudnn_takes_a_gpu_that_is_new_enough(monkeypatch, capability, want):
   devices = [SimpleNamespace(compute_capability=capability)]
   monkeypatch.setattr(jax, 'local_devices', lambda: devices)
   assert best_kernel('gpu', 'bfloat16', 64, 0.0) == want
+  assert best_kernel('gpu', 'bfloat16', 256, 0.0) == 'plain'
   assert why_not('plain', 'gpu', 'bfloat16', 64) == ''
+  # Named, it is taken as far as it goes.
+  is_hopper = capability in ('9.0', '12.0')
+  assert (why_not('cudnn', 'gpu', 'bfloat16', 256) == '') == is_hopper

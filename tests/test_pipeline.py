@@ -12,6 +12,7 @@ from etils import epath
 
 from score_jax import pipeline
 from score_jax.pipeline import Runner, Step, first_unfinished, make_steps
+from score_jax.runs.alive import signs_of_life
 from score_jax.watchdog import STATUS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -154,8 +155,38 @@ def test_others_wait_for_the_first_one_no_longer_than_they_may(stub, monkeypatch
   assert Runner(True).run([step]) == STATUS
   said = capfd.readouterr()
   assert f'{step.folder}: the first process makes it' in said.out
-  assert f'{step.folder}: process 0 makes it, and it is not finished after 0.1 s' in said.err
+  assert f'{step.folder}: process 0 makes it, and gave no sign of life for 0.1 s' in said.err
   assert 'config.train.hang_s' in said.err
+
+
+def test_others_wait_while_the_first_one_gives_signs_of_life(stub, monkeypatch):
+  monkeypatch.setenv('SCORE_PROCESS_ID', '1')
+  step = stub('a', is_shared=False, limit_s=1.0)
+
+  def make_it():
+    with signs_of_life(step.signs, 0.1):
+      time.sleep(2.5)
+      step.folder.mkdir()
+      (step.folder / 'done.json').touch()
+
+  threading.Thread(target=make_it).start()
+  assert Runner(True).run([step]) == 0
+  assert not step.signs.exists()
+
+
+def test_the_first_one_gives_signs_of_life(stub, monkeypatch):
+  given = []
+
+  def watched(path, every_s):
+    given.append((path, every_s))
+    return signs_of_life(path, every_s)
+
+  monkeypatch.setattr(pipeline, 'signs_of_life', watched)
+  monkeypatch.setenv('SCORE_PROCESS_ID', '0')
+  steps = [stub('a'), *(stub(f'b{n}', is_shared=False, limit_s=n) for n in (0, 20, 1800))]
+  assert Runner(True).run(steps) == 0
+  assert given == list(zip([step.signs for step in steps[1:]], [60, 5, 60], strict=True))
+  assert not any(step.signs.exists() for step in steps)
 
 
 # The export.

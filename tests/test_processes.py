@@ -112,17 +112,20 @@ def single(tiny_run, root, tmp_path_factory):
   return outcome(workdir)
 
 
-def test_processes_that_share_no_directory_are_refused(tiny_run, root, tmp_path):
+@pytest.mark.parametrize('first', ['0', 'file/0'], ids=['elsewhere', 'impossible'])
+def test_processes_that_share_no_directory_are_refused(tiny_run, root, tmp_path, first):
+  (tmp_path / 'file').touch()
+  workdirs = [tmp_path / first, tmp_path / '1']
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
     port = probe.getsockname()[1]
   statuses, outputs = finish(
-    [start(training(tiny_run, tmp_path / f'{i}'), root, i, 2, port, 1) for i in range(2)]
+    [start(training(tiny_run, x), root, i, 2, port, 1) for i, x in enumerate(workdirs)]
   )
   assert statuses == [2, 2], outputs
-  for i, output in enumerate(outputs):
-    assert f'{tmp_path / str(i)} is not one directory for all processes' in output
-    assert 'processes [1] do not see' in output
+  for workdir, output in zip(workdirs, outputs, strict=True):
+    assert f'{workdir} is not one directory for all processes' in output
+    assert f'processes {"[1]" if first == "0" else "[0, 1]"} do not see' in output
   assert not list(tmp_path.glob('*/*'))
 
 

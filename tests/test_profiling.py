@@ -248,13 +248,25 @@ def test_a_run_writes_its_trace(traced_run):
   assert '.pb' in files and not list(workdir.rglob('*.tmp*'))
 
 
-def test_a_window_behind_which_a_run_begins_is_told(tmp_path, caplog):
-  trace = profiling.StepTrace('2:3', epath.Path(tmp_path))
-  for step in (4, 5):
+@pytest.mark.parametrize(
+  ('window', 'num_steps', 'first', 'made'),
+  [('2:3', None, 4, '4 to the last'), ('2:3', 6, 4, '4 to 6'), ('7:9', 6, 1, '1 to 6')],
+)
+def test_a_window_without_a_step_is_told(tmp_path, caplog, window, num_steps, first, made):
+  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
+  for step in (first, first + 1):
     trace.begin(step, None)
   assert [record.getMessage() for record in caplog.records] == [
-    'config.profile=2:3: steps begin at 4 here, nothing is traced'
+    f'config.profile={window}: steps {made} are made now, nothing is traced'
   ]
+
+
+@pytest.mark.parametrize(('window', 'num_steps'), [('2:3', 6), ('6:9', 6), ('1:1', None)])
+def test_a_window_with_a_step_is_not_told(tmp_path, caplog, window, num_steps):
+  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
+  trace.begin(1, None)
+  trace.close()
+  assert not caplog.records
 
 
 def test_a_trace_ends_with_its_window(tmp_path):

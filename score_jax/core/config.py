@@ -193,7 +193,7 @@ def _add_procedure(c: ConfigDict) -> None:
   c.train.num_saved_problems = 2  # [problems] whose samples are saved then
   c.train.progress = True  # show a progress bar
   # [seconds] without progress after which a run says where it hangs and ends, see docs/pods.md;
-  # longer than any compilation, rollout or export takes; 0 never ends it
+  # longer than any compilation or rollout takes; 0 never ends it
   c.train.hang_s = 1800.0
 
 

@@ -16,8 +16,8 @@ from score_jax.model.attention import attend, causal_mask, is_within
 from score_jax.model.decoder_config import DecoderConfig
 
 _LANES = 128  # splash attention takes lengths that are multiples of this
-_CUDNN_HEAD_DIM = 128
-_CUDNN_CAPABILITY = 8  # Ampere
+# By compute capability of the GPU: Ampere, Hopper.
+_CUDNN_HEAD_DIM = {8: 128, 9: 256}
 
 
 def best_kernel(backend: str, dtype: str, head_dim: int, softcap: float) -> str:
@@ -36,7 +36,9 @@ def best_kernel(backend: str, dtype: str, head_dim: int, softcap: float) -> str:
     >>> best_kernel('gpu', 'bfloat16', 64, 0.0), best_kernel('gpu', 'bfloat16', 64, 50.0)
     ('cudnn', 'plain')
   """
-  kernels = ['splash'] if softcap else ['splash', 'cudnn']
+  # Longer heads were never timed.
+  is_for_cudnn = head_dim <= min(_CUDNN_HEAD_DIM.values()) and not softcap
+  kernels = ['splash', 'cudnn'] if is_for_cudnn else ['splash']
   fits = [name for name in kernels if not why_not(name, backend, dtype, head_dim)]
   return fits[0] if fits else 'plain'
 
@@ -56,13 +58,14 @@ def why_not(kernel: str, backend: str, dtype: str, head_dim: int) -> str:
     return ''
   if dtype != 'bfloat16':
     return f"computes in 'bfloat16', not in {dtype!r}"
-  if head_dim % 8 or head_dim > _CUDNN_HEAD_DIM:
-    return f'takes heads of a multiple of 8 up to {_CUDNN_HEAD_DIM}, not of {head_dim}'
   # Other devices than GPUs have none; AMD's is no number.
-  capability = getattr(jax.local_devices()[0], 'compute_capability', f'{_CUDNN_CAPABILITY}.0')
+  capability = getattr(jax.local_devices()[0], 'compute_capability', '8.0')
   major = capability.partition('.')[0]
-  if not major.isdecimal() or int(major) < _CUDNN_CAPABILITY:
-    return f'takes an NVIDIA GPU of compute capability {_CUDNN_CAPABILITY}.0, not {capability}'
+  longest = [n for least, n in _CUDNN_HEAD_DIM.items() if major.isdecimal() and int(major) >= least]
+  if not longest:
+    return f'takes an NVIDIA GPU of compute capability 8.0, not {capability}'
+  if head_dim % 8 or head_dim > longest[-1]:
+    return f'takes heads of a multiple of 8 up to {longest[-1]}, not of {head_dim}'
   return ''
 
 
