@@ -45,7 +45,7 @@ def sizes_of(flags: argparse.Namespace, name: str, **others) -> DecoderConfig:
     name: of the preset.
     **others: fields of the config.
   """
-  if flags.dtype == 'float32':  # as `score_jax.base_model.load_base` does
+  if flags.dtype == 'float32':  # as `score_jax.setup.base_model.load_base` does
     jax.config.update('jax_default_matmul_precision', 'highest')
   return dataclasses.replace(TINY if flags.tiny else preset(name), dtype=flags.dtype, **others)
 

@@ -25,12 +25,12 @@ from common import (
 )
 
 from score_jax.model import flops
+from score_jax.model.decode_params import decoding_params
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.decoding import decoding_params
-from score_jax.procedures.keys import episode_keys
-from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import rollout
+from score_jax.rollout.keys import episode_keys
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.multi_turn import rollout
 
 
 def token_costs(config: DecoderConfig, rows: int, position: int) -> tuple[float, float]:

@@ -17,9 +17,9 @@ import random
 import time
 from collections import Counter
 
-from score_jax.tasks import workers
+from score_jax.tasks.workers.pool import WorkerPool
 
-GRADER = 'score_jax.tasks.equality:grade_final_answer'
+GRADER = 'score_jax.tasks.math_checker.equality:grade_final_answer'
 
 
 def sentence(answer: str) -> str:
@@ -46,7 +46,7 @@ def respelt(answer: str) -> str:
   return answer if r'\text' in answer or r'\mbox' in answer else f'\\displaystyle {answer}'
 
 
-def processor_seconds(pool: workers.WorkerPool) -> float:
+def processor_seconds(pool: WorkerPool) -> float:
   """What this process and the workers have used so far."""
   ticks = 0
   for pid in [os.getpid(), *(worker.process.pid for worker in pool._workers)]:
@@ -55,7 +55,7 @@ def processor_seconds(pool: workers.WorkerPool) -> float:
   return ticks / os.sysconf('SC_CLK_TCK')
 
 
-def timed(pool: workers.WorkerPool, items: list, name: str) -> None:
+def timed(pool: WorkerPool, items: list, name: str) -> None:
   """Grades items and prints how long it took and what came out."""
   used, start = processor_seconds(pool), time.perf_counter()
   verdicts = pool.grade(items)
@@ -81,7 +81,7 @@ def main() -> None:
     with open(flags.data / 'math' / f'{name}.jsonl', encoding='utf-8') as file:
       rows += map(json.loads, file)
   right, wrong = pairs(rows, flags.seed)
-  pool = workers.WorkerPool(GRADER, num_workers=flags.workers, timeout_s=5.0, cache_size=0)
+  pool = WorkerPool(GRADER, num_workers=flags.workers, timeout_s=5.0, cache_size=0)
   timed(pool, wrong, 'wrong, cold')
   timed(pool, wrong, 'wrong, warm')
   timed(pool, right, 'right, warm')

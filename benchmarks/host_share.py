@@ -21,15 +21,16 @@ from common import make_parser, median_s, print_heading, print_row, random_param
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import run_loop, setup_run
-from score_jax.base_model import param_shardings
 from score_jax.core.config import default_config
 from score_jax.core.config_check import check_config
 from score_jax.model.decoder import Decoder
 from score_jax.model.presets import preset
 from score_jax.objective.stages import stage2
-from score_jax.procedures.experience import Collector
-from score_jax.train import Trainer
+from score_jax.setup import run as setup_run
+from score_jax.setup.base_model import param_shardings
+from score_jax.training import loop
+from score_jax.training.experience import Collector
+from score_jax.training.train import Trainer
 
 
 class Recorder(Trainer):
@@ -120,7 +121,7 @@ def main() -> None:
   setup = make_setup(flags)
   with tempfile.TemporaryDirectory() as folder:
     trainer = Recorder(setup, epath.Path(pathlib.Path(folder) / 'run'))
-    state = run_loop.run_until_stopped(trainer, setup.mesh)
+    state = loop.run_until_stopped(trainer, setup.mesh)
   setup.task.close()
   steps = range(flags.warmup, flags.warmup + flags.steps)
   wall = [trainer.begins[step + 1] - trainer.begins[step] for step in steps]

@@ -25,7 +25,7 @@ def make_folder(folder: pathlib.Path, preset_name: str) -> None:
   import jax.numpy as jnp
   import numpy as np
 
-  from score_jax.model import hf_export
+  from score_jax.formats import hf_export
   from score_jax.model.decoder import abstract_params
   from score_jax.model.presets import preset
 
@@ -45,13 +45,13 @@ def measure(folder: pathlib.Path, dtype: str, param_dtype: str, num_tokens: int)
   import jax.numpy as jnp
   import numpy as np
 
-  from score_jax.base_model import param_shardings, place_params
   from score_jax.core import sharding
-  from score_jax.model import hf_folder
+  from score_jax.formats import hf_folder
   from score_jax.model.decoder import Decoder
-  from score_jax.procedures.keys import episode_keys
-  from score_jax.procedures.layout import RolloutSpec
-  from score_jax.procedures.rollout import rollout
+  from score_jax.rollout.keys import episode_keys
+  from score_jax.rollout.layout import RolloutSpec
+  from score_jax.rollout.multi_turn import rollout
+  from score_jax.setup.base_model import param_shardings, place_params
 
   start_s = time.monotonic()
   config = hf_folder.read_config(folder)

@@ -11,9 +11,9 @@ from flax import traverse_util
 import score_jax
 from score_jax.model.decoder import Decoder, init_params
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.procedures.keys import episode_keys
-from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import rollout
+from score_jax.rollout.keys import episode_keys
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.multi_turn import rollout
 
 
 class OurSide:

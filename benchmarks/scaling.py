@@ -28,12 +28,12 @@ from common import (
 )
 from updates import make_batch, make_update
 
+from score_jax.model.decode_params import decoding_params
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.decoding import decoding_params
-from score_jax.procedures.keys import episode_keys
-from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import compile_segments, rollout
+from score_jax.rollout.keys import episode_keys
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.multi_turn import compile_segments, rollout
 
 INSTRUCTION_TOKENS = 4
 

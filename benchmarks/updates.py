@@ -12,7 +12,7 @@ from score_jax.core.types import Batch, Episode, TrainState
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.objective.stages import StageArrays, stage2
-from score_jax.procedures.train_step import StepOptions, forward, make_train_step
+from score_jax.training.train_step import StepOptions, forward, make_train_step
 
 
 def make_batch(config: DecoderConfig, rows: int, length: int, prompt_tokens: int) -> Batch:

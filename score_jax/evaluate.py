@@ -9,11 +9,8 @@ import os
 
 from etils import epath
 
-from score_jax import base_model, distributed, program, setup_run, trainable
-from score_jax.core import sharding
-from score_jax.core.version import commit
-from score_jax.evaluating import evaluate_params, metrics_table, save_evaluation
-from score_jax.run_input import (
+from score_jax.cli import distributed, program
+from score_jax.cli.run_input import (
   NUM_PROBLEMS,
   RUN,
   TEMPERATURE,
@@ -21,7 +18,12 @@ from score_jax.run_input import (
   check_as_trained,
   run_config,
 )
-from score_jax.watchdog import Watchdog
+from score_jax.core import sharding
+from score_jax.core.version import commit
+from score_jax.evaluation.protocol import evaluate_params, metrics_table, save_evaluation
+from score_jax.runs.watchdog import Watchdog
+from score_jax.setup import base_model, trainable
+from score_jax.setup import run as setup_run
 
 
 def _body() -> None:

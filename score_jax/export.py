@@ -17,19 +17,20 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import base_model, program
-from score_jax.core.chat_tokenizer import ChatTokenizer
+from score_jax.cli import program
+from score_jax.cli.run_input import RUN, WHICH, check_as_trained, run_config
 from score_jax.core.config_check import check_config
-from score_jax.core.tokenizers import Tokenizer
-from score_jax.model import gguf, hf_export, hf_folder
+from score_jax.core.paths import nest
+from score_jax.formats import gguf, hf_export, hf_folder
+from score_jax.formats.hf_tokenizer_files import tokenizer_files
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.layouts import nest
 from score_jax.model.lora import abstract_adapters, merge
-from score_jax.model.tokenizer_files import tokenizer_files
-from score_jax.run_input import RUN, WHICH, check_as_trained, run_config
 from score_jax.runs.restoring import restore_subtree
-from score_jax.trainable import check_same_base, lora_of_run
+from score_jax.setup import base_model
+from score_jax.setup.trainable import check_same_base, lora_of_run
+from score_jax.tokenizers.base import Tokenizer
+from score_jax.tokenizers.chat_tokenizer import ChatTokenizer
 
 _FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'orbax'], 'What to write.')
 _DTYPE = flags.DEFINE_enum(

@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from score_jax import distributed, program
+from score_jax.cli import distributed, program
 
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print the config, the stage, the memory and one decoded episode, and exit.'
@@ -24,12 +24,12 @@ def workdir_of(config) -> str:
 def _body() -> None:
   config = program.checked_config()
   # Imported late: a wrong command line is told of at once.
-  from score_jax.dry_run import show
-  from score_jax.imitate import imitate
-  from score_jax.memory import memory_table, plan_memory
-  from score_jax.run_loop import Preempted, TrainingStopped
-  from score_jax.setup_run import prepare
-  from score_jax.train import train
+  from score_jax.planning.dry_run import show
+  from score_jax.planning.memory import memory_table, plan_memory
+  from score_jax.setup.run import prepare
+  from score_jax.training.imitate import imitate
+  from score_jax.training.loop import Preempted, TrainingStopped
+  from score_jax.training.train import train
 
   distributed.join()
   setup = prepare(config)

@@ -36,13 +36,13 @@ from collections.abc import Callable, Sequence
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import program
-from score_jax.distributed import is_first_process, process_id
-from score_jax.run_input import check_is_of, stage_config
+from score_jax.cli import program
+from score_jax.cli.distributed import is_first_process, process_id
+from score_jax.cli.run_input import check_is_of, stage_config
 from score_jax.runs.alive import last_sign, signs_of_life
 from score_jax.runs.files import absolute
 from score_jax.runs.stored import DIRECTORY, committed_steps
-from score_jax.watchdog import STATUS
+from score_jax.runs.watchdog import STATUS
 
 _STOPPED = 143  # what a shell calls the end by SIGTERM
 _SETTLE_S, _POLL_S = 60.0, 1.0  # until what the first process wrote must be there for all

@@ -17,7 +17,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import program
+from score_jax.cli import program
 from score_jax.core.config_check import check_config
 from score_jax.core.version import commit
 from score_jax.runs.files import write_atomic
@@ -69,8 +69,11 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
   Returns:
     The row of `report.json`; its `seconds` are those of this start, not of one that was stopped.
   """
-  from score_jax import evaluating, setup_run, train, trainable
   from score_jax.core import sharding
+  from score_jax.evaluation import protocol
+  from score_jax.setup import run as setup_run
+  from score_jax.setup import trainable
+  from score_jax.training import train
 
   name = 'base' if row is None else row.stage.name
   done = workdir / name / 'row.json'
@@ -86,11 +89,11 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
       train.train(setup, workdir / name)
       params = trainable.restore_policy(str(workdir / name), setup.base, run.init.which).state
     for kind, temperature in TEMPERATURES.items():
-      found = evaluating.evaluate_params(
+      found = protocol.evaluate_params(
         run, setup.base, params, setup.task, run.eval.num_problems, temperature, setup.mesh
       )
       about = {'row': name, 'temperature': temperature, 'seed': run.seed, 'commit': code}
-      evaluating.save_evaluation(workdir / name / f'eval_{kind}', found, about)
+      protocol.save_evaluation(workdir / name / f'eval_{kind}', found, about)
       result['num_problems'] = len(found.records)
       result[kind] = {key: found.metrics[key] for key in METRICS}
   finally:
@@ -107,9 +110,9 @@ def _body() -> None:
   if _SEED.value is not None:
     config.run.seed = _SEED.value
   workdir = epath.Path(program.WORKDIR.value or os.path.join('runs', 'quickstart'))
-  from score_jax import report
-  from score_jax.run_loop import Preempted, TrainingStopped
+  from score_jax.replication import small_report
   from score_jax.runs.identity import check_or_write_config
+  from score_jax.training.loop import Preempted, TrainingStopped
 
   plain = config.to_dict() | {'rows': [row.to_dict() for row in config.rows]}
   check_or_write_config(workdir, plain, exempt=('run.train.progress',))
@@ -126,7 +129,7 @@ def _body() -> None:
   except TrainingStopped as error:
     print(f'stopped: {error}', file=sys.stderr)
     raise SystemExit(1) from None
-  report.write(workdir, config, rows)
+  small_report.write(workdir, config, rows)
   print((workdir / 'report.md').read_text())
   print(f'report: {workdir / "report.md"}, {workdir / "report.json"}, {workdir / "training.png"}')
 

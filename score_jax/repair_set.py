@@ -19,22 +19,17 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import (
-  base_model,
-  distributed,
-  evaluating,
-  program,
-  setup_run,
-  task_loader,
-  trainable,
-)
+from score_jax.cli import distributed, program
+from score_jax.cli.run_input import RUN, WHICH, run_config
 from score_jax.core import sharding
 from score_jax.core.version import commit
-from score_jax.procedures import repair
-from score_jax.procedures.evaluation import Sampler
-from score_jax.procedures.text import Prompts, encode_prompts
-from score_jax.run_input import RUN, WHICH, run_config
+from score_jax.evaluation import protocol, repair
+from score_jax.rollout.sampler import Sampler
+from score_jax.rollout.text import Prompts, encode_prompts
 from score_jax.runs.files import to_json, write_atomic
+from score_jax.setup import base_model, trainable
+from score_jax.setup import run as setup_run
+from score_jax.setup import task as task_loader
 from score_jax.tasks.base import Task
 from score_jax.tasks.code.extract import extract_program
 from score_jax.tasks.mbpp_r import given_answer, load_mbpp_r
@@ -122,7 +117,7 @@ def _prompts(policy: Policy, task: Task, problems: list, count: int) -> Prompts:
 
 
 def _sampler(policy: Policy, task: Task, temperature: float) -> Sampler:
-  return evaluating.make_sampler(
+  return protocol.make_sampler(
     policy.config, policy.base, policy.params, task, temperature, policy.mesh
   )
 
@@ -205,8 +200,8 @@ def evaluate_set(policy: Policy, folder: epath.Path, count: int, temperature: fl
   }
   if not distributed.is_speaker():
     return
-  evaluating.save_evaluation(target, found, about)
-  print(evaluating.metrics_table(found.metrics))
+  protocol.save_evaluation(target, found, about)
+  print(protocol.metrics_table(found.metrics))
   print(f'{len(found.records)} programs, {found.num_left_out} left out; records in {target}')
 
 

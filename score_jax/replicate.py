@@ -15,7 +15,7 @@ import sys
 from absl import flags
 from etils import epath
 
-from score_jax import program
+from score_jax.cli import program
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds 0, 1, ... of each row; sweeps take one.', 1)
 _ROWS = flags.DEFINE_list('rows', None, 'Rows to run; all of the config by default.')
@@ -48,7 +48,7 @@ def _run_one(config, rows, name: str, workdir: epath.Path, about: dict) -> None:
 
   from score_jax.replication.jobs import end_with_parent
   from score_jax.replication.one_row import run_row
-  from score_jax.run_loop import Preempted, TrainingStopped
+  from score_jax.training.loop import Preempted, TrainingStopped
 
   end_with_parent()
   # Most rows have the same shapes: what one of them compiled serves the others.

@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 import pytest
+from makers import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PARITY = ROOT / 'tests' / 'parity'
 
 TINY_RUN = """
@@ -102,10 +102,10 @@ def tiny_run(tmp_path_factory):
   # Imported late: jax must not be there before the settings above are.
   import jax
 
-  from score_jax.core.tokenizers import SentencePieceTokenizer
+  from score_jax.formats.weights_folder import save_weights
   from score_jax.model.decoder import DecoderConfig, init_params
-  from score_jax.model.weights import save_weights
-  from score_jax.pretrain import train_tokenizer
+  from score_jax.tokenizers.base import SentencePieceTokenizer
+  from score_jax.training.pretraining import train_tokenizer
 
   folder = tmp_path_factory.mktemp('tiny')
   model = train_tokenizer()

@@ -11,17 +11,17 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from score_jax import base_model
+from score_jax.cli.run_input import run_config
 from score_jax.core import sharding
 from score_jax.core.config import default_config
 from score_jax.export import export
-from score_jax.model import hf_export, hf_folder
+from score_jax.formats import hf_export, hf_folder
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.presets import PRESETS
-from score_jax.run_input import run_config
 from score_jax.runs.checkpoints import Checkpoints
-from score_jax.setup_run import missing_inputs
+from score_jax.setup import base_model
+from score_jax.setup.checks import missing_inputs
 
 TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -95,7 +95,7 @@ def test_a_tokenizer_that_does_not_fit_is_seen_before_weights_are_read(base, mon
   folder = epath_of(base).parent / 'small'
   hf_export.write_folder(folder, small, draw(small), files=tokenizer_files())
   base.model.checkpoint = str(folder)
-  monkeypatch.setattr('score_jax.model.safetensors_file.Tensor.read', None)
+  monkeypatch.setattr('score_jax.formats.safetensors_file.Tensor.read', None)
   with pytest.raises(ValueError, match='tokenizer.json.*255'):
     load(base)
 

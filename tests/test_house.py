@@ -14,45 +14,38 @@ import warnings
 import jax
 import jax.numpy as jnp
 import pytest
+from makers import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAX_FILE_LINES = 320
 MAX_FUNCTION_LINES = 70  # without the docstring: nobody should save on words to keep a rule
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (ast.ClassDef, *FUNCTIONS)
 
-# The floors. A file imports from its own room and from the rooms listed for it.
-LOWER = {'core', 'model', 'tasks', 'runs', 'analysis', 'objective'}
-MAY_IMPORT = {
-  'core': set(),
-  'model': {'core'},
-  'tasks': {'core'},
-  'runs': {'core'},
-  'analysis': {'core'},
-  'objective': {'core'},
-  'planning': {'core'},
-  'procedures': LOWER,
-  # A replication is made of training runs, and a program at the root starts it: one floor.
-  'programs': LOWER | {'procedures', 'replication', 'planning'},
-  'replication': LOWER | {'procedures', 'programs'},
-}
-# Modules outside the package that a room must do without, and why.
+# The layers, lowest first. A file imports from its own folder and from the layers below it.
+LAYERS = (
+  {'core', 'analysis'},
+  {'tokenizers', 'model', 'objective', 'tasks', 'runs'},
+  {'rollout', 'formats'},
+  {'setup'},
+  {'training', 'evaluation', 'cli'},
+  {'replication', 'planning'},
+  {'programs'},  # the files at the root: run as `python -m score_jax.NAME`, imported by none
+)
+LAYER_OF = {folder: layer for layer, folders in enumerate(LAYERS) for folder in folders}
+# Modules outside the package that a folder must do without, and why.
 DEVICE = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 FILES = {'os', 'io', 'pathlib', 'shutil', 'tempfile', 'etils', 'json', 'gguf', 'orbax'}
 FLAGS = {'argparse', 'absl.flags', 'absl.app'}
 NEVER = {'tensorflow', 'torch', 'transformers', 'tests', 'configs'}
 MUST_NOT_IMPORT = {
-  'core': (set(), ''),
-  'model': (FLAGS, 'command lines are for programs'),
   'tasks': (DEVICE | FLAGS, 'tasks run on the host alone'),
-  'runs': (FLAGS, 'command lines are for programs'),
   'analysis': (DEVICE | FLAGS, 'records in, numbers out'),
   'objective': (FILES | FLAGS, 'arrays in, arrays out'),
-  'planning': (DEVICE | FILES | FLAGS, 'the text of a program in, numbers out'),
-  'procedures': (FLAGS, 'command lines are for programs'),
+  'core': (set(), ''),
+  'cli': (set(), ''),
   'programs': (set(), ''),
-  'replication': (FLAGS, 'command lines are for programs'),
 }
+ELSEWHERE = (FLAGS, 'command lines are for programs')
 
 
 def imported_names(tree):
@@ -70,24 +63,34 @@ def is_within(name, modules):
   return any(name == module or name.startswith(module + '.') for module in modules)
 
 
-def floor_complaints(source, room):
-  """What a file of `room` imports that it must not."""
-  banned, why = MUST_NOT_IMPORT[room]
+def layer_complaints(source, folder):
+  """What a file of `folder` imports that it must not."""
+  banned, why = MUST_NOT_IMPORT.get(folder, ELSEWHERE)
   complaints = []
   for line, name in imported_names(ast.parse(source)):
     parts = name.split('.')
     if name.startswith('.'):
-      complaints.append(f'{line}: relative import of {name}; write score_jax.ROOM.FILE')
+      complaints.append(f'{line}: relative import of {name}; write score_jax.FOLDER.FILE')
     elif is_within(name, NEVER):
       complaints.append(f'{line}: imports {name}, which the package must work without')
     elif is_within(name, banned):
-      complaints.append(f'{line}: imports {name} in {room}; {why}')
+      complaints.append(f'{line}: imports {name} in {folder}; {why}')
     elif parts[0] == 'score_jax' and len(parts) > 1 and not parts[1].startswith('__'):
-      target = parts[1] if parts[1] in MAY_IMPORT else 'programs'
-      if target != room and target not in MAY_IMPORT[room]:
-        allowed = ', '.join(sorted(MAY_IMPORT[room])) or 'nothing'
-        complaints.append(f'{line}: {room} imports {name}; besides itself it may: {allowed}')
+      target = parts[1] if parts[1] in LAYER_OF else 'programs'
+      if target == 'programs':
+        complaints.append(f'{line}: imports {name}, a program; what it needs lies in a folder')
+      elif target != folder and LAYER_OF[target] >= LAYER_OF[folder]:
+        complaints.append(f'{line}: {folder} imports {name}, which is no layer below it')
   return complaints
+
+
+def root_complaints(source):
+  """A file at the root of the package that is no program."""
+  is_program = any(
+    isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+    for node in ast.parse(source).body
+  )
+  return [] if is_program else ["1: no program: it has no `if __name__ == '__main__'`"]
 
 
 def is_documented(node):
@@ -181,13 +184,21 @@ def judge(paths, rule):
   assert not complaints, '\n' + '\n'.join(complaints)
 
 
-def room_of(path):
+def folder_of(path):
   """'core', 'model', ... for a file of the package; 'programs' for one at its root."""
   return path.parts[1] if len(path.parts) > 2 else 'programs'
 
 
-def test_floors():
-  judge(PACKAGE, lambda source, path: floor_complaints(source, room_of(path)))
+def test_layers():
+  judge(PACKAGE, lambda source, path: layer_complaints(source, folder_of(path)))
+  folders = {path.parts[1] for path in PACKAGE if len(path.parts) > 2}
+  assert folders == LAYER_OF.keys() - {'programs'}
+  assert len(LAYERS) <= 7
+
+
+def test_the_root_holds_programs():
+  programs = [path for path in PACKAGE if len(path.parts) == 2 and path.name != '__init__.py']
+  judge(programs, lambda source, path: root_complaints(source))
 
 
 def test_docstrings():
@@ -215,46 +226,56 @@ def test_tests_are_strict():
 
 
 @pytest.mark.parametrize(
-  ('room', 'source'),
+  ('folder', 'source'),
   [
     ('core', 'from score_jax.model import decoder'),
     ('core', 'from score_jax import objective'),
-    ('core', 'import score_jax.train'),
+    ('core', 'import score_jax.main'),
     ('core', 'def f():\n  from score_jax.runs import metrics'),
     ('model', 'from score_jax.tasks.math import grade'),
+    ('model', 'from score_jax.formats import gguf'),
     ('tasks', 'import score_jax.runs.metrics'),
     ('tasks', 'import jax.numpy as jnp'),
     ('tasks', 'from flax import struct'),
     ('runs', 'from score_jax.model import decoder'),
-    ('analysis', 'from score_jax.procedures.evaluation import Row'),
+    ('analysis', 'from score_jax.rollout.sampler import Row'),
     ('analysis', 'import jax.numpy as jnp'),
     ('objective', 'from score_jax.model import decoder'),
     ('objective', 'from etils import epath'),
-    ('planning', 'import jax'),
-    ('procedures', 'from score_jax import train'),
-    ('procedures', 'from absl import flags'),
+    ('training', 'from score_jax.evaluation import protocol'),
+    ('training', 'from absl import flags'),
+    ('planning', 'from score_jax import main'),
+    ('replication', 'from score_jax.planning import memory'),
+    ('programs', 'from score_jax import main'),
     ('programs', 'import torch'),
     ('programs', 'import tensorflow.io'),
-    ('programs', 'from . import train'),
+    ('programs', 'from . import main'),
   ],
 )
-def test_floors_can_fail(room, source):
-  assert len(floor_complaints(source, room)) == 1
+def test_layers_can_fail(folder, source):
+  assert len(layer_complaints(source, folder)) == 1
 
 
 @pytest.mark.parametrize(
-  ('room', 'source'),
+  ('folder', 'source'),
   [
     ('core', 'import jax\nfrom score_jax.core import types'),
     ('model', 'from score_jax.core import types'),
     ('tasks', 'import tensorflow_datasets as tfds\nimport jaxtyping'),
-    ('analysis', 'import numpy as np\nfrom score_jax.core import types'),
-    ('procedures', 'from score_jax.objective import kl\nfrom absl import logging'),
-    ('programs', 'from score_jax import train, __version__\nfrom absl import flags'),
+    ('analysis', 'import numpy as np\nfrom score_jax.analysis import voting'),
+    ('training', 'from score_jax.objective import loss\nfrom absl import logging'),
+    ('cli', 'from score_jax.setup import checks\nfrom absl import flags'),
+    ('programs', 'from score_jax.training import train\nfrom score_jax import __version__'),
   ],
 )
-def test_floors_let_pass(room, source):
-  assert not floor_complaints(source, room)
+def test_layers_let_pass(folder, source):
+  assert not layer_complaints(source, folder)
+
+
+def test_the_root_can_fail():
+  assert root_complaints('def f():\n  pass\n')
+  assert root_complaints('"""As `__main__`."""\nif __name__ == "main":\n  f()\n')
+  assert not root_complaints("if __name__ == '__main__':\n  f()\n")
 
 
 def test_docstrings_can_fail():

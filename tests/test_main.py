@@ -1,17 +1,17 @@
 """The command line: what a user sees first, and what bad input gets."""
 
 import json
-import pathlib
 import time
 
 import jax
 import pytest
+from makers import ROOT
 
 from score_jax.core.config import default_config
 from score_jax.core.config_check import check_config
-from score_jax.setup_run import check_batch, check_problems, make_step_options, missing_inputs
+from score_jax.setup.checks import check_batch, check_problems, missing_inputs
+from score_jax.training.update import make_step_options
 
-ROOT = pathlib.Path(__file__).parents[1]
 QUICK = (
   '--config.model.checkpoint=embedded',
   '--config.model.preset=',

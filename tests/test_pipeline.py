@@ -2,20 +2,18 @@
 
 import json
 import os
-import pathlib
 import signal
 import threading
 import time
 
 import pytest
 from etils import epath
+from makers import ROOT
 
 from score_jax import pipeline
 from score_jax.pipeline import Runner, Step, first_unfinished, make_steps
 from score_jax.runs.alive import signs_of_life
-from score_jax.watchdog import STATUS
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from score_jax.runs.watchdog import STATUS
 
 # A program in place of the real ones: waits for the file `go` if there is a file `wait` beside its
 # folder, fails if there is a file `fail`, else writes down how it was called.

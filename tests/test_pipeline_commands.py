@@ -2,22 +2,21 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from makers import ROOT
 
 from score_jax import pipeline
-from score_jax.model import hf_folder
+from score_jax.cli.run_input import stage_config
+from score_jax.formats import hf_folder
 from score_jax.pipeline import make_steps
-from score_jax.run_input import stage_config
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.stored import committed_steps
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PIPES = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
 
 

@@ -1,5 +1,5 @@
-"""Floor 0, the vocabulary: frozen pytrees, masked reductions, sharding rules, tokenizers, config.
+"""The vocabulary: frozen pytrees, masked reductions, sharding rules, config, JSON lines.
 
 Everything above speaks in these words, and nothing here knows the algorithm: no reward, no stage,
-no model. A change here is felt on every floor, so this room changes least.
+no model. A change here is felt in every folder, so this one changes least.
 """

@@ -95,7 +95,7 @@ def default_config() -> ConfigDict:
   c.stage.kl_target_nats = ()
 
   _add_procedure(c)
-  c.supervised = ConfigDict()  # STaR and Pair-SFT; see score_jax.imitate
+  c.supervised = ConfigDict()  # STaR and Pair-SFT; see score_jax.training.imitate
   c.supervised.method = ''  # 'star' or 'pair_sft'; '' trains by RL
   c.supervised.keep_correct = False  # imitate from right to right too (paper: D+)
   c.supervised.iterations = 1  # [iterations] of sampling and of training the start on that

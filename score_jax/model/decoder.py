@@ -6,10 +6,10 @@
 
 Attention goes by the mask that the caller makes from positions, never by slot. The cache lies in
 pieces: a call returns the keys and values of its own tokens, and the caller puts them where it
-likes (`score_jax.procedures.generation`), or has them written into the last piece. So one function
+likes (`score_jax.rollout.generation`), or has them written into the last piece. So one function
 serves training, prefill and decoding. Training scans over stacked layers, which compiles fast;
-decoding takes each layer by itself (`score_jax.model.decoding`), for a scan would copy every weight
-for every token.
+decoding takes each layer by itself (`score_jax.model.decode_params`), for a scan would copy every
+weight for every token.
 
 What tells the families apart is in `DecoderConfig`. What differs from layer to layer, the window
 and the rotary frequencies, is scanned beside the layers' parameters, so that they stay one loop.
@@ -178,7 +178,7 @@ class Decoder(nn.Module):
   """The whole model; see the module's docstring.
 
   Layers are stacked on a leading axis of every parameter and of the cache, unless they are
-  unrolled: then each has its own parameters (`score_jax.model.decoding`) and its own cache.
+  unrolled: then each has its own parameters (`score_jax.model.decode_params`) and its own cache.
   """
 
   config: DecoderConfig

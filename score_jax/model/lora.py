@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from score_jax.core.paths import Path, leaf_path, nest
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.layouts import Path, leaf_path, nest
 
 # Of each weight that can be adapted: its module, and how many of its axes (after the layers') are
 # read by the input. The rest are the output's.

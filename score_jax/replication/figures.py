@@ -16,10 +16,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from score_jax.report import COLOURS as TURN_COLOURS
-
 WIDTH = 8.0
-COLOURS = (*TURN_COLOURS, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+# Okabe-Ito, told apart by colour-blind readers; the first two are those of turn 1 and turn 2.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 LINES = ('-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 STYLE = {

@@ -11,13 +11,17 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax import evaluating, imitate, pretrain, setup_run, train, trainable
 from score_jax.core import sharding
-from score_jax.procedures.evaluation import EVAL_STEP, Row, Sampler, evaluate, make_records
-from score_jax.procedures.text import Prompts
+from score_jax.evaluation import protocol
+from score_jax.evaluation.evaluate import evaluate, make_records
 from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
+from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler
+from score_jax.rollout.text import Prompts
 from score_jax.runs.files import to_json, write_atomic
-from score_jax.setup_run import Setup
+from score_jax.setup import run as setup_run
+from score_jax.setup import trainable
+from score_jax.setup.run import Setup
+from score_jax.training import imitate, pretraining, train
 
 # Names the random keys of votes, apart from those of evaluations.
 VOTE_STEP = EVAL_STEP - 2
@@ -78,7 +82,7 @@ def make_base(config: ConfigDict, habits: Mapping, folder: epath.Path) -> None:
     phase, key = (first, 'steps') if key == 'first_steps' else (second, key)
     phase[key] = value
   config.phases = (first, second)
-  pretrain.make_base(config, folder)
+  pretraining.make_base(config, folder)
 
 
 def _evaluate(config, setup: Setup, params, name, workdir, folder, about) -> None:
@@ -90,17 +94,17 @@ def _evaluate(config, setup: Setup, params, name, workdir, folder, about) -> Non
     return
   run, given = setup.config, None
   temperature = 1.0 if name == 'sampled' else 0.0
-  prompts = evaluating.make_prompts(run, setup.task, setup.base.tokenizer, run.eval.num_problems)
+  prompts = protocol.make_prompts(run, setup.task, setup.base.tokenizer, run.eval.num_problems)
   if name == 'turns':
     first, *later = run.eval.turn_tokens or run.rollout.turn_tokens
     run = run.copy_and_resolve_references()
     run.eval.turn_tokens = (first, *[later[-1]] * (config.num_turns - 1))
   if name == 'fixed':
     given = base_first_answers(seed_dir(workdir, 'base', run.seed), prompts, setup)
-  sampler = evaluating.make_sampler(run, setup.base, params, setup.task, temperature, setup.mesh)
+  sampler = protocol.make_sampler(run, setup.base, params, setup.task, temperature, setup.mesh)
   turns = (0, 2) if run.eval.protocol == 'self_refine' else None
   found = evaluate(sampler, prompts, setup.task, given, turns)
-  evaluating.save_evaluation(
+  protocol.save_evaluation(
     folder / f'eval_{name}', found, dict(about) | {'temperature': temperature}
   )
 
@@ -138,8 +142,8 @@ def write_votes(num_problems: int, setup: Setup, params: dict, path: epath.Path)
     path: of the file.
   """
   run, task, tokenizer = setup.config, setup.task, setup.base.tokenizer
-  prompts = evaluating.make_prompts(run, task, tokenizer, num_problems)
-  sampler = evaluating.make_sampler(run, setup.base, params, task, VOTE_TEMPERATURE, setup.mesh)
+  prompts = protocol.make_prompts(run, task, tokenizer, num_problems)
+  sampler = protocol.make_sampler(run, setup.base, params, task, VOTE_TEMPERATURE, setup.mesh)
   first = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
   alone = _samples(first, prompts, task, range(32))
   pairs = _samples(sampler, prompts, task, range(32, 48))

@@ -15,8 +15,7 @@ from markdown_it import MarkdownIt
 
 from score_jax.replication import gallery, orderings, paper, series, tables
 from score_jax.replication.results import KINDS, ReportRow, Result, interval, read_results
-from score_jax.replication.tables import escape
-from score_jax.report import COLUMNS
+from score_jax.replication.tables import COLUMNS, escape
 from score_jax.runs.files import to_plain, write_atomic
 
 INTERVALS = (

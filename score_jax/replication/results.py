@@ -122,7 +122,7 @@ def make_outcome(records: Sequence[Mapping]) -> Outcome:
   """Turns an evaluation's records into numbers.
 
   Args:
-    records: of `score_jax.procedures.evaluation.Evaluation`, at least one.
+    records: of `score_jax.evaluation.evaluate.Evaluation`, at least one.
 
   Returns:
     The numbers, problem by problem.

@@ -6,7 +6,16 @@ from typing import Any
 from score_jax.replication import orderings, paper, series
 from score_jax.replication.orderings import points
 from score_jax.replication.results import Result, interval
-from score_jax.report import COLUMNS
+
+COLUMNS = {
+  'acc_t1': 'Accuracy@t1',
+  'acc_t2': 'Accuracy@t2',
+  'delta': 'Δ(t1,t2)',
+  'i2c': 'Δ i→c',
+  'c2i': 'Δ c→i',
+  'changed': 'changed',
+}
+
 
 NO_NUMBER = '–'
 SHORT = {

@@ -9,9 +9,11 @@ import logging
 import os
 from collections.abc import Sequence
 
-from score_jax.tasks import answers, base, workers
+from score_jax.tasks import base
 from score_jax.tasks.datasets import catalogue
 from score_jax.tasks.datasets.read import read_splits
+from score_jax.tasks.math_checker import answers
+from score_jax.tasks.workers.pool import WorkerPool
 
 MATH_PROMPT = (
   'You are a math expert. When you respond, respond only with the Solution of the final Problem, '
@@ -26,7 +28,7 @@ MATH_INSTRUCTION = (
   '"Final Answer: The final answer is $answer$. I hope it is correct."'
 )
 
-_GRADER = 'score_jax.tasks.equality:grade_final_answer'
+_GRADER = 'score_jax.tasks.math_checker.equality:grade_final_answer'
 _CACHE_SIZE = 1 << 15  # verdicts, some 10 MB
 
 
@@ -60,9 +62,7 @@ def math_task(
   Returns:
     A Task; `close` ends the workers.
   """
-  pool = workers.WorkerPool(
-    _GRADER, num_workers=num_workers, timeout_s=timeout_s, cache_size=_CACHE_SIZE
-  )
+  pool = WorkerPool(_GRADER, num_workers=num_workers, timeout_s=timeout_s, cache_size=_CACHE_SIZE)
 
   def decisive(text: str) -> str:
     # Different texts with the same final answer are one item. A text that is too long stays so.

@@ -8,8 +8,9 @@ import math
 import random
 from collections.abc import Sequence
 
-from score_jax.tasks import answers, base
+from score_jax.tasks import base
 from score_jax.tasks import math as math_task
+from score_jax.tasks.math_checker import answers
 
 # The paper's instruction for turn 2 without its last sentence: the plain prompt asks for no form.
 PLAIN_INSTRUCTION = math_task.MATH_INSTRUCTION.partition(' At the end')[0]

@@ -10,7 +10,7 @@ import pytest
 from score_jax.core.config import default_config
 from score_jax.core.logits import project
 from score_jax.export import export
-from score_jax.model import folder_tokenizer, gguf, hf_folder
+from score_jax.formats import gguf, hf_folder, hf_tokenizer
 from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
 
@@ -45,7 +45,7 @@ def test_reloaded_unchanged(folder, smollm2_gguf):
 
 def test_tokenizer(folder, smollm2_gguf):
   ours = gguf.read_tokenizer(smollm2_gguf)
-  again = folder_tokenizer.read_tokenizer(folder)
+  again = hf_tokenizer.read_tokenizer(folder)
   theirs = transformers.AutoTokenizer.from_pretrained(folder)
   for text in (
     'Find $\\frac{1}{2}$ of 1234.',

@@ -13,12 +13,12 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from score_jax.core.logits import project
-from score_jax.model import gguf
+from score_jax.formats import gguf
 from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
-from score_jax.procedures.keys import episode_keys
-from score_jax.procedures.layout import RolloutSpec
-from score_jax.procedures.rollout import rollout
+from score_jax.rollout.keys import episode_keys
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.multi_turn import rollout
 
 torch = pytest.importorskip('torch', reason='needs the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='needs the extra [parity]')

@@ -14,12 +14,12 @@ import pytest
 
 from score_jax.core.config import default_config
 from score_jax.core.types import TrainState
-from score_jax.model import hf_folder
+from score_jax.formats import hf_folder
 from score_jax.model.decoder import Decoder
-from score_jax.optimizer import make_optimizer
-from score_jax.procedures.supervised import make_supervised_step
-from score_jax.procedures.traces import Sample, Trace, batch_traces
-from score_jax.procedures.train_step import forward
+from score_jax.setup.optimizer import make_optimizer
+from score_jax.training.supervised import make_supervised_step
+from score_jax.training.traces import Sample, Trace, batch_traces
+from score_jax.training.train_step import forward
 
 torch = pytest.importorskip('torch', reason='needs the extra [parity]')
 transformers = pytest.importorskip('transformers', reason='needs the extra [parity]')

@@ -8,27 +8,27 @@ templates of tests/chat_templates. SmolLM2's real vocabulary and template come f
 import datetime
 import io
 import json
-import pathlib
 import random
 from functools import partial
 
 import pytest
 import sentencepiece
 import tokenizers
+from makers import TESTS
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from tokenizers.normalizers import NFC, NFKC
 
-from score_jax.core.chat_template import ChatTemplate
-from score_jax.model.folder_tokenizer import read_tokenizer
-from score_jax.model.gguf import read_tokenizer as read_gguf_tokenizer
-from score_jax.model.tokenizer_files import tokenizer_files
+from score_jax.formats.gguf import read_tokenizer as read_gguf_tokenizer
+from score_jax.formats.hf_tokenizer import read_tokenizer
+from score_jax.formats.hf_tokenizer_files import tokenizer_files
+from score_jax.tokenizers.chat_template import ChatTemplate
 
 transformers = pytest.importorskip('transformers', reason='needs the extra [parity]')
 chat_template_utils = pytest.importorskip('transformers.utils.chat_template_utils')
 
 pytestmark = pytest.mark.filterwarnings('default')  # their warnings are not ours to mend
 
-TEMPLATES = pathlib.Path(__file__).parent.parent / 'chat_templates'
+TEMPLATES = TESTS / 'chat_templates'
 NUM_STRINGS = 1000
 GEMMA = ['<start_of_turn>', '<end_of_turn>']
 LLAMA = ['<|begin_of_text|>', '<|end_of_text|>', '<|start_header_id|>', '<|end_header_id|>']

@@ -10,8 +10,9 @@ import ast
 import json
 from collections.abc import Sequence
 
-from score_jax.tasks import base, workers
+from score_jax.tasks import base
 from score_jax.tasks.code import isolation, judge
+from score_jax.tasks.workers.pool import WorkerPool
 
 _MIN_MEMORY_BYTES = 1 << 27
 # A judge starts its sandbox within an item's time; once that is done it keeps to the real limit.
@@ -44,7 +45,7 @@ class CodeChecker:
     self.memory_bytes = memory_bytes
     self.allow_unsandboxed = allow_unsandboxed
     self._settings = json.dumps([timeout_s, memory_bytes, allow_unsandboxed])
-    self._pool = workers.WorkerPool(
+    self._pool = WorkerPool(
       'score_jax.tasks.code.judge:grade',
       num_workers=num_workers,
       timeout_s=timeout_s + _START_S,

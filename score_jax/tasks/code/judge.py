@@ -80,7 +80,7 @@ class Remote:
 
 
 def grade(settings: str, tests: str, program: str) -> tuple[float, str]:
-  """Says whether a program passes its tests; a worker's function (see score_jax.tasks.workers).
+  """Says whether a program passes its tests; a worker's function (score_jax.tasks.workers.pool).
 
   Args:
     settings: JSON list of timeout_s, memory_bytes and allow_unsandboxed.

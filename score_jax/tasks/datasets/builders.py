@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from score_jax.tasks import jsonl
+from score_jax.core import jsonl
 from score_jax.tasks.datasets import catalogue
 
 _FEATURES = {

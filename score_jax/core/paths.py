@@ -1,0 +1,31 @@
+"""Paths of the leaves of nested dicts."""
+
+import jax
+
+Path = tuple[str, ...]
+
+
+def leaf_path(keys) -> Path:
+  """The names on the way to a leaf, from the keys that jax gives."""
+  return tuple(key.key for key in keys)
+
+
+def leaf_paths(tree) -> list[Path]:
+  """The path of every leaf of nested dicts, in the order of jax."""
+  return [leaf_path(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def nest(leaves) -> dict:
+  """Nested dicts from (path, leaf) pairs.
+
+  Example:
+    >>> nest([(('a', 'b'), 1), (('c',), 2)])
+    {'a': {'b': 1}, 'c': 2}
+  """
+  tree: dict = {}
+  for path, leaf in leaves:
+    inner = tree
+    for name in path[:-1]:
+      inner = inner.setdefault(name, {})
+    inner[path[-1]] = leaf
+  return tree

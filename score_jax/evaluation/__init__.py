@@ -1,0 +1,1 @@
+"""A policy measured: K turns without a checker in between, other protocols, and repair."""

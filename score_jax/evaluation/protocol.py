@@ -1,0 +1,192 @@
+"""From a config to an evaluation: budgets, problems, a policy ready to play, and what is kept."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from score_jax.evaluation.evaluate import Evaluation, evaluate
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.sampler import Sampler
+from score_jax.rollout.text import Prompts, encode_prompts
+from score_jax.runs.files import to_json, write_atomic
+from score_jax.runs.watchdog import Watchdog
+from score_jax.setup import base_model
+from score_jax.setup import run as setup_run
+from score_jax.tasks.base import Task
+from score_jax.tokenizers.base import Tokenizer
+
+# What Self-Refine says before the feedback and before the second answer. The original prompts it
+# with examples of each task; these do without, in the words of the paper's own instruction.
+SELF_REFINE = (
+  'There might be an error in the solution above because of lack of understanding of the question. '
+  'What is the error, if any? Go through the solution step by step and check whether everything '
+  'is right. Give only feedback, not a new solution.',
+  'Now use this feedback to rewrite the solution. Only output the final solution, in the same form '
+  'as before.',
+)
+
+
+def make_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSpec:
+  """Lays out an episode of evaluation, which may have other turns than one of training.
+
+  Args:
+    config: budgets and protocol.
+    task: gives the instruction.
+    tokenizer: gives its ids and the ends of turn.
+
+  Returns:
+    The static shape of an episode.
+
+  Raises:
+    ValueError: for an unknown protocol.
+  """
+  e = config.eval
+  turn_tokens = tuple(e.turn_tokens) or tuple(config.rollout.turn_tokens)
+  if e.protocol == 'self_refine':
+    turn_tokens = (turn_tokens[0], e.feedback_tokens, turn_tokens[-1])
+    instructions = SELF_REFINE
+  elif e.protocol == 'self_correct':
+    instructions = [task.instruction] * (len(turn_tokens) - 1)
+  else:
+    raise ValueError(
+      f"config.eval.protocol={e.protocol!r} is neither 'self_correct' nor 'self_refine'"
+    )
+  spec = setup_run.make_rollout_spec(config, instructions, tokenizer, turn_tokens)
+  return dataclasses.replace(spec, top_k=e.top_k, top_p=e.top_p)
+
+
+def make_prompts(
+  config: ConfigDict, task: Task, tokenizer: Tokenizer, num_problems: int
+) -> Prompts:
+  """Picks and tokenises evaluation problems.
+
+  Args:
+    config: slots of the prompt.
+    task: has the problems.
+    tokenizer: makes ids.
+    num_problems: how many, evenly spread over the split; 0 takes all.
+
+  Returns:
+    The prompts.
+
+  Raises:
+    ValueError: if there are fewer problems.
+  """
+  problems = list(task.test)
+  if num_problems > len(problems):
+    raise ValueError(f'num_problems={num_problems}, but the split has {len(problems)}')
+  if num_problems:
+    problems = [problems[i] for i in np.arange(num_problems) * len(problems) // num_problems]
+  prompts = encode_prompts(problems, task, tokenizer, config.rollout.prompt_tokens)
+  setup_run.warn_too_long(prompts, 'evaluation', config)
+  return prompts
+
+
+def make_sampler(
+  config: ConfigDict,
+  base: base_model.Base,
+  params: dict,
+  task: Task,
+  temperature: float,
+  mesh: jax.sharding.Mesh,
+) -> Sampler:
+  """Makes a policy ready to be evaluated.
+
+  Args:
+    config: budgets, batch and seed.
+    base: architecture and tokenizer.
+    params: what to evaluate.
+    task: gives the instruction.
+    temperature: 0 is greedy.
+    mesh: the devices.
+
+  Returns:
+    The sampler.
+  """
+  return Sampler(
+    base.decoder,
+    make_spec(config, task, base.tokenizer),
+    params,
+    base.tokenizer,
+    batch=config.eval.batch,
+    temperature=temperature,
+    seed=config.seed,
+    mesh=mesh,
+  )
+
+
+def evaluate_params(
+  config: ConfigDict,
+  base: base_model.Base,
+  params: dict,
+  task: Task,
+  num_problems: int,
+  temperature: float,
+  mesh: jax.sharding.Mesh,
+  watchdog: Watchdog | None = None,
+) -> Evaluation:
+  """Evaluates parameters on a task's held-out problems.
+
+  Args:
+    config: budgets, batch and seed.
+    base: architecture and tokenizer.
+    params: what to evaluate.
+    task: problems and grader.
+    num_problems: how many, evenly spread over the split; 0 takes all.
+    temperature: 0 is greedy.
+    mesh: the devices.
+    watchdog: watches from the first rollout on.
+
+  Returns:
+    Records and metrics. With the protocol 'self_refine' the two turns are the answers before and
+    after the feedback, which the records hold as 'between'.
+
+  Raises:
+    ValueError: if there are fewer problems.
+  """
+  prompts = make_prompts(config, task, base.tokenizer, num_problems)
+  sampler = make_sampler(config, base, params, task, temperature, mesh)
+  turns = (0, 2) if config.eval.protocol == 'self_refine' else None
+  if watchdog is None:
+    return evaluate(sampler, prompts, task, turns=turns)
+  with watchdog.watching():
+    return evaluate(sampler, prompts, task, turns=turns, at=watchdog.at)
+
+
+def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
+  """Lays out metrics with their 95% intervals as a Markdown table.
+
+  Args:
+    metrics: of an `Evaluation`.
+
+  Returns:
+    One row for each metric.
+
+  Example:
+    >>> print(metrics_table({'acc_t1': {'mean': 0.5, 'low': 0.4, 'high': 0.6}}))
+    | metric | mean | 95% interval |
+    |---|---|---|
+    | acc_t1 | 0.500 | 0.400 to 0.600 |
+  """
+  rows = [
+    f'| {key} | {m["mean"]:.3f} | {m["low"]:.3f} to {m["high"]:.3f} |' for key, m in metrics.items()
+  ]
+  return '\n'.join(['| metric | mean | 95% interval |', '|---|---|---|', *rows])
+
+
+def save_evaluation(folder: epath.PathLike, evaluation: Evaluation, about: dict) -> None:
+  """Writes records.jsonl and then metrics.json, whose presence says that both are whole.
+
+  Args:
+    folder: made where it does not exist.
+    evaluation: what was found.
+    about: what else metrics.json tells, such as seed and commit.
+  """
+  folder = epath.Path(folder)
+  lines = ''.join(to_json(record) + '\n' for record in evaluation.records)
+  write_atomic(folder / 'records.jsonl', lines)
+  write_atomic(folder / 'metrics.json', json.dumps(about | evaluation.metrics, indent=2) + '\n')

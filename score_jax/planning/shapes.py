@@ -1,0 +1,194 @@
+"""A run in shapes alone: what it keeps, and its programs compiled, without a weight being there.
+
+The same serves the machine at hand (`score_jax.planning.memory`) and one that is not
+(`score_jax.planning.tpu`).
+"""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from score_jax.core import sharding
+from score_jax.core.types import Batch, Episode, TrainState
+from score_jax.model.decoder import Decoder, abstract_params
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.lora import put_beside
+from score_jax.model.presets import preset
+from score_jax.objective.stages import StageArrays
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.multi_turn import compile_segments
+from score_jax.setup.base_model import (
+  Base,
+  check_kernel,
+  checkpoint_path,
+  param_shardings,
+  reader_of,
+  run_config,
+)
+from score_jax.setup.checks import check_batch, check_offload
+from score_jax.setup.optimizer import make_optimizer
+from score_jax.setup.run import Setup, make_stage
+from score_jax.setup.trainable import abstract_state, abstract_trainable, make_lora
+from score_jax.training.update import compiled_step, make_step_options
+
+
+def setup_of_shapes(
+  config: ConfigDict, mesh: jax.sharding.Mesh, instruction_tokens: int, backend: str = 'tpu'
+) -> Setup:
+  """Prepares a run without weights, tokenizer, task and data, to be compiled and not run.
+
+  Args:
+    config: a checked config; the sizes are those of `config.model.preset`, or of the checkpoint.
+    mesh: the devices, which need not be there.
+    instruction_tokens: length of each instruction, which a tokenizer would tell.
+    backend: of the devices.
+
+  Returns:
+    A setup whose parameters are jax.ShapeDtypeStruct, and whose task, prompts and tokenizer are
+    None.
+
+  Raises:
+    ValueError: if numbers do not fit each other, or no sizes are named.
+  """
+  check_batch(config, sharding.batch_rows(mesh))
+  check_offload(config)
+  m = config.model
+  if config.supervised.method:
+    raise ValueError(
+      f'config.supervised.method={config.supervised.method!r}: this run imitates traces; only the '
+      'rollout and the update of RL are planned'
+    )
+  if config.rollout.base_turn1_share:
+    raise ValueError(
+      f'config.rollout.base_turn1_share={config.rollout.base_turn1_share}: the rollout of the base '
+      'model beside the policy is not planned; plan with 0'
+    )
+  sizes = run_config(_sizes(config), m, backend)
+  check_kernel(sizes, backend)
+  places = param_shardings(sizes, mesh)
+  if m.offload_reference:
+    places = jax.tree.map(lambda place: place.with_memory_kind(sharding.HOST), places)
+  params = jax.tree.map(
+    lambda x, place: x.update(sharding=place), abstract_params(sizes)[0], places
+  )
+  turns = tuple(config.rollout.turn_tokens)
+  # Ids are of no account for a program's costs.
+  followups = ((0,) * instruction_tokens,) * (len(turns) - 1)
+  spec = RolloutSpec(config.rollout.prompt_tokens, turns, followups, end_of_turn_ids=(0,))
+  base = Base(Decoder(sizes), None, params, '', mesh)
+  return Setup(config, mesh, base, make_lora(config), None, make_stage(config), spec, None)
+
+
+def _sizes(config: ConfigDict) -> DecoderConfig:
+  if config.model.preset:
+    return preset(config.model.preset)
+  if not config.model.checkpoint:
+    raise ValueError(
+      'no model to plan for: set --config.model.preset=NAME (score_jax/model/presets.py) or '
+      '--config.model.checkpoint=PATH'
+    )
+  path = checkpoint_path(config)
+  return reader_of(path).read_config(path)
+
+
+def num_rows(setup: Setup) -> int:
+  """Episodes of a training step."""
+  return setup.config.rollout.problems_per_step * setup.config.rollout.samples_per_problem
+
+
+def abstract_policy(setup: Setup) -> dict:
+  """Shapes and places of the decoder's parameters while a run trains."""
+  trainable = abstract_trainable(setup.base, setup.lora)
+  return trainable if setup.lora is None else put_beside(setup.base.params, trainable)
+
+
+def abstract_update_inputs(setup: Setup) -> tuple[TrainState, dict]:
+  """Shapes and places of what an update is given and a run keeps.
+
+  Args:
+    setup: as for `compile_rollout`.
+
+  Returns:
+    The training state, and what it reads beside it, in shapes where that is not the base model's
+    own arrays.
+  """
+  optimizer = make_optimizer(setup.config.optimizer)
+  trainable = abstract_trainable(setup.base, setup.lora)
+  state = abstract_state(optimizer, trainable, setup.mesh, setup.num_adapted)
+  is_base = setup.lora is None and not setup.config.init.path
+  start = setup.base.params if is_base else abstract_policy(setup)
+  return state, setup.frozen(start)
+
+
+def abstract_episode(rows: int, slots: int, turns: int) -> Episode:
+  """Shapes of an episode."""
+
+  def array(dtype, *shape):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+  return Episode(
+    tokens=array(jnp.int32, rows, slots),
+    positions=array(jnp.int32, rows, slots),
+    is_token=array(bool, rows, slots),
+    turn=array(jnp.int32, rows, slots),
+    is_sampled=array(bool, rows, slots),
+    sampled_logp=array(jnp.float32, rows, slots),
+    is_truncated=array(bool, rows, turns),
+  )
+
+
+def compile_rollout(setup: Setup) -> list[jax.stages.Compiled]:
+  """Compiles what a rollout of a training step runs, from shapes.
+
+  Args:
+    setup: from `score_jax.setup.run.prepare`, or of shapes (`setup_of_shapes`).
+
+  Returns:
+    The program of each turn. Their parameters are not those that a run keeps, but prepared ones
+    beside them.
+  """
+  prompts = abstract_episode(num_rows(setup), setup.spec.prompt_tokens, setup.spec.num_turns)
+  keys = jax.ShapeDtypeStruct((num_rows(setup),), jax.random.key(0, impl='threefry2x32').dtype)
+  prompts, keys = _placed(setup.mesh, (prompts, keys))
+  params = abstract_policy(setup)
+  decoder, spec = setup.base.decoder, setup.spec
+  with jax.sharding.set_mesh(setup.mesh):
+    return compile_segments(
+      decoder,
+      spec,
+      params,
+      prompts.tokens,
+      prompts.is_token,
+      keys,
+      setup.config.rollout.samples_per_problem,
+    )
+
+
+def compile_update(setup: Setup) -> jax.stages.Compiled:
+  """Compiles an update of rows that take all their slots, from shapes.
+
+  Args:
+    setup: as for `compile_rollout`.
+
+  Returns:
+    The program.
+  """
+  rows, K = num_rows(setup), setup.spec.num_turns
+  slots = setup.spec.first_slot(K)
+  config = setup.config
+  _, step = compiled_step(
+    setup.base.decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
+  )
+  reward = jax.ShapeDtypeStruct((rows, K), jnp.float32)
+  batch = _placed(setup.mesh, Batch(episode=abstract_episode(rows, slots, K), reward=reward))
+  state, frozen = abstract_update_inputs(setup)
+  stage = jax.eval_shape(lambda: StageArrays.of(setup.stage))
+  with jax.sharding.set_mesh(setup.mesh):
+    return step.lower(state, frozen, batch, stage, slots).compile()
+
+
+def _placed(mesh: jax.sharding.Mesh, tree):
+  """Shapes whose rows are split as a batch's."""
+  return jax.tree.map(
+    lambda x: x.update(sharding=sharding.batch_sharding(mesh, len(x.shape))), tree
+  )

@@ -1,0 +1,161 @@
+"""From a config to the values that a program works with: task, model, stage, optimiser."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from score_jax.core import sharding
+from score_jax.model.lora import Lora
+from score_jax.objective.stages import Stage
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.text import Prompts, encode_prompts
+from score_jax.setup.base_model import Base, check_kernel, load_base
+from score_jax.setup.checks import (
+  check_batch,
+  check_offload,
+  check_problems,
+  warn_overlap,
+  warn_too_long,
+)
+from score_jax.setup.task import make_task
+from score_jax.setup.trainable import make_lora, policy_params, read_start
+from score_jax.tasks.base import Task
+from score_jax.tokenizers.base import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """Everything that a run works with.
+
+  Attributes:
+    config: the run's config.
+    mesh: the devices.
+    base: the base model.
+    lora: the adapters that are trained; None trains all weights.
+    task: problems and grader.
+    stage: what each turn is paid.
+    spec: the episode's static shape.
+    prompts: training problems that fit.
+  """
+
+  config: ConfigDict
+  mesh: jax.sharding.Mesh
+  base: Base
+  lora: Lora | None
+  task: Task
+  stage: Stage
+  spec: RolloutSpec
+  prompts: Prompts
+
+  @property
+  def num_adapted(self) -> int:
+    """Turns whose KL weights follow a target: K, or 0."""
+    return self.stage.num_turns if self.stage.is_adaptive else 0
+
+  def read_start(self) -> dict:
+    """Reads what the stage starts from; see `score_jax.setup.trainable.read_start`."""
+    return read_start(self.config, self.base)
+
+  def policy_params(self, trainable: dict) -> dict:
+    """The decoder's parameters: what is trained, or that beside the base model's."""
+    return policy_params(self.base.params, trainable, self.lora)
+
+  def frozen(self, start_params: dict) -> dict:
+    """What an update reads and does not change; the arrays that are there, not copies.
+
+    Args:
+      start_params: the decoder's parameters before the first update.
+    """
+    reference = self.base.params if self.stage.reference == 'base' else start_params
+    # Without adapters no update needs the base model itself.
+    return {'reference': reference, 'base': self.base.params if self.lora else {}}
+
+
+def prepare(config: ConfigDict) -> Setup:
+  """Loads everything that a config names but for the run to start from.
+
+  Args:
+    config: a checked config.
+
+  Returns:
+    The setup; call `task.close` at the end.
+
+  Raises:
+    ValueError: for inputs that are missing or broken, or numbers that do not fit each other.
+  """
+  mesh = sharding.make_mesh(config.mesh)
+  check_batch(config, sharding.batch_rows(mesh))
+  stage, lora = make_stage(config), make_lora(config)
+  check_offload(config)
+  task = make_task(config)
+  base = load_base(config, mesh, config.model.offload_reference)
+  check_kernel(base.decoder.config, jax.default_backend())
+  spec = make_training_spec(config, task, base.tokenizer)
+  prompts = encode_prompts(task.train, task, base.tokenizer, config.rollout.prompt_tokens)
+  warn_too_long(prompts, 'training', config)
+  warn_overlap(task)
+  check_problems(config, len(prompts.problems))
+  return Setup(config, mesh, base, lora, task, stage, spec, prompts)
+
+
+def make_stage(config: ConfigDict) -> Stage:
+  """Reads the stage."""
+  s = config.stage
+  return Stage(
+    name=s.name,
+    reward_weight=tuple(s.reward_weight),
+    kl_weight=tuple(s.kl_weight),
+    bonus=tuple(s.bonus),
+    reference=s.reference,
+    discount=s.discount,
+    kl_target_nats=tuple(s.kl_target_nats),
+  )
+
+
+def make_rollout_spec(
+  config: ConfigDict, instructions: Sequence[str], tokenizer: Tokenizer, turn_tokens: Sequence[int]
+) -> RolloutSpec:
+  """Lays out an episode.
+
+  Args:
+    config: a checked config.
+    instructions: what is said before each turn but the first.
+    tokenizer: gives their ids and the ends of turn.
+    turn_tokens: budget of each turn.
+
+  Returns:
+    The static shape of an episode.
+  """
+  return RolloutSpec(
+    prompt_tokens=config.rollout.prompt_tokens,
+    turn_tokens=tuple(turn_tokens),
+    followup_ids=tuple(tuple(tokenizer.followup_ids(text)) for text in instructions),
+    end_of_turn_ids=tuple(tokenizer.end_of_turn_ids),
+  )
+
+
+def make_training_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSpec:
+  """Lays out an episode of training.
+
+  Args:
+    config: a checked config.
+    task: gives the instruction.
+    tokenizer: gives its ids and the ends of turn.
+
+  Returns:
+    The static shape of an episode.
+
+  Raises:
+    ValueError: if the stage has another number of turns than there are budgets.
+  """
+  turn_tokens = tuple(config.rollout.turn_tokens)
+  num_turns = len(config.stage.reward_weight)
+  if num_turns != len(turn_tokens):
+    raise ValueError(
+      f'config.rollout.turn_tokens={turn_tokens} has {len(turn_tokens)} turns, '
+      f'config.stage.reward_weight has {num_turns}'
+    )
+  instructions = [task.instruction] * (len(turn_tokens) - 1)
+  return make_rollout_spec(config, instructions, tokenizer, turn_tokens)

@@ -1,0 +1,77 @@
+"""Are two numbers, or two expressions with letters, the same to as many digits as it takes?"""
+
+import zlib
+
+import sympy
+from sympy.core import function
+
+from score_jax.tasks.math_checker import latex
+
+# Digits to which two numbers are told apart: more than an answer has characters.
+_MAX_DIGITS = 600
+# Functions that evalf does not know are computed in plain floats, whose last digits are noise.
+_NOISE = sympy.Rational(1, 10 ** (_MAX_DIGITS - 50))
+# Slow to so many digits at a fraction, or defined for whole numbers alone.
+_SLOW = (sympy.factorial, sympy.factorial2, sympy.binomial, sympy.gamma, sympy.Sum, sympy.Product)
+
+
+def is_number(parsed) -> bool:
+  """Whether a parsed answer is a number, and no expression with letters."""
+  return isinstance(parsed, sympy.Expr) and parsed.is_number
+
+
+def is_same_number(gold: sympy.Expr, target: sympy.Expr) -> bool:
+  r"""Whether two numbers agree, a percent sign on one side alone being a unit.
+
+  `50\%` answers a reference of 50, but no `\frac12\%` a probability of `\frac12`.
+  """
+  wanted, given = _amount(gold), _amount(target)
+  if wanted is None and given is None:
+    return is_zero(gold, target)
+  if wanted is None:
+    return is_zero(gold, given / 100) or (is_zero(gold, given) and (gold - 1).is_positive is True)
+  if given is None:
+    return is_zero(wanted / 100, target) or is_zero(wanted, target)
+  return is_zero(wanted, given)
+
+
+def _amount(number: sympy.Expr) -> sympy.Expr | None:
+  """The p of `p%`, else None."""
+  is_percent = isinstance(number, sympy.Mul) and number.args[-1] == latex.PERCENT
+  return sympy.Mul(*number.args[:-1], evaluate=False) if is_percent else None
+
+
+def is_zero(left: sympy.Expr, right: sympy.Expr) -> bool:
+  """Whether left - right is 0 as far as _MAX_DIGITS digits tell."""
+  if left == right:
+    return True
+  if left.is_Rational and right.is_Rational:
+    return False
+  minus = sympy.Mul(-1, right, evaluate=False)
+  difference = sympy.Add(left, minus, evaluate=False).evalf(15, maxn=_MAX_DIGITS)
+  # A precision of 1 is how evalf says that it found no digit but 0.
+  return all(part == 0 or (part.is_Float and part._prec == 1) for part in difference.as_real_imag())
+
+
+def differ_at_a_point(gold: sympy.Expr, target: sympy.Expr) -> bool:
+  """Whether two expressions have different values where each letter is a certain fraction.
+
+  False also where a value cannot be computed: equality at a point proves nothing, difference does.
+  """
+  if gold.has(*_SLOW) or target.has(*_SLOW):
+    return False
+  functions = gold.atoms(function.AppliedUndef) | target.atoms(function.AppliedUndef)
+  letters = {call: sympy.Symbol(str(call)) for call in functions}
+  left, right = gold.xreplace(letters), target.xreplace(letters)
+  point = {letter: _fraction(letter.name) for letter in left.free_symbols | right.free_symbols}
+  minus = sympy.Mul(-1, right, evaluate=False)
+  difference = sympy.Add(left, minus, evaluate=False).evalf(15, subs=point, maxn=_MAX_DIGITS)
+  parts = difference.as_real_imag()
+  if not all(part == 0 or part.is_Float for part in parts):
+    return False
+  return not all(part == 0 or part._prec == 1 or abs(part) < _NOISE for part in parts)
+
+
+def _fraction(name: str) -> sympy.Rational:
+  """A fraction between 0 and 1 that is the same for a name everywhere."""
+  return sympy.Rational(zlib.crc32(name.encode()) % 999_983 + 1, 999_984)

@@ -1,0 +1,210 @@
+"""Pretraining of the small base policy: tokenizer, traces, loop, weights folder."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from score_jax.core.types import TrainState
+from score_jax.formats.weights_folder import save_weights
+from score_jax.model.decoder import Decoder, DecoderConfig, init_params
+from score_jax.tasks.arithmetic import INSTRUCTION
+from score_jax.tasks.mixture import Mixture, Trace, draw_trace
+from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
+from score_jax.training.supervised import Traces, make_supervised_step
+from score_jax.training.train_step import forward
+
+
+def train_tokenizer() -> bytes:
+  """Trains the SentencePiece model: one piece for each number and sign.
+
+  Returns:
+    The serialised model.
+  """
+  import sentencepiece
+
+  digits = [str(n) for n in range(10)]
+  words = [*digits, *(f'+{d}' for d in digits[1:]), '?', '=', INSTRUCTION]
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(words),
+    model_writer=model,
+    model_type='word',
+    vocab_size=len(words) + 3,
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    normalization_rule_name='identity',
+    minloglevel=2,
+  )
+  return model.getvalue()
+
+
+def encode_trace(
+  trace: Trace, tokenizer: Tokenizer, first_turn_tokens: int
+) -> tuple[list[int], list[bool]]:
+  """Lays a trace out as the rollout would.
+
+  A first answer that does not fit its budget is cut and its end appended, as the sampler does;
+  the appended end is not trained.
+
+  Args:
+    trace: the example.
+    tokenizer: makes ids.
+    first_turn_tokens: budget of turn 1.
+
+  Returns:
+    Token ids, and which of them are trained.
+  """
+  end = tokenizer.end_of_turn_ids[0]
+  prompt = tokenizer.prompt_ids(trace.question)
+  first = tokenizer.encode(trace.first) + [end]
+  is_first = [trace.is_first_target] * len(first)
+  if len(first) > first_turn_tokens:
+    first = first[:first_turn_tokens] + [end]
+    is_first = is_first[:first_turn_tokens] + [False]
+  followup = tokenizer.followup_ids(INSTRUCTION)
+  second = tokenizer.encode(trace.second) + [end]
+  ids = prompt + first + followup + second
+  is_target = [False] * len(prompt) + is_first + [False] * len(followup) + [True] * len(second)
+  return ids, is_target
+
+
+def draw_batch(
+  rng: np.random.Generator,
+  mixture: Mixture,
+  tokenizer: Tokenizer,
+  num_rows: int,
+  first_turn_tokens: int,
+  length: int,
+) -> Traces:
+  """Draws a batch of traces.
+
+  Args:
+    rng: source of randomness.
+    mixture: what to draw.
+    tokenizer: makes ids.
+    num_rows: B.
+    first_turn_tokens: budget of turn 1.
+    length: T.
+
+  Returns:
+    The batch, on the host.
+
+  Raises:
+    ValueError: if a trace is longer than `length`.
+  """
+  tokens = np.zeros((num_rows, length), np.int32)
+  is_token = np.zeros((num_rows, length), bool)
+  is_target = np.zeros((num_rows, length), bool)
+  for b in range(num_rows):
+    ids, row_is_target = encode_trace(draw_trace(rng, mixture), tokenizer, first_turn_tokens)
+    if len(ids) > length:
+      raise ValueError(f'config.length={length} is too short for a trace of {len(ids)} tokens')
+    tokens[b, : len(ids)] = ids
+    is_token[b, : len(ids)] = True
+    is_target[b, : len(ids)] = row_is_target
+  return Traces(tokens, is_token, is_target)
+
+
+def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:
+  """Says in numbers what the policy is pretrained on.
+
+  Args:
+    phases: (steps, mixture) in order.
+    batch: traces a step.
+
+  Returns:
+    A Markdown table.
+  """
+  lines = [
+    '| traces | worked at turn 1 | wrong at turn 1 (context only) | worked at turn 2, '
+    'after an answer at once / a worked one | another number at turn 2 |',
+    '|---|---|---|---|---|',
+  ]
+  for steps, m in phases:
+    lines.append(
+      f'| {steps * batch:,} | {m.worked_t1:.1%} | {m.wrong_t1:.1%} '
+      f'| {m.worked_t2:.1%} / {m.worked_again_t2:.1%} | {m.changed_t2:.1%} |'
+    )
+  return '\n'.join(lines)
+
+
+def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict:
+  """Trains on the phases' mixtures, in order.
+
+  Args:
+    config: of `configs/pretrain_arithmetic.py`.
+    decoder: the model.
+    tokenizer: makes ids.
+
+  Returns:
+    The parameters.
+  """
+  phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
+  total = sum(steps for steps, _ in phases)
+  rate = optax.warmup_cosine_decay_schedule(
+    0.0, config.learning_rate, config.warmup_steps, total, config.learning_rate / 20
+  )
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.01)
+  )
+  params = init_params(decoder.config, jax.random.key(config.seed))
+  state = TrainState(jnp.int32(0), params, optimizer.init(params))
+
+  def policy(params, frozen, traces):
+    del frozen  # all weights are trained
+    return forward(decoder, params, traces)
+
+  step = make_supervised_step(policy, optimizer, chunk=config.length)
+  rng = np.random.default_rng(config.seed)
+  with tqdm(total=total, desc='pretrain') as bar:
+    for steps, mixture in phases:
+      for i in range(steps):
+        batch = draw_batch(
+          rng, mixture, tokenizer, config.batch, config.first_turn_tokens, config.length
+        )
+        state, metrics = step(state, {}, batch)
+        if i % 50 == 0:
+          bar.set_postfix_str(f'loss={float(metrics["train/loss_nats"]):.3f} nats')
+        bar.update()
+  return state.trainable
+
+
+def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
+  """Reads one phase's mixture."""
+  return Mixture(
+    worked_t1=phase.worked_t1,
+    wrong_t1=phase.wrong_t1,
+    worked_t2=phase.worked_t2,
+    worked_again_t2=phase.worked_again_t2,
+    changed_t2=phase.changed_t2,
+    level_weights={int(k): float(v) for k, v in config.level_weights.items()},
+  )
+
+
+def make_base(config: ConfigDict, folder: epath.PathLike) -> int:
+  """Trains tokenizer and policy, and writes both as a weights folder.
+
+  Args:
+    config: of `configs/pretrain_arithmetic.py`.
+    folder: where they go.
+
+  Returns:
+    How many parameters the policy has.
+  """
+  tokenizer_model = train_tokenizer()
+  tokenizer_path = epath.Path(folder) / 'tokenizer.model'
+  tokenizer_path.parent.mkdir(parents=True, exist_ok=True)
+  tokenizer_path.write_bytes(tokenizer_model)
+  tokenizer = SentencePieceTokenizer(tokenizer_path)
+  decoder = DecoderConfig(vocab_size=tokenizer.vocab_size, **config.model.to_dict())
+  params = pretrain(config, Decoder(decoder), tokenizer)
+  save_weights(folder, decoder, params, tokenizer_model)
+  return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,97 @@
+"""Supervised training on given answers: next-token cross-entropy on masked tokens."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from score_jax.core.masked import masked_mean, masked_sum
+from score_jax.core.sharding import on_devices
+from score_jax.core.types import TrainState
+from score_jax.objective.logprobs import token_logp
+
+
+@flax.struct.dataclass
+class Traces:
+  """Left-aligned rows of tokens to imitate.
+
+  Attributes:
+    tokens: i32[B, T].
+    is_token: bool[B, T] False after a row's end.
+    is_target: bool[B, T] tokens that are trained.
+  """
+
+  tokens: jax.Array
+  is_token: jax.Array
+  is_target: jax.Array
+
+  @property
+  def positions(self) -> jax.Array:
+    """i32[B, T]: rows are left-aligned, so a token's slot is its position."""
+    return jnp.broadcast_to(jnp.arange(self.tokens.shape[1]), self.tokens.shape)
+
+
+# From (trainable, frozen, traces) to (hidden_BTD, head), as in `score_jax.training.train_step`.
+Policy = Callable[[dict, dict, Traces], tuple[jax.Array, jax.Array]]
+
+
+def cross_entropy(
+  policy: Policy, trainable: dict, frozen: dict, traces: Traces, chunk: int = 128
+) -> tuple[jax.Array, dict]:
+  """Mean negative log-likelihood of the target tokens.
+
+  Args:
+    policy: the model as a function.
+    trainable: what is trained of it.
+    frozen: what is not.
+    traces: the batch.
+    chunk: query positions whose logits exist at once.
+
+  Returns:
+    f32[] nats per target token, and metrics.
+  """
+  hidden_BTD, head = policy(trainable, frozen, traces)
+  logp_BT, is_best_BT = token_logp(hidden_BTD[:, :-1], head, traces.tokens[:, 1:], chunk)
+  is_target_BT = traces.is_target[:, 1:]
+  num_targets = jnp.maximum(is_target_BT.sum(), 1)
+  loss = masked_sum(-logp_BT, is_target_BT) / num_targets
+  return loss, {
+    'train/loss_nats': loss,
+    'train/token_accuracy': masked_mean(is_best_BT.astype(jnp.float32), is_target_BT),
+    'train/target_tokens': num_targets.astype(jnp.float32),
+  }
+
+
+def make_supervised_step(
+  policy: Policy, optimizer: optax.GradientTransformation, chunk: int = 128
+) -> Callable[[TrainState, dict, Traces], tuple[TrainState, dict]]:
+  """Builds the jitted update.
+
+  Args:
+    policy: the model as a function.
+    optimizer: optax transformation.
+    chunk: query positions whose logits exist at once.
+
+  Returns:
+    step(state, frozen, traces) -> (state, metrics); `state` is donated. A loss or gradient that is
+    not finite changes nothing, and `train/is_finite` says so.
+  """
+
+  def step(state: TrainState, frozen: dict, traces: Traces):
+    frozen = on_devices(frozen)
+    grads, metrics = jax.grad(
+      lambda trainable: cross_entropy(policy, trainable, frozen, traces, chunk), has_aux=True
+    )(state.trainable)
+    grad_norm = optax.tree.norm(grads)
+    is_finite = jnp.isfinite(metrics['train/loss_nats']) & jnp.isfinite(grad_norm)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    new = jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state)
+    metrics['train/grad_norm'] = grad_norm
+    metrics['train/is_finite'] = is_finite.astype(jnp.float32)
+    return new, metrics
+
+  return jax.jit(step, donate_argnums=(0,))

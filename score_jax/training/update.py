@@ -1,0 +1,47 @@
+"""The update of a run, built from its config."""
+
+import functools
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from score_jax.model.decoder import Decoder
+from score_jax.model.lora import Lora
+from score_jax.setup.optimizer import make_optimizer
+from score_jax.setup.trainable import policy_params
+from score_jax.training.train_step import StepOptions, forward, make_train_step
+
+
+@functools.cache
+def compiled_step(
+  decoder: Decoder, lora: Lora | None, options: StepOptions, optimizer_config: FrozenConfigDict
+):
+  """Builds the update once for all runs of a process that differ only in their stage."""
+  optimizer = make_optimizer(optimizer_config)
+
+  def policy(trainable, frozen, episode):
+    return forward(decoder, policy_params(frozen['base'], trainable, lora), episode)
+
+  def reference(frozen, episode):
+    return forward(decoder, frozen['reference'], episode)
+
+  step = make_train_step(
+    policy=policy,
+    reference=reference,
+    optimizer=optimizer,
+    options=options,
+  )
+  return optimizer, step
+
+
+def make_step_options(config: ConfigDict) -> StepOptions:
+  """Reads the static choices of an update."""
+  o = config.objective
+  return StepOptions(
+    samples_per_problem=config.rollout.samples_per_problem,
+    micro_batches=config.train.micro_batches,
+    baseline=o.baseline,
+    kl_estimator=o.kl_estimator,
+    kl_credit=o.kl_credit,
+    temperature=config.rollout.temperature,
+    chunk=config.train.chunk_tokens,
+  )

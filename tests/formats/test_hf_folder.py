@@ -1,0 +1,311 @@
+"""Hugging Face folders: what is read is what was written, and damage is named before it is used."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from score_jax.formats import hf_export, hf_folder
+from score_jax.formats.axes import letter_sizes, to_ours, to_theirs
+from score_jax.formats.safetensors_file import read_header
+from score_jax.model.decoder import abstract_params
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.presets import PRESETS
+
+CONFIG = DecoderConfig(
+  vocab_size=11,
+  num_layers=2,
+  embed_dim=6,
+  mlp_dim=10,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=4,
+  tie_embeddings=False,
+)
+GEMMA = dataclasses.replace(
+  PRESETS['gemma3_4b'],
+  vocab_size=11,
+  num_layers=7,
+  embed_dim=6,
+  mlp_dim=10,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=4,
+)
+QWEN = dataclasses.replace(CONFIG, qkv_bias=True, tie_embeddings=True)
+
+
+def make_params(config, dtype=np.float32):
+  rng = np.random.default_rng(0)
+  shapes, _ = abstract_params(config)
+  return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(dtype), shapes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  path = epath.Path(tmp_path) / 'model'
+  hf_export.write_folder(path, CONFIG, make_params(CONFIG))
+  return path
+
+
+@pytest.fixture
+def shards(tmp_path):
+  path = epath.Path(tmp_path) / 'model'
+  hf_export.write_folder(path, CONFIG, make_params(CONFIG), max_file_bytes=1500)
+  return path
+
+
+def fields_of(path):
+  return json.loads(path.read_text())
+
+
+def change(path, **changes):
+  """Rewrites a JSON file; None takes a key out."""
+  fields = fields_of(path) | changes
+  path.write_text(json.dumps({k: v for k, v in fields.items() if v is not None}))
+
+
+def rewrite(path, edit):
+  """Rewrites a safetensors file's header, its tensors' bytes as they are."""
+  data = path.read_bytes()
+  size = int.from_bytes(data[:8], 'little')
+  header = json.loads(data[8 : 8 + size])
+  edit(header)
+  text = json.dumps(header).encode()
+  path.write_bytes(len(text).to_bytes(8, 'little') + text + data[8 + size :])
+
+
+@pytest.mark.parametrize('config', [CONFIG, QWEN, GEMMA], ids=['llama', 'qwen2', 'gemma3'])
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16, np.float16])
+@pytest.mark.parametrize('max_file_bytes', [10**9, 700])
+def test_round_trip(tmp_path, config, dtype, max_file_bytes):
+  params = make_params(config, dtype)
+  hf_export.write_folder(
+    tmp_path / 'out', config, params, dtype, max_file_bytes=max_file_bytes, files={'a.txt': b'hi'}
+  )
+  found = hf_folder.read_config(tmp_path / 'out')
+  assert found == config
+  again = hf_folder.read_params(tmp_path / 'out', found, dtype)
+  jax.tree.map(np.testing.assert_array_equal, again, params)
+  assert all(x.dtype == dtype for x in jax.tree.leaves(again))
+  names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+  if max_file_bytes == 10**9:
+    assert names == ['a.txt', 'config.json', 'model.safetensors']
+  else:
+    assert len(names) > 4 and 'model.safetensors.index.json' in names
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_one_parameter_at_a_time(folder):
+  """The order of reading is the order of the tree, and each array is its own."""
+  arrays = dict(hf_folder.iter_params(folder, CONFIG))
+  assert list(arrays) == list(hf_folder.tensor_names(CONFIG))
+  assert all(x.flags.owndata and x.flags.writeable for x in arrays.values())
+
+
+def test_tensors_by_hand(folder):
+  """A row of a projection is a head's feature; the file holds outputs by inputs."""
+  params, tensors = make_params(CONFIG), hf_folder.read_tensors(folder)
+  q, o = (tensors[f'model.layers.1.self_attn.{x}_proj.weight'].read() for x in 'qo')
+  assert q.shape == (16, 6) and o.shape == (6, 16)
+  assert q[4 * 3 + 1, 5] == params['layers']['attn']['q'][1, 5, 3, 1]
+  assert o[5, 4 * 3 + 1] == params['layers']['attn']['o'][1, 3, 1, 5]
+  assert tensors['lm_head.weight'].read()[7, 2] == params['head']['kernel'][2, 7]
+
+
+def test_layouts_go_both_ways():
+  sizes = letter_sizes(CONFIG)
+  x = np.arange(96).reshape(16, 6)
+  ours = to_ours(x, 'NJI D -> D N IJ', sizes)
+  assert ours.shape == (6, 4, 4)
+  assert ours[0, 0].tolist() == [0, 12, 6, 18]  # rows 0, 2, 1, 3
+  np.testing.assert_array_equal(to_theirs(ours, 'NJI D -> D N IJ', sizes), x)
+
+
+# Damage.
+
+
+@pytest.mark.parametrize(
+  ('edit', 'complaint'),
+  [
+    (lambda h: h.pop('model.norm.weight'), r'begins at byte|tensors end at byte'),
+    (lambda h: h['model.norm.weight'].update(dtype='F64'), 'norm.weight is of type F64; only F32'),
+    (
+      lambda h: h['model.norm.weight'].update(dtype='BF16'),
+      'norm.weight of shape .* 24 bytes, not 12',
+    ),
+    (
+      lambda h: h['model.norm.weight'].update(shape=[7]),
+      'norm.weight of shape .* 24 bytes, not 28',
+    ),
+    (lambda h: h['model.norm.weight'].update(shape=[6, -1, -1]), 'norm.weight of shape'),
+    (lambda h: h['model.norm.weight'].pop('shape'), 'header is damaged'),
+    (lambda h: h['lm_head.weight'].update(data_offsets=[0, 264]), 'begins at byte'),
+  ],
+)
+def test_damaged_headers(folder, edit, complaint):
+  rewrite(folder / 'model.safetensors', edit)
+  with pytest.raises(ValueError, match=f'model.safetensors.*({complaint})'):
+    hf_folder.read_params(folder, CONFIG)
+
+
+@pytest.mark.parametrize('size', [0, 5, 300, -1, -200])
+def test_truncated_files(folder, size):
+  path = folder / 'model.safetensors'
+  data = path.read_bytes()
+  path.write_bytes(data[:size])
+  with pytest.raises(ValueError, match='model.safetensors.*truncated'):
+    read_header(path)
+
+
+def test_bytes_behind_the_last_tensor(folder):
+  path = folder / 'model.safetensors'
+  path.write_bytes(path.read_bytes() + b'more')
+  with pytest.raises(ValueError, match='but its tensors end at byte'):
+    read_header(path)
+
+
+def test_other_files_under_this_name(folder):
+  (folder / 'model.safetensors').write_bytes(b'PK\x03\x04' + bytes(1000))
+  with pytest.raises(ValueError, match='is no safetensors file'):
+    hf_folder.read_params(folder, CONFIG)
+  (folder / 'model.safetensors').write_bytes((8).to_bytes(8, 'little') + b'not JSON')
+  with pytest.raises(ValueError, match='model.safetensors: the header is damaged'):
+    hf_folder.read_params(folder, CONFIG)
+
+
+def test_a_file_that_shrinks_while_it_is_read(folder):
+  tensors = hf_folder.read_tensors(folder)
+  (folder / 'model.safetensors').write_bytes(b'')
+  with pytest.raises(ValueError, match='tensor lm_head.weight should have 264 bytes, only 0'):
+    tensors['lm_head.weight'].read()
+
+
+def test_missing_files(shards):
+  path = shards / 'model-00002-of-00004.safetensors'
+  assert path.exists()
+  path.unlink()
+  with pytest.raises(ValueError, match='model-00002-of-00004.safetensors is missing'):
+    hf_folder.read_params(shards, CONFIG)
+  (shards / 'model.safetensors.index.json').unlink()
+  with pytest.raises(ValueError, match='has neither model.safetensors nor model.safetensors.index'):
+    hf_folder.read_params(shards, CONFIG)
+  (shards / 'pytorch_model.bin').write_bytes(b'')
+  with pytest.raises(ValueError, match=r'only \*.bin: convert it to safetensors'):
+    hf_folder.read_params(shards, CONFIG)
+  (shards / 'config.json').unlink()
+  with pytest.raises(ValueError, match='config.json is missing'):
+    hf_folder.read_config(shards)
+
+
+def test_index_and_files_disagree(shards):
+  path = shards / 'model.safetensors.index.json'
+  places = fields_of(path)['weight_map']
+  name, file = next(iter(places.items()))
+  other = next(f for f in places.values() if f != file)
+  change(path, weight_map=places | {name: other})
+  with pytest.raises(ValueError, match=f'{other} has no tensor {name}'):
+    hf_folder.read_params(shards, CONFIG)
+  change(path, weight_map={k: v for k, v in places.items() if k != name})
+  with pytest.raises(ValueError, match=f'tensor {name} is not in model.safetensors.index.json'):
+    hf_folder.read_params(shards, CONFIG)
+  change(path, weight_map={})
+  with pytest.raises(ValueError, match='index.json has no weight_map'):
+    hf_folder.read_params(shards, CONFIG)
+
+
+@pytest.mark.parametrize(
+  ('config', 'complaint'),
+  [
+    (
+      dataclasses.replace(CONFIG, mlp_dim=12),
+      r'mlp.down_proj.weight has shape \(6, 10\), but config.json asks for \(6, 12\)',
+    ),
+    (dataclasses.replace(CONFIG, num_layers=3), 'layers.2.*of shape .* is missing'),
+    (dataclasses.replace(CONFIG, num_layers=1), 'tensor model.layers.1.* has no place'),
+    (dataclasses.replace(CONFIG, qkv_bias=True), r'k_proj.bias of shape \(8,\) is missing'),
+    (dataclasses.replace(CONFIG, tie_embeddings=True), 'lm_head.weight is not the embedding'),
+  ],
+)
+def test_other_models(folder, config, complaint, monkeypatch):
+  """The complaint comes before any tensor is read, but for a twin that must be compared."""
+  if not config.tie_embeddings:
+    monkeypatch.setattr('score_jax.formats.safetensors_file.Tensor.read', None)
+  with pytest.raises(ValueError, match=complaint):
+    next(hf_folder.iter_params(folder, config))
+
+
+def test_a_tied_head_may_be_stored_twice(tmp_path):
+  params = make_params(CONFIG)
+  params['head']['kernel'] = params['embedder']['embedding'].T
+  hf_export.write_folder(tmp_path / 'out', CONFIG, params)
+  tied = dataclasses.replace(CONFIG, tie_embeddings=True)
+  again = hf_folder.read_params(tmp_path / 'out', tied)
+  assert 'head' not in again
+  np.testing.assert_array_equal(again['embedder']['embedding'], params['embedder']['embedding'])
+
+
+def test_frequencies_of_old_files_are_left_out(folder):
+  def edit(header):
+    end = max(t['data_offsets'][1] for n, t in header.items() if n != '__metadata__')
+    entry = {'dtype': 'F32', 'shape': [2], 'data_offsets': [end, end + 8]}
+    header['model.layers.0.self_attn.rotary_emb.inv_freq'] = entry
+
+  path = folder / 'model.safetensors'
+  rewrite(path, edit)
+  path.write_bytes(path.read_bytes() + bytes(8))
+  jax.tree.map(
+    np.testing.assert_array_equal, hf_folder.read_params(folder, CONFIG), make_params(CONFIG)
+  )
+
+
+# Export.
+
+
+def test_nothing_appears_before_it_is_whole(tmp_path):
+  params = make_params(CONFIG)
+  del params['layers']['mlp']['up']
+  with pytest.raises(KeyError):
+    hf_export.write_folder(tmp_path / 'out', CONFIG, params)
+  assert not list(tmp_path.iterdir())
+  (tmp_path / '.out.tmp').mkdir()  # left by a process that was killed
+  (tmp_path / '.out.tmp' / 'half').write_bytes(b'')
+  (tmp_path / 'out').mkdir()
+  hf_export.write_folder(tmp_path / 'out', CONFIG, make_params(CONFIG))
+  assert not (tmp_path / 'out' / 'half').exists() and not (tmp_path / '.out.tmp').exists()
+
+
+def test_nothing_is_overwritten(folder):
+  with pytest.raises(ValueError, match='is there already'):
+    hf_export.write_folder(folder, CONFIG, make_params(CONFIG))
+  with pytest.raises(ValueError, match='in a bucket cannot appear at once'):
+    hf_export.write_folder('gs://bucket/model', CONFIG, make_params(CONFIG))
+
+
+def test_what_no_architecture_computes_is_not_exported(tmp_path):
+  config = dataclasses.replace(CONFIG, rope_fraction=0.5)
+  with pytest.raises(ValueError, match='computes what this decoder does: rope_fraction=0.5'):
+    hf_export.write_folder(tmp_path / 'out', config, make_params(config))
+  config = dataclasses.replace(CONFIG, attn_softcap=3.0)
+  with pytest.raises(ValueError, match='attn_softcap=3.0'):
+    hf_export.config_fields(config)
+
+
+def test_a_shard_is_not_larger_than_it_may_be(shards):
+  index = fields_of(shards / 'model.safetensors.index.json')
+  files = sorted(set(index['weight_map'].values()))
+  total = 0
+  for file in files:
+    tensors = read_header(shards / file)
+    num_bytes = sum(tensor.num_bytes for tensor in tensors.values())
+    assert num_bytes <= 1500 or len(tensors) == 1
+    total += num_bytes
+  assert (
+    total
+    == index['metadata']['total_size']
+    == 4 * sum(x.size for x in jax.tree.leaves(make_params(CONFIG)))
+  )

@@ -1,0 +1,263 @@
+"""Tokenizers of files: which file says what, what does not fit, and what is damaged."""
+
+import datetime
+import io
+import json
+
+import gguf
+import pytest
+import sentencepiece
+import tokenizers
+from makers import TESTS
+from tokenizers import decoders, models, pre_tokenizers
+
+from score_jax.formats.gguf_tokenizer import read_tokenizer as read_gguf_tokenizer
+from score_jax.formats.hf_tokenizer import read_tokenizer
+from score_jax.formats.hf_tokenizer_files import tokenizer_files
+
+TEMPLATES = TESTS / 'chat_templates'
+GEMMA = (TEMPLATES / 'gemma3.jinja').read_text()
+CHATML = (TEMPLATES / 'qwen3.jinja').read_text()
+SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|eot_id|>']
+TEXT, IM_START, IM_END, EOT = range(256, 260)
+SIZE = 260
+
+
+def write(folder, name, value):
+  (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+@pytest.fixture
+def bpe(tmp_path):
+  """A folder with a vocabulary of bytes, as `transformers` writes one."""
+  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+  backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  backend.add_special_tokens(SPECIAL)
+  backend.enable_truncation(3)  # as some published files have; it must not be obeyed
+  backend.enable_padding(length=5)
+  backend.save(str(tmp_path / 'tokenizer.json'))
+  write(tmp_path, 'tokenizer_config.json', {'eos_token': '<|im_end|>', 'chat_template': CHATML})
+  return tmp_path
+
+
+@pytest.fixture
+def gemma(tmp_path):
+  """A folder with nothing but a SentencePiece model, as Gemma's own checkpoints come."""
+  write_sentencepiece(tmp_path)
+  return tmp_path
+
+
+def write_sentencepiece(folder, **kwargs):
+  out = io.BytesIO()
+  options = {
+    'model_type': 'bpe',
+    'vocab_size': 340,
+    'hard_vocab_limit': False,
+    'byte_fallback': True,
+    'add_dummy_prefix': False,
+    'remove_extra_whitespaces': False,
+    'normalization_rule_name': 'identity',
+    'user_defined_symbols': ['<start_of_turn>', '<end_of_turn>', '</s>', '\n\n'],
+    'minloglevel': 2,
+  }
+  for i, name in enumerate(('pad', 'eos', 'bos', 'unk')):
+    options |= {f'{name}_id': i, f'{name}_piece': f'<{name}>'}
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(['user model', 'the answer is 42', 'the other answer is 17'] * 3),
+    model_writer=out,
+    **options | kwargs,
+  )
+  (folder / 'tokenizer.model').write_bytes(out.getvalue())
+
+
+def test_bpe_folder(bpe):
+  tokenizer = read_tokenizer(bpe, num_rows=SIZE)
+  assert (tokenizer.vocab_size, tokenizer.pad_id) == (SIZE, IM_END)
+  assert tokenizer.end_of_turn_ids == (IM_END, EOT, TEXT)
+  assert tokenizer.decode(tokenizer.encode('longer than three')) == 'longer than three'
+  assert len(tokenizer.encode('ab')) == 2
+  prompt = tokenizer.prompt_ids('Q')
+  assert prompt == tokenizer.encode('<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n')
+  assert prompt[0] == IM_START
+
+
+def test_which_file_has_the_last_word(bpe):
+  """The file chat_template.jinja before tokenizer_config.json; what is asked for before both."""
+  write(bpe, 'chat_template.jinja', CHATML.replace('user', 'USER') + 'from a file')
+  assert read_tokenizer(bpe).render([], True).endswith('from a file')
+  asked = read_tokenizer(bpe, chat_template=CHATML + 'asked for')
+  assert asked.render([], True).endswith('asked for')
+  (bpe / 'chat_template.jinja').unlink()
+  several = [{'name': 'tool_use', 'template': 'x'}, {'name': 'default', 'template': CHATML + 'y'}]
+  config = {'chat_template': several, 'eos_token': 'none such', 'bos_token': {'content': 'a'}}
+  write(bpe, 'tokenizer_config.json', config | {'add_bos_token': True})
+  write(bpe, 'special_tokens_map.json', {'bos_token': 'b', 'pad_token': {'content': SPECIAL[0]}})
+  older = read_tokenizer(bpe)
+  assert older.render([], True).endswith('y')
+  assert older.pad_id == TEXT
+  names = {'bos_token': 'b', 'eos_token': 'none such', 'pad_token': SPECIAL[0]}
+  assert older.template.special_tokens == names
+  write(bpe, 'tokenizer_config.json', config | {'added_tokens_decoder': {}})
+  assert read_tokenizer(bpe).template.special_tokens['bos_token'] == 'a'
+
+
+def test_ends_of_turn(bpe):
+  """The one that the format writes, then those of the files, then those of known names."""
+  write(bpe, 'generation_config.json', {'eos_token_id': [65, EOT]})
+  write(bpe, 'config.json', {'eos_token_id': 66})
+  assert read_tokenizer(bpe).end_of_turn_ids == (IM_END, 65, EOT, 66, TEXT)
+  write(bpe, 'generation_config.json', {'eos_token_id': 67})
+  write(bpe, 'config.json', {'eos_token_id': None})
+  assert read_tokenizer(bpe).end_of_turn_ids == (IM_END, 67, EOT, TEXT)
+
+
+def test_options_and_date(bpe):
+  plain, silent = read_tokenizer(bpe), read_tokenizer(bpe, options={'enable_thinking': False})
+  extra = silent.encode('<think>\n\n</think>\n\n')
+  assert silent.prompt_ids('Q') == plain.prompt_ids('Q') + extra
+
+
+def test_gemma_folder(gemma):
+  tokenizer = read_tokenizer(gemma, num_rows=10_000)
+  model = sentencepiece.SentencePieceProcessor(model_file=str(gemma / 'tokenizer.model'))
+  pad, eos, bos, unk, start, end, _, blank = range(8)
+  user, newline = model.encode('user\n'), model.encode('\n')
+  answer = [start, *model.encode('model\n')]
+  question = [*user, *model.encode('the answer?'), end, *newline, *answer]
+  assert tokenizer.prompt_ids(' the answer?\n') == [bos, start, *question]
+  assert tokenizer.followup_ids('the answer?') == [*newline, start, *question]
+  assert tokenizer.end_of_turn_ids == (end, eos)  # and not `</s>`, which is the HTML tag here
+  assert tokenizer.pad_id == pad
+  assert tokenizer.encode('a<bos><unk>  b\n\n') == [
+    *model.encode('a'),
+    *[bos, unk],
+    *model.encode('  b'),
+    blank,
+  ]
+  text = '  naïve 漢字 🙂\t</s>\n\n \n'
+  ids = [bos, start, *tokenizer.encode(text), end, 999_999]
+  assert tokenizer.decode(ids) == text
+
+
+def test_gemma_folder_with_more_tokens(gemma, caplog):
+  """Tokens outside the model, one with a row and one without; a name for an unused piece."""
+  size = read_tokenizer(gemma).vocab_size
+  added = {
+    str(size): {'content': '<image>', 'special': True},
+    str(size + 1): {'content': '<sound>', 'special': True},
+    '7': {'content': '\n\n', 'special': False},
+  }
+  write(gemma, 'tokenizer_config.json', {'added_tokens_decoder': added, 'chat_template': GEMMA})
+  tokenizer = read_tokenizer(gemma, num_rows=size + 1)
+  assert tokenizer.vocab_size == size + 1
+  assert tokenizer.encode('<image>') == [size]
+  assert tokenizer.decode([size, *tokenizer.encode('<sound>\n\n')]) == '<sound>\n\n'
+  assert "['<sound>']" in caplog.text
+  assert read_tokenizer(gemma).encode('<sound>') == [size + 1]
+
+
+def test_added_tokens_beyond_the_embedding(bpe, caplog):
+  """As in Gemma 3 1B, whose image token has no row: its text is plain text."""
+  tokenizer = read_tokenizer(bpe, num_rows=SIZE - 1)
+  assert tokenizer.vocab_size == SIZE - 1
+  assert tokenizer.decode(tokenizer.encode('<|eot_id|>')) == '<|eot_id|>'
+  assert tokenizer.end_of_turn_ids == (IM_END, TEXT)
+  assert "['<|eot_id|>']" in caplog.text
+  with pytest.raises(ValueError, match=r"tokenizer\.json: the chat template writes '<\|im_end\|>'"):
+    read_tokenizer(bpe, num_rows=IM_END)
+
+
+def test_vocabularies_that_do_not_fit(bpe):
+  with pytest.raises(ValueError, match=r'tokenizer\.json: the tokenizer has 260 ids .* 255 rows'):
+    read_tokenizer(bpe, num_rows=255)
+  (bpe / 'tokenizer.json').unlink()
+  write_sentencepiece(bpe)
+  with pytest.raises(ValueError, match=r'tokenizer\.model: the tokenizer has \d+ ids .* 100 rows'):
+    read_tokenizer(bpe, num_rows=100)
+
+
+@pytest.mark.parametrize(
+  ('name', 'contents', 'complaint'),
+  [
+    ('tokenizer.json', '{"model": {"type": "BPE"', r'tokenizer\.json is damaged'),
+    ('tokenizer.json', '{"version": "1.0"}', r'tokenizer\.json is damaged'),
+    ('tokenizer.json', b'\xff\xfe', r'tokenizer\.json is damaged'),
+    ('tokenizer_config.json', '{"eos_token": ', r'tokenizer_config\.json is damaged'),
+    ('tokenizer_config.json', '[1]', r'tokenizer_config\.json is damaged: it holds a list'),
+    ('tokenizer_config.json', '{}', 'has no chat template'),
+    ('tokenizer_config.json', '{"chat_template": [{"name": "x", "template": "y"}]}', "'default'"),
+    ('chat_template.jinja', b'\xff', r'chat_template\.jinja is damaged'),
+    ('chat_template.jinja', '{% for %}', 'the chat template does not parse'),
+    ('chat_template.jinja', '{{ messages }}', r'test_damage.*: the chat template'),
+    ('generation_config.json', '{"eos_token_id": 260}', r'eos_token_id=260 is outside .* of 260'),
+    ('generation_config.json', '', r'generation_config\.json is damaged'),
+  ],
+)
+def test_damage(bpe, name, contents, complaint):
+  (bpe / name).write_bytes(contents.encode() if isinstance(contents, str) else contents)
+  with pytest.raises(ValueError, match=complaint):
+    read_tokenizer(bpe)
+
+
+def test_missing_vocabulary(tmp_path):
+  with pytest.raises(ValueError, match=r'neither a tokenizer\.json nor a tokenizer\.model'):
+    read_tokenizer(tmp_path)
+
+
+def test_sentencepiece_damage(gemma):
+  write_sentencepiece(gemma, user_defined_symbols=[])
+  with pytest.raises(ValueError, match='no chat template'):
+    read_tokenizer(gemma)
+  write_sentencepiece(gemma, add_dummy_prefix=True)
+  with pytest.raises(ValueError, match=r"tokenizer\.model: .* reads ' x  x ' as '▁▁x▁▁x▁'"):
+    read_tokenizer(gemma)
+  whole = (gemma / 'tokenizer.model').read_bytes()
+  for damaged in (whole[: len(whole) // 2], b'', b'x'):
+    (gemma / 'tokenizer.model').write_bytes(damaged)
+    with pytest.raises(ValueError, match=r'tokenizer\.model: not a SentencePiece model'):
+      read_tokenizer(gemma)
+
+
+@pytest.mark.parametrize('kind', ['bpe', 'gemma'])
+def test_written_files_read_back(kind, request, tmp_path_factory):
+  first = read_tokenizer(request.getfixturevalue(kind))
+  folder = tmp_path_factory.mktemp('written')
+  for name, contents in tokenizer_files(first).items():
+    (folder / name).write_bytes(contents)
+  second = read_tokenizer(folder)
+  for name in ('vocab_size', 'pad_id', 'end_of_turn_ids', 'notes'):
+    assert getattr(first, name) == getattr(second, name)
+  text = ' 漢字 <bos><|im_end|>\n\n 12'
+  assert first.prompt_ids(text) == second.prompt_ids(text)
+  assert first.followup_ids(text) == second.followup_ids(text)
+  assert first.decode(first.encode(text)) == second.decode(second.encode(text))
+
+
+def test_gguf_of_llama3(tmp_path):
+  """Up to three digits stay together, and a word in the vocabulary needs no merges."""
+  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+  tokens = [*alphabet, '12', '34', 'Ġword', '<|begin_of_text|>', '<|eot_id|>']
+  writer = gguf.GGUFWriter(tmp_path / 'llama3.gguf', 'llama')
+  writer.add_tokenizer_model('gpt2')
+  writer.add_tokenizer_pre('llama-bpe')
+  writer.add_token_list(tokens)
+  writer.add_token_types([1] * (len(tokens) - 2) + [3] * 2)
+  writer.add_token_merges(['1 2', '3 4'])
+  writer.add_bos_token_id(259)
+  writer.add_eos_token_id(260)
+  writer.add_chat_template((TEMPLATES / 'llama32.jinja').read_text())
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  tokenizer = read_gguf_tokenizer(tmp_path / 'llama3.gguf', date=datetime.date(2025, 1, 2))
+  one_two, word = 256, 258
+  three, four = alphabet.index('3'), alphabet.index('4')
+  assert tokenizer.encode('1234') == [one_two, three, four]
+  assert tokenizer.encode(' word') == [word]
+  prompt = tokenizer.prompt_ids('Q')
+  assert prompt.count(259) == 1 and prompt[0] == 259
+  assert 'Today Date: 02 Jan 2025' in tokenizer.decode(prompt)
+  assert tokenizer.end_of_turn_ids == (260,)

@@ -1,0 +1,152 @@
+"""Attention kernels against the plain sum, forward and backward, and within the decoder."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_jax.core.config import default_config
+from score_jax.core.types import Episode
+from score_jax.model.decoder import Decoder, init_params
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.kernels import attend_rows, best_kernel, why_not
+from score_jax.setup.base_model import check_kernel, run_config
+from score_jax.training.train_step import forward
+
+B, T, N, M, H = 2, 140, 4, 2, 64  # a length that is no multiple of a block
+SCALE = 0.3
+
+
+def by_loops(q, k, v, softcap, window):
+  """Attention of one head group by NumPy, a query at a time, in float64."""
+  out = np.zeros(q.shape)
+  for b, t, n in np.ndindex(B, T, N):
+    first = max(0, t - window + 1) if window else 0
+    m = n // (N // M)
+    logits = k[b, first : t + 1, m] @ q[b, t, n] * SCALE
+    if softcap:
+      logits = softcap * np.tanh(logits / softcap)
+    weights = np.exp(logits - logits.max())
+    out[b, t, n] = weights @ v[b, first : t + 1, m] / weights.sum()
+  return out
+
+
+@pytest.fixture(scope='module')
+def qkv():
+  rng = np.random.default_rng(0)
+  return tuple(rng.normal(size=(B, T, heads, H)).astype(np.float32) for heads in (N, M, M))
+
+
+CASES = [
+  (kernel, softcap, window)
+  for kernel in ('plain', 'xla', 'splash')
+  for softcap, window in ((0.0, 0), (0.0, 9), (2.0, 9))
+  if not (softcap and kernel == 'xla')
+]
+
+
+@pytest.mark.parametrize(('kernel', 'softcap', 'window'), CASES)
+def test_kernel(qkv, kernel, softcap, window):
+  def run(kernel, *qkv):
+    return attend_rows(*qkv, kernel, SCALE, softcap, window, interpret=kernel == 'splash')
+
+  want = by_loops(*(x.astype(np.float64) for x in qkv), softcap, window)
+  np.testing.assert_allclose(run(kernel, *qkv), want, atol=2e-5)
+  toward = np.random.default_rng(1).normal(size=want.shape).astype(np.float32)
+  grads, plain = (
+    jax.grad(lambda qkv, name=name: jnp.vdot(run(name, *qkv), toward))(qkv)
+    for name in (kernel, 'plain')
+  )
+  for mine, theirs in zip(grads, plain, strict=True):
+    np.testing.assert_allclose(mine, theirs, atol=1e-4)
+
+
+SIZES = DecoderConfig(
+  vocab_size=11,
+  num_layers=3,
+  embed_dim=16,
+  mlp_dim=16,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=8,
+  window=3,
+  window_pattern=(True, False),
+)
+
+
+def test_decoder_attends_by_a_kernel():
+  """Compacted rows of several lengths: the hidden states of tokens are the plain ones."""
+  lengths, length = [9, 4, 12], 12
+  rng = np.random.default_rng(2)
+  is_token = np.arange(length)[None] < np.array(lengths)[:, None]
+  shape = is_token.shape
+  episode = Episode(
+    tokens=np.where(is_token, rng.integers(1, 11, shape), 0).astype(np.int32),
+    positions=np.where(is_token, np.arange(length), 0).astype(np.int32),
+    is_token=is_token,
+    turn=np.zeros(shape, np.int32),
+    is_sampled=is_token,
+    sampled_logp=np.zeros(shape, np.float32),
+    is_truncated=np.zeros((3, 1), bool),
+  )
+  params = init_params(SIZES, jax.random.key(0))
+  kernel = dataclasses.replace(SIZES, attention='xla')
+
+  def loss(config, params):
+    hidden, head = forward(Decoder(config), params, episode)
+    return jnp.sum(jnp.where(is_token[..., None], hidden, 0.0) ** 3), hidden
+
+  (_, have), have_grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(kernel, params)
+  (_, want), want_grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(SIZES, params)
+  np.testing.assert_allclose(np.asarray(have)[is_token], np.asarray(want)[is_token], atol=2e-5)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-3, 1e-2), have_grads, want_grads)
+  no_window = dataclasses.replace(kernel, window=0, window_pattern=())
+  other = np.asarray(forward(Decoder(no_window), params, episode)[0])
+  assert np.abs(other - np.asarray(want))[is_token].max() > 1e-2  # the window is looked at
+
+
+def test_choice_and_refusal():
+  assert best_kernel('tpu', 'bfloat16', 256, 50.0) == 'splash'
+  assert (
+    best_kernel('gpu', 'float32', 64, 0.0) == best_kernel('cpu', 'bfloat16', 64, 0.0) == 'plain'
+  )
+  assert best_kernel('gpu', 'bfloat16', 256, 0.0) == 'plain'
+  assert best_kernel('gpu', 'bfloat16', 12, 0.0) == 'plain'
+  with pytest.raises(ValueError, match="attention='cudnn' cannot cap logits"):
+    dataclasses.replace(SIZES, attention='cudnn', attn_softcap=5.0)
+  with pytest.raises(ValueError, match="attention='fast' is neither 'auto' nor one of"):
+    dataclasses.replace(SIZES, attention='fast')
+
+
+@pytest.mark.parametrize(
+  ('kernel', 'backend', 'dtype', 'head_dim', 'why'),
+  [
+    ('splash', 'gpu', 'bfloat16', 64, "runs on 'tpu', not on 'gpu'"),
+    ('cudnn', 'cpu', 'bfloat16', 64, "runs on 'gpu', not on 'cpu'"),
+    ('cudnn', 'gpu', 'float32', 64, "computes in 'bfloat16', not in 'float32'"),
+    ('cudnn', 'gpu', 'bfloat16', 12, 'takes heads of a multiple of 8 up to 128, not of 12'),
+  ],
+)
+def test_a_kernel_that_cannot_run_is_refused(kernel, backend, dtype, head_dim, why):
+  model = default_config().model
+  model.attention, model.dtype = kernel, dtype
+  with pytest.raises(ValueError, match=f"config.model.attention='{kernel}' {why}; take 'auto'"):
+    check_kernel(run_config(dataclasses.replace(SIZES, head_dim=head_dim), model, backend), backend)
+
+
+@pytest.mark.parametrize(
+  ('capability', 'want'),
+  [('7.5', 'plain'), ('gfx942', 'plain'), ('8.0', 'cudnn'), ('9.0', 'cudnn'), ('12.0', 'cudnn')],
+)
+def test_cudnn_takes_a_gpu_that_is_new_enough(monkeypatch, capability, want):
+  devices = [SimpleNamespace(compute_capability=capability)]
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices)
+  assert best_kernel('gpu', 'bfloat16', 64, 0.0) == want
+  assert best_kernel('gpu', 'bfloat16', 256, 0.0) == 'plain'
+  assert why_not('plain', 'gpu', 'bfloat16', 64) == ''
+  # Named, it is taken as far as it goes.
+  is_hopper = capability in ('9.0', '12.0')
+  assert (why_not('cudnn', 'gpu', 'bfloat16', 256) == '') == is_hopper

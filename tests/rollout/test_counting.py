@@ -1,0 +1,137 @@
+"""Episodes of a model that can only count, so that every token of every turn is known."""
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.rollout.keys import episode_keys
+from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.multi_turn import rollout
+
+V, EOT = 12, 7
+CONFIG = DecoderConfig(
+  vocab_size=V,
+  num_layers=1,
+  embed_dim=16,
+  mlp_dim=8,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=4,
+  tie_embeddings=False,
+)
+# One row each that ends in 5, 2 and 6, with holes after, around and before.
+PROMPT = np.array([[5, 0, 0], [0, 2, 0], [0, 3, 6]], np.int32)
+IS_PROMPT = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1]], bool)
+
+
+@pytest.fixture(scope='module')
+def counter():
+  """Parameters with which token v is followed by v + 1: one-hot embeddings, layers that add 0."""
+  params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), abstract_params(CONFIG)[0])
+  for room, name in (('attn', 'o'), ('mlp', 'down')):
+    params['layers'][room][name] = np.zeros_like(params['layers'][room][name])
+  params['embedder']['embedding'] = np.eye(V, 16, dtype=np.float32)
+  params['head']['kernel'] = 50 * np.roll(np.eye(16, V, dtype=np.float32), 1, axis=1)
+  return params
+
+
+def play(params, spec, temperature=1.0):
+  keys = episode_keys(0, 0, np.arange(3), np.zeros(3, np.int32))
+  return jax.device_get(
+    rollout(Decoder(CONFIG), spec, params, PROMPT, IS_PROMPT, keys, temperature)
+  )
+
+
+def real(episode):
+  rows = zip(episode.tokens, episode.is_token, strict=True)
+  return [row[is_token].tolist() for row, is_token in rows]
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.0])
+def test_two_turns(counter, temperature):
+  """The whole table by hand. Slots: 3 prompt, 4 y1, 1 owed end of turn, 2 instruction, 40 y2."""
+  spec = RolloutSpec(
+    prompt_tokens=3, turn_tokens=(4, 40), followup_ids=((0, 4),), end_of_turn_ids=(EOT,)
+  )
+  e = play(counter, spec, temperature)
+  assert real(e) == [
+    [5, 6, 7, 0, 4, 5, 6, 7],
+    [2, 3, 4, 5, 6, 7, 0, 4, 5, 6, 7],  # the budget ends at 6; the first 7 is appended
+    [3, 6, 7, 0, 4, 5, 6, 7],
+  ]
+  assert e.is_truncated.tolist() == [[False, False], [True, False], [False, False]]
+  turn = [row[is_token].tolist() for row, is_token in zip(e.turn, e.is_token, strict=True)]
+  assert turn == [
+    [0, 1, 1, 0, 0, 2, 2, 2],
+    [0, 1, 1, 1, 1, 0, 0, 0, 2, 2, 2],
+    [0, 0, 1, 0, 0, 2, 2, 2],
+  ]
+  np.testing.assert_array_equal(e.is_sampled, e.turn > 0)
+  np.testing.assert_allclose(e.sampled_logp, 0.0, atol=1e-5)
+  # All rows ended after 3 of 40 tokens. A loop that had gone on would have written more ids.
+  assert not e.is_token[:, 13:].any() and not e.tokens[:, 13:].any()
+
+
+def test_three_turns(counter):
+  spec = RolloutSpec(
+    prompt_tokens=3, turn_tokens=(2, 3, 2), followup_ids=((4,), (8, 5)), end_of_turn_ids=(EOT, 6)
+  )
+  e = play(counter, spec)
+  # 6 ends a turn too; the owed end of turn is always the first of the ids, 7.
+  assert real(e) == [
+    [5, 6, 4, 5, 6, 8, 5, 6],
+    [2, 3, 4, 7, 4, 5, 6, 8, 5, 6],
+    [3, 6, 7, 4, 5, 6, 8, 5, 6],
+  ]
+  assert e.is_truncated.tolist() == [[False] * 3, [True, False, False], [False] * 3]
+  assert [(e.turn == k).sum() for k in (1, 2, 3)] == [1 + 2 + 1, 6, 3]
+
+
+def test_one_turn(counter):
+  spec = RolloutSpec(prompt_tokens=3, turn_tokens=(4,), followup_ids=(), end_of_turn_ids=(EOT,))
+  e = play(counter, spec)
+  assert real(e) == [[5, 6, 7], [2, 3, 4, 5, 6], [3, 6, 7]]
+  assert e.is_truncated.tolist() == [[False], [True], [False]]
+
+
+def test_given_turns(counter):
+  """Given answers are context; a cut one gets an end of turn, an empty one too."""
+  spec = RolloutSpec(
+    prompt_tokens=3, turn_tokens=(2, 4), followup_ids=((4,),), end_of_turn_ids=(EOT,)
+  )
+  tokens = np.array([[9, 7], [9, 9], [0, 0]], np.int32)
+  is_token = np.array([[1, 1], [1, 1], [0, 0]], bool)
+  keys = episode_keys(0, 0, np.arange(3), np.zeros(3, np.int32))
+  e = jax.device_get(
+    rollout(
+      Decoder(CONFIG), spec, counter, PROMPT, IS_PROMPT, keys, 1.0, given={0: (tokens, is_token)}
+    )
+  )
+  assert real(e) == [
+    [5, 9, 7, 4, 5, 6, 7],
+    [2, 9, 9, 7, 4, 5, 6, 7],
+    [3, 6, 7, 4, 5, 6, 7],
+  ]
+  assert e.is_truncated.tolist() == [[False, False], [True, False], [True, False]]
+  np.testing.assert_array_equal(e.is_sampled, e.turn == 2)
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    ({'followup_ids': ()}, '2 turns need 1 instructions, got 0'),
+    ({'turn_tokens': (4, 0)}, 'every budget must be at least 1'),
+    ({'prompt_tokens': 0}, 'every budget must be at least 1'),
+    ({'end_of_turn_ids': ()}, 'end_of_turn_ids not empty'),
+  ],
+)
+def test_bad_spec_is_refused(change, words):
+  fields = {
+    'prompt_tokens': 3,
+    'turn_tokens': (4, 4),
+    'followup_ids': ((4,),),
+    'end_of_turn_ids': (EOT,),
+  }
+  with pytest.raises(ValueError, match=words):
+    RolloutSpec(**fields | change)

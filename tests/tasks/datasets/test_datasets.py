@@ -1,0 +1,319 @@
+"""Data sets: found or downloaded, prepared with TFDS once, read back as they were written."""
+
+import concurrent.futures
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from score_jax.tasks.datasets import catalogue, files
+from score_jax.tasks.datasets.read import read_splits
+
+MATH_ROWS = [
+  {'problem': 'é $1+1$?\r\n\u2028 \U0001f600\0', 'answer': '2', 'level': 3, 'extra': [1]},
+  {'problem': 'b', 'answer': r'\frac{1}{2}', 'level': None, 'subject': 'Algebra'},
+  {'problem': '', 'answer': '', 'level': 'Level ?'},
+]
+GSM8K_ROWS = [{'question': f'q{i}', 'answer': f'work #### {i}'} for i in range(300)]
+HUMANEVAL_ROW = {
+  'task_id': 'HumanEval/0',
+  'prompt': 'def f(x):\n    """Doubles."""\n',
+  'entry_point': 'f',
+  'canonical_solution': '    return 2 * x\n',
+  'test': 'def check(candidate):\n    assert candidate(1) == 2\n',
+}
+
+
+def mbpp_row(number, **changes):
+  return {
+    'task_id': number,
+    'text': f'Task {number}.',
+    'code': 'def f():\r\n  return 1',
+    'test_setup_code': '',
+    'test_list': [f'assert f() == {i}' for i in range(number % 3 + 1)],
+    'challenge_test_list': [],
+  } | changes
+
+
+def write(path, rows):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  content = ''.join(json.dumps(row) + '\n' for row in rows).encode()
+  path.write_bytes(gzip.compress(content) if path.suffix == '.gz' else content)
+
+
+@pytest.fixture
+def raw(tmp_path):
+  """A small data folder of every data set."""
+  root = tmp_path / 'raw'
+  write(root / 'math/train.jsonl', MATH_ROWS)
+  write(root / 'math/test.jsonl', MATH_ROWS[:1])
+  write(root / 'gsm8k/train.jsonl', GSM8K_ROWS)
+  write(root / 'gsm8k/test.jsonl', GSM8K_ROWS[:2])
+  write(root / 'mbpp/mbpp.jsonl', [mbpp_row(i) for i in range(1, 975)])
+  write(root / 'humaneval/HumanEval.jsonl.gz', [HUMANEVAL_ROW])
+  return root
+
+
+@pytest.fixture
+def cache(tmp_path):
+  return tmp_path / 'cache'
+
+
+def test_rows_come_back_as_they_were_written(raw, cache):
+  splits = read_splits(catalogue.MATH, raw, cache)
+  assert splits == {
+    name: [
+      {
+        'id': i,
+        'problem': row['problem'],
+        'answer': row['answer'],
+        'solution': '',
+        'subject': row.get('subject', ''),
+        'level': '' if row['level'] is None else str(row['level']),
+        'unique_id': '',
+      }
+      for i, row in enumerate(MATH_ROWS[:count])
+    ]
+    for name, count in (('train', 3), ('test', 1))
+  }
+  # Far more rows than a shuffled or sharded writer would leave in place.
+  questions = [row['question'] for row in read_splits(catalogue.GSM8K, raw, cache)['train']]
+  assert questions == [row['question'] for row in GSM8K_ROWS]
+
+
+def test_mbpp_is_split_by_task_id(raw, cache):
+  splits = read_splits(catalogue.MBPP, raw, cache)
+  ids = {name: [row['task_id'] for row in rows] for name, rows in splits.items()}
+  assert ids == {
+    'prompt': list(range(1, 11)),
+    'test': list(range(11, 511)),
+    'validation': list(range(511, 601)),
+    'train': list(range(601, 975)),
+  }
+  row = splits['train'][1]
+  assert (row['id'], row['code']) == (1, 'def f():\r\n  return 1')
+  assert row['test_list'] == ['assert f() == 0', 'assert f() == 1', 'assert f() == 2']
+
+
+def test_humaneval_is_gzipped(raw, cache):
+  assert read_splits(catalogue.HUMANEVAL, raw, cache) == {'test': [{'id': 0} | HUMANEVAL_ROW]}
+
+
+def prepared(cache):
+  return sorted(path.name for path in (cache / 'prepared').iterdir())
+
+
+def test_it_is_array_record_beside_nothing_else(raw, cache):
+  before = sorted(raw.rglob('*'))
+  read_splits(catalogue.GSM8K, raw, cache)
+  (name,) = prepared(cache)
+  assert name.startswith('score_gsm8k-')
+  kinds = {path.name.split('.', 1)[-1] for path in (cache / 'prepared').rglob('*-of-*')}
+  assert kinds == {'array_record-00000-of-00001'}
+  assert sorted(raw.rglob('*')) == before, 'the data folder was written to'
+
+
+def test_it_is_prepared_once_and_again_when_the_file_changes(raw, cache):
+  read_splits(catalogue.GSM8K, raw, cache)
+  (first,) = prepared(cache)
+  marker = cache / 'prepared' / first / 'marker'
+  marker.touch()
+  # Another folder with the same content is the same data.
+  copy = raw.rename(raw.with_name('elsewhere'))
+  read_splits(catalogue.GSM8K, copy, cache)
+  assert marker.exists() and prepared(cache) == [first]
+  write(copy / 'gsm8k/test.jsonl', [{'question': 'new', 'answer': '#### 1'}])
+  assert [row['question'] for row in read_splits(catalogue.GSM8K, copy, cache)['test']] == ['new']
+  assert len(prepared(cache)) == 2
+
+
+def test_what_a_killed_process_left_does_no_harm(raw, cache):
+  left = cache / 'prepared' / 'preparing-killed' / 'score_gsm8k' / '1.0.0'
+  left.mkdir(parents=True)
+  (left / 'score_gsm8k-train.array_record-00000-of-00001').write_bytes(b'half')
+  assert len(read_splits(catalogue.GSM8K, raw, cache)['train']) == 300
+
+
+@pytest.mark.parametrize('harm', ['cut', 'flip', 'gone', 'unnamed'])
+def test_damaged_prepared_data_is_named(raw, cache, harm):
+  read_splits(catalogue.GSM8K, raw, cache)
+  (folder,) = (cache / 'prepared').iterdir()
+  (records,) = folder.rglob('*-test.array_record*')
+  content = bytearray(records.read_bytes())
+  if harm == 'unnamed':
+    next(folder.rglob('dataset_info.json')).unlink()
+  elif harm == 'gone':
+    records.unlink()
+  elif harm == 'cut':
+    records.write_bytes(content[: len(content) // 2])
+  else:
+    content[len(content) // 2] ^= 1
+    records.write_bytes(content)
+  with pytest.raises(ValueError, match=rf'{folder.name}: the prepared data is damaged .*delete'):
+    read_splits(catalogue.GSM8K, raw, cache)
+
+
+READ = (
+  'import sys\n'
+  'sys.modules["torch"] = sys.modules["jax"] = None\n'
+  'from score_jax.tasks.datasets import catalogue\n'
+  'from score_jax.tasks.datasets.read import read_splits\n'
+  'print(len(read_splits(catalogue.GSM8K, *sys.argv[1:])["train"]))\n'
+  'print("tensorflow" in sys.modules)\n'
+)
+
+
+def test_processes_that_start_at_once_do_not_disturb_each_other(raw, cache, run_python):
+  """And they do without TensorFlow, and without jax, which these processes cannot import."""
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    runs = [threads.submit(run_python, '-W', 'error', '-c', READ, raw, cache) for _ in range(4)]
+  assert [run.result().stdout for run in runs] == ['300\nFalse\n'] * 4, runs[0].result().stderr
+  assert len(prepared(cache)) == 1
+
+
+def test_a_read_prints_nothing(raw, cache, capfd):
+  read_splits(catalogue.MBPP, raw, cache)
+  assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize(
+  ('dataset', 'path', 'line', 'message'),
+  [
+    (catalogue.MATH, 'math/train.jsonl', '{"problem": "a"}', "missing field 'answer'"),
+    (catalogue.MATH, 'math/test.jsonl', '{"problem": "a"', 'not JSON'),
+    (
+      catalogue.MATH,
+      'math/test.jsonl',
+      r'{"problem": "\ud83d", "answer": "a"}',
+      "field 'problem' cannot be written as UTF-8",
+    ),
+    (catalogue.GSM8K, 'gsm8k/test.jsonl', '{"question": "a", "answer": "7"}', "no '####'"),
+    (
+      catalogue.MBPP,
+      'mbpp/mbpp.jsonl',
+      json.dumps(mbpp_row(5, test_list='assert f()')),
+      "field 'test_list' should be a list of texts, found str",
+    ),
+    (
+      catalogue.MBPP,
+      'mbpp/mbpp.jsonl',
+      json.dumps(mbpp_row(5, task_id='5')),
+      "field 'task_id' should be a whole number, found str",
+    ),
+    (
+      catalogue.MBPP,
+      'mbpp/mbpp.jsonl',
+      json.dumps(mbpp_row(5, test_list=[])),
+      'the test_list is empty',
+    ),
+    (
+      catalogue.HUMANEVAL,
+      'humaneval/HumanEval.jsonl.gz',
+      json.dumps(HUMANEVAL_ROW | {'entry_point': 'g'}),
+      "the prompt has no function 'g'",
+    ),
+  ],
+)
+def test_a_broken_line_is_named(raw, cache, dataset, path, line, message):
+  content = (raw / path).read_bytes()
+  is_packed = path.endswith('.gz')
+  # As the second line; the third is fine again.
+  first, _, rest = (gzip.decompress(content) if is_packed else content).partition(b'\n')
+  content = b'\n'.join([first, line.encode(), rest or first])
+  (raw / path).write_bytes(gzip.compress(content) if is_packed else content)
+  with pytest.raises(ValueError) as caught:
+    read_splits(dataset, raw, cache)
+  assert f'{path}:2: {message}' in str(caught.value)
+  assert prepared(cache) == []
+
+
+def test_other_bad_files_are_named(raw, cache):
+  packed = raw / 'humaneval/HumanEval.jsonl.gz'
+  packed.write_bytes(packed.read_bytes()[:-20])
+  with pytest.raises(ValueError, match=r'HumanEval\.jsonl\.gz: is damaged or not gzipped'):
+    read_splits(catalogue.HUMANEVAL, raw, cache)
+  write(raw / 'mbpp/mbpp.jsonl', [mbpp_row(i) for i in range(1, 600)])
+  with pytest.raises(ValueError, match=r'mbpp\.jsonl: no row has a task_id of 601 to 974'):
+    read_splits(catalogue.MBPP, raw, cache)
+  with pytest.raises(ValueError, match=r'programs\.jsonl: no such file; set --set .*repair_set'):
+    read_splits(catalogue.MBPP_R, raw, cache)
+  (raw / 'math/test.jsonl').unlink()
+  with pytest.raises(
+    ValueError, match=r"test\.jsonl: no such file; set --config\.data\.path .*'do"
+  ):
+    read_splits(catalogue.MATH, raw, cache)
+
+
+def test_a_cache_that_cannot_be_written_is_named(raw, tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match=r'set --config\.data\.cache to a folder that can be'):
+    read_splits(catalogue.GSM8K, raw, tmp_path / 'file')
+
+
+def test_the_default_cache_is_the_users(monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', '/x')
+  assert str(files.cache_dir()) == '/x/score_jax'
+  monkeypatch.delenv('XDG_CACHE_HOME')
+  monkeypatch.setenv('HOME', '/home/me')
+  assert str(files.cache_dir()) == '/home/me/.cache/score_jax'
+  assert str(files.cache_dir('/y')) == '/y'
+
+
+def published_at(root, sha256=None):
+  """HumanEval, as if it had been published in a folder."""
+  path = 'humaneval/HumanEval.jsonl.gz'
+  if sha256 is None:
+    sha256 = hashlib.sha256((root / path).read_bytes()).hexdigest()
+  file = catalogue.RawFile(path, (root / path).as_uri(), sha256)
+  return dataclasses.replace(catalogue.HUMANEVAL, splits={'test': catalogue.Split(file)})
+
+
+def test_a_download_is_checked_and_kept(raw, cache):
+  dataset = published_at(raw)
+  assert read_splits(dataset, 'download', cache)['test'] == [{'id': 0} | HUMANEVAL_ROW]
+  # Gone from where it was published: the copy serves.
+  (raw / 'humaneval/HumanEval.jsonl.gz').unlink()
+  assert len(read_splits(dataset, 'download', cache)['test']) == 1
+  assert [path.name for path in (cache / 'raw' / 'humaneval').iterdir()] == ['HumanEval.jsonl.gz']
+
+
+def test_a_download_that_is_not_the_published_file_is_refused(raw, cache):
+  with pytest.raises(ValueError, match=r'not the file that was published: \d+ bytes .*ted 00'):
+    read_splits(published_at(raw, '00'), 'download', cache)
+  assert not (cache / 'raw' / 'humaneval').exists()
+  dataset = published_at(raw)
+  (raw / 'humaneval/HumanEval.jsonl.gz').unlink()
+  with pytest.raises(ValueError, match=r'cannot be downloaded .* set --config\.data\.path=DATA'):
+    read_splits(dataset, 'download', cache)
+  with pytest.raises(ValueError, match=r'programs\.jsonl cannot be downloaded: .*repair_set'):
+    read_splits(catalogue.MBPP_R, 'download', cache)
+
+
+def test_every_published_file_has_a_pinned_https_address_and_a_checksum():
+  datasets = (catalogue.MATH, catalogue.GSM8K, catalogue.MBPP, catalogue.HUMANEVAL)
+  published = [file for dataset in datasets for file in dataset.files]
+  assert len(published) == 6
+  for file in published:
+    assert file.url.startswith('https://') and file.url.endswith(os.path.basename(file.path))
+    assert any(len(part) == 40 for part in file.url.split('/')), 'the address names no commit'
+    assert len(file.sha256) == 64
+
+
+def test_generated_tasks_do_without_tfds():
+  code = (
+    'import sys\n'
+    'sys.modules["tensorflow_datasets"] = sys.modules["array_record"] = None\n'
+    'from score_jax.core.config import default_config\n'
+    'from score_jax.setup.task import make_task\n'
+    'config = default_config()\n'
+    'config.task.name = "sums"\n'
+    'config.task.num_train = config.task.num_test = 10\n'
+    'print(len(make_task(config).train))\n'
+  )
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert done.stdout == '10\n', done.stderr

@@ -1,0 +1,51 @@
+"""The metrics of a batch, against plain loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_jax.core.types import Batch, Episode
+from score_jax.training.train_step import batch_metrics
+
+G = 4
+
+
+def test_batch_metrics_are_the_loops():
+  rng = np.random.default_rng(0)
+  is_truncated = rng.integers(0, 2, (8, 2)).astype(bool)
+  slots = dict.fromkeys(
+    ('tokens', 'positions', 'is_token', 'turn', 'is_sampled', 'sampled_logp'), jnp.zeros((8, 1))
+  )
+  episode = Episode(**slots, is_truncated=jnp.asarray(is_truncated))
+  reward = rng.integers(0, 2, (8, 2)).astype(np.float32)
+  reward[:4, 0] = 1.0  # problem 1 teaches nothing at turn 1
+  reward[4:, 0] = [0, 1, 0, 0]
+  shaped, adv = rng.normal(size=(2, 8, 2)).astype(np.float32)
+  tokens = rng.integers(1, 5, (8, 2)).astype(np.float32)
+  tokens[3, 1] = 0.0  # an empty turn has no entropy to count
+  sums = {
+    'kl': rng.random((8, 2), np.float32),
+    'entropy': rng.random((8, 2), np.float32),
+    'tokens': tokens,
+    'gap_max': rng.random(8, np.float32),
+    'gap_sum': rng.random(8, np.float32),
+  }
+  batch = Batch(episode=episode, reward=jnp.asarray(reward))
+  sums_on_device = jax.tree.map(jnp.asarray, sums)
+  m = batch_metrics(batch, jnp.asarray(shaped), jnp.asarray(adv), sums_on_device, G)
+  want = {'train/mixed_t1': 0.5, 'train/reward_sum': reward.sum() / 8}
+  table = {'c2c': 0, 'c2i': 0, 'i2c': 0, 'i2i': 0}
+  for r1, r2 in reward:
+    table[('c' if r1 else 'i') + '2' + ('c' if r2 else 'i')] += 1 / 8
+  want |= {f'train/{name}_t12': share for name, share in table.items()}
+  rows = [0, 1, 2, 4, 5, 6, 7]
+  want['train/entropy_t2_nats'] = np.mean([sums['entropy'][b, 1] / tokens[b, 1] for b in rows])
+  want['train/logp_gap_max_nats'] = sums['gap_max'].max()
+  want['train/logp_gap_mean_nats'] = sums['gap_sum'].sum() / tokens.sum()
+  want['train/truncated_t1'] = is_truncated[:, 0].mean()
+  want['train/shaped_t2'] = shaped[:, 1].mean()
+  want['train/adv_std_t2'] = adv[:, 1].std()
+  for name, value in want.items():
+    np.testing.assert_allclose(m[name], value, rtol=1e-5, err_msg=name)
+  assert sum(float(m[f'train/{name}_t12']) for name in table) == pytest.approx(1.0)

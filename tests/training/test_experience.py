@@ -1,0 +1,154 @@
+"""What a step learns from: mixed-in first answers of the base model, the random-reward control."""
+
+import runpy
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from score_jax.core import sharding
+from score_jax.core.types import compact
+from score_jax.evaluation import protocol
+from score_jax.runs.watchdog import Watchdog
+from score_jax.setup import run as setup_run
+from score_jax.training.experience import Collector
+
+P, G = 8, 4
+
+
+@pytest.fixture(scope='module')
+def setup():
+  """The small policy that ships with the package, on sums of 3 and 4 terms."""
+  config = runpy.run_path('configs/quickstart.py')['get_config']().run
+  config.task.num_train, config.task.num_test = 40, 16
+  config.task.level_weights = ConfigDict({'3': 1.0, '4': 1.0})
+  config.rollout.problems_per_step, config.rollout.samples_per_problem = P, G
+  config.stage.update(dict(reward_weight=(1.0, 1.0), kl_weight=(0.0, 0.0), bonus=(0.0, 0.0)))
+  return setup_run.prepare(config)
+
+
+@pytest.fixture(scope='module')
+def policy(setup):
+  """Another policy than the base model: noisier, so that no two answers are likely to agree."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: x + rng.normal(0.0, 0.05, x.shape).astype(np.float32), setup.base.params
+  )
+
+
+def collect(setup, params, step=3, **options):
+  collector = Collector(
+    decoder=setup.base.decoder,
+    spec=setup.spec,
+    prompts=setup.prompts,
+    task=setup.task,
+    tokenizer=setup.base.tokenizer,
+    samples_per_problem=G,
+    temperature=1.0,
+    put=lambda tree: sharding.put_batch(setup.mesh, tree),
+    seed=0,
+    **options,
+  )
+  with jax.sharding.set_mesh(setup.mesh):
+    return collector.collect(params, step, np.arange(P), setup.base.params), collector
+
+
+def rows(experience, which):
+  """The chosen rows of an episode, as plain arrays."""
+  return jax.tree.map(lambda x: x[which], experience.episode)
+
+
+def test_first_attempts_of_the_base_model(setup, policy):
+  own, _ = collect(setup, policy)
+  base, _ = collect(setup, setup.base.params)
+  given, _ = collect(setup, policy, base_turn1_share=1.0)
+  assert own.texts[0] != base.texts[0]
+  # The base model's own first answers, word for word, with the same random keys.
+  assert given.texts[0] == base.texts[0]
+  turn = np.asarray(given.episode.turn)
+  assert not given.episode.is_sampled[turn == 1].any()
+  assert given.episode.is_sampled[turn == 2].all()
+
+
+def test_share_of_first_attempts(setup, policy):
+  own, _ = collect(setup, policy)
+  base, _ = collect(setup, setup.base.params)
+  mixed, collector = collect(setup, policy, base_turn1_share=0.5)
+  ids = [problem.id for problem in setup.prompts.problems[:P]]
+  is_base = np.repeat(collector.is_base_first(3, ids), G)
+  assert 0 < is_base.sum() < P * G
+  # Rows that the policy answers itself are what they are without the others. Turn 1 was prefilled
+  # for turn 2 and not decoded, so log-probabilities may be rounded otherwise.
+  ours, theirs = (compact(rows(e, ~is_base), 32) for e in (mixed, own))
+  for name, x in vars(ours).items():
+    atol = 1e-5 if name == 'sampled_logp' else 0
+    np.testing.assert_allclose(x, getattr(theirs, name), atol=atol, err_msg=name)
+  for b in np.flatnonzero(is_base):
+    assert mixed.texts[0][b] == base.texts[0][b]
+    turn = mixed.episode.turn[b]
+    assert not mixed.episode.is_sampled[b, turn == 1].any()
+    assert mixed.episode.is_sampled[b, turn == 2].all()
+    assert (mixed.episode.sampled_logp[b, turn == 1] == 0).all()
+  # All samples of a problem share where their first answer comes from.
+  assert all(len(set(group)) == 1 for group in is_base.reshape(P, G).tolist())
+
+
+def test_which_problems_get_them_is_drawn_anew(setup):
+  collector = collect(setup, setup.base.params, base_turn1_share=0.25)[1]
+  drawn = np.asarray([collector.is_base_first(step, range(1000)) for step in (1, 2)])
+  assert (np.abs(drawn.mean(axis=1) - 0.25) < 0.05).all()
+  assert (drawn[0] != drawn[1]).any()
+  # By problem, not by place: other neighbours change nothing.
+  np.testing.assert_array_equal(collector.is_base_first(1, [7, 500]), drawn[0][[7, 500]])
+
+
+def test_random_rewards_know_nothing_of_the_answers(setup, policy):
+  true, _ = collect(setup, policy)
+  coins = [collect(setup, policy, step=s, random_reward=0.5)[0] for s in (3, 3, 4)]
+  # What the checker said stays as the reason; the reward is a coin.
+  assert [v[1] for v in coins[0].verdicts[0]] == [v[1] for v in true.verdicts[0]]
+  assert coins[0].texts == true.texts
+  np.testing.assert_array_equal(coins[0].reward_BK, coins[1].reward_BK)
+  assert (coins[0].reward_BK != coins[2].reward_BK).any()
+  tosses = np.concatenate(
+    [collect(setup, policy, step=s, random_reward=0.5)[0].reward_BK for s in range(5, 13)]
+  )
+  truth = np.concatenate([collect(setup, policy, step=s)[0].reward_BK for s in range(5, 13)])
+  # 512 coins: five standard errors.
+  assert abs(tosses.mean() - 0.5) < 0.11
+  assert abs(np.corrcoef(tosses.ravel(), truth.ravel())[0, 1]) < 0.22
+
+
+def test_more_turns_and_self_refine_are_evaluations(setup):
+  config = setup.config.copy_and_resolve_references()
+  task, tokenizer = setup.task, setup.base.tokenizer
+  config.eval.turn_tokens = (10, 12, 12, 12)
+  found = protocol.evaluate_params(config, setup.base, setup.base.params, task, 8, 0.0, setup.mesh)
+  assert {len(r['answers']) for r in found.records} == {4}
+  assert {'acc_t4', 'delta_t1t4', 'changed_t34'} <= found.metrics.keys()
+  two = setup.config.copy_and_resolve_references()
+  two.eval.batch, told, watchdog = 5, [], Watchdog('', 0.0)
+  watchdog.at = lambda *x: told.append(x)
+  plain = protocol.evaluate_params(
+    two, setup.base, setup.base.params, task, 8, 0.0, setup.mesh, watchdog=watchdog
+  )
+  deeds = ['problems sampled', 'turn 1 graded', 'turn 2 graded']
+  assert told == [(count, deed) for count in (5, 8) for deed in deeds]
+  # Later turns do not reach back.
+  assert [r['answers'][:2] for r in found.records] == [r['answers'] for r in plain.records]
+
+  config.eval.turn_tokens, config.eval.protocol, config.eval.feedback_tokens = (), 'self_refine', 5
+  spec = protocol.make_spec(config, task, tokenizer)
+  assert spec.turn_tokens == (10, 5, 12)
+  assert spec.followup_ids == tuple(
+    tuple(tokenizer.followup_ids(text)) for text in protocol.SELF_REFINE
+  )
+  refined = protocol.evaluate_params(
+    config, setup.base, setup.base.params, task, 8, 0.0, setup.mesh
+  )
+  assert {(len(r['answers']), len(r['between'])) for r in refined.records} == {(2, 1)}
+  assert [r['answers'][0] for r in refined.records] == [r['answers'][0] for r in plain.records]
+  config.eval.protocol = 'self_rephrase'
+  with pytest.raises(ValueError, match='self_rephrase.*self_refine'):
+    protocol.make_spec(config, task, tokenizer)

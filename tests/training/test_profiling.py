@@ -1,0 +1,310 @@
+"""Operations against XLA's own count and by hand, rates and memory of a step, traces of steps."""
+
+import dataclasses
+import re
+import runpy
+import time
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from makers import ROOT
+
+from score_jax.core.config import default_config
+from score_jax.core.config_check import check_config, profile_steps
+from score_jax.core.logits import project
+from score_jax.core.types import Episode
+from score_jax.model import flops
+from score_jax.model.attention import causal_mask, is_within
+from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.runs.metrics import read_metrics
+from score_jax.setup import run as setup_run
+from score_jax.training import profiling
+from score_jax.training.experience import Collector
+from score_jax.training.loop import run_until_stopped
+from score_jax.training.train import Trainer, train
+
+# Heads do not add up to the width, and queries are more than keys: no factor hides another.
+SIZES = DecoderConfig(512, 2, 128, 512, num_heads=4, num_kv_heads=2, head_dim=32, scan_unroll=2)
+B, T = 2, 64
+
+
+# Operations.
+
+
+def programs():
+  """The decoder's forward pass with all logits, and its gradient, as XLA lowered them."""
+
+  def logits(params, tokens_BT):
+    positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
+    mask_BTT = causal_mask(positions_BT, positions_BT, jnp.ones((B, T), bool))
+    variables = {'params': params}
+    hidden_BTD, head, _ = Decoder(SIZES).apply(variables, tokens_BT, positions_BT, mask_BTT)
+    return project(hidden_BTD, head)
+
+  def loss(params, tokens_BT):
+    return jax.nn.logsumexp(logits(params, tokens_BT), axis=-1).sum()
+
+  arguments = abstract_params(SIZES)[0], jax.ShapeDtypeStruct((B, T), jnp.int32)
+  return [jax.jit(f).lower(*arguments) for f in (logits, jax.grad(loss))]
+
+
+def test_flops_are_xlas():
+  """The plain attention computes all T * T pairs of a row, seen or not."""
+  work = (B * T, B * T, SIZES.num_layers * B * T * T)
+  forward, gradient = (p.compile().cost_analysis()['flops'] for p in programs())
+  assert flops.forward_flops(SIZES, *work) == pytest.approx(forward, rel=0.03)
+  assert flops.gradient_flops(SIZES, *work) == pytest.approx(gradient, rel=0.03)
+  # Half the pairs, or a head that nobody needs, would be seen.
+  assert flops.forward_flops(SIZES, B * T, 0, work[2]) < 0.95 * forward
+  assert flops.forward_flops(SIZES, B * T, B * T, 0) < 0.95 * forward
+
+
+def test_flops_by_hand():
+  """One layer of width 2 with one head of size 2, F = 3, V = 5; two rows, G = 2."""
+  c = DecoderConfig(5, 1, 2, 3, num_heads=1, num_kv_heads=1, head_dim=2, qkv_bias=True)
+  assert flops.matmul_weights(c) == (4 * 2 * 2 + 3 * 2 * 3, 2 * 5)
+  lengths, prompts, sampled = np.array([3, 4]), np.array([2, 2]), 3
+  assert flops.seen_pairs(c, lengths) == (1 + 2 + 3) + (1 + 2 + 3 + 4)
+  forward = 2 * (34 * 7 + 10 * 3) + 4 * 2 * 16
+  assert flops.update_flops(c, lengths, sampled) == 4 * forward
+  # With adapters no weight has a gradient, attention has one as before.
+  assert flops.update_flops(c, lengths, sampled, True) == 3 * forward + 4 * 2 * 16
+  one_prompt = 2 * 34 * 2 + 4 * 2 * 3
+  assert flops.sampling_flops(c, lengths, prompts, sampled, 2) == forward - one_prompt
+  assert flops.sampling_flops(c, lengths, prompts, sampled) == forward
+
+
+@pytest.mark.parametrize(('window', 'pattern'), [(0, ()), (3, (True, False)), (9, (True,))])
+def test_seen_pairs_are_the_masks(window, pattern):
+  c = dataclasses.replace(SIZES, num_layers=3, window=window, window_pattern=pattern)
+  counted = 0
+  for n in (1, 3, 7):
+    positions = jnp.arange(n)[None]
+    mask = causal_mask(positions, positions, jnp.ones((1, n), bool))
+    near = mask & is_within(jnp.int32(window), positions, positions)
+    counted += sum(int((near if windowed else mask).sum()) for windowed in c.is_windowed)
+  assert flops.seen_pairs(c, [1, 3, 7]) == counted
+
+
+@pytest.mark.parametrize(
+  ('kind', 'tflops'),
+  [
+    *[('TPU v4', 275), ('TPU v5 lite', 197), ('TPU v5', 459), ('TPU v5p', 459)],
+    *[('TPU v6 lite', 918), ('NVIDIA A100-SXM4-80GB', 312), ('NVIDIA H100 80GB HBM3', 989)],
+    *[('NVIDIA H100 PCIe', 756), ('NVIDIA H200', 989)],
+  ],
+)
+def test_peaks(kind, tflops):
+  assert flops.peak_flops(kind) == tflops * 1e12
+
+
+@pytest.mark.parametrize('kind', ['cpu', 'TPU v3', 'TPU7x', 'NVIDIA L4', ''])
+def test_no_peak_is_made_up(kind):
+  assert flops.peak_flops(kind) is None
+
+
+# Rates and memory.
+
+
+def episode_of(is_token, is_sampled):
+  return Episode(**{f.name: None for f in dataclasses.fields(Episode)}).replace(
+    is_token=np.array(is_token, bool), is_sampled=np.array(is_sampled, bool)
+  )
+
+
+def test_rates_by_hand(monkeypatch):
+  """Two samples of one problem: a prompt of 2, then 2 and 1 sampled tokens, in 2 seconds."""
+  episode = episode_of([[1, 1, 0, 1, 1], [1, 1, 0, 1, 0]], [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]])
+  arguments = (SIZES, episode, 3, 2, False, 2.0)
+  work = flops.update_flops(SIZES, [4, 3], 3) + flops.sampling_flops(SIZES, [4, 3], [2, 2], 3, 2)
+  rates = {
+    'time/sampled_tokens_per_s': 3 / 2,
+    'time/trained_tokens_per_s': 7 / 2,
+    'time/model_flops_per_s': work / 2,
+  }
+  monkeypatch.setattr(jax, 'devices', lambda: [SimpleNamespace(device_kind='a chip')] * 4)
+  assert profiling.step_rates(*arguments) == rates
+  monkeypatch.setitem(flops.PEAK_FLOPS, 'a chip', 10 * work)
+  assert profiling.step_rates(*arguments) == rates | {'time/mfu': pytest.approx(1 / 80)}
+  monkeypatch.setattr(jax, 'process_count', lambda: 4)
+  assert profiling.step_rates(*arguments)['time/mfu'] == pytest.approx(4 / 80)
+
+
+def test_peak_memory(monkeypatch):
+  host = profiling.peak_memory()['host/peak_bytes']
+  kept = np.ones(2**25)  # 256 MiB, more than anything that was let go of before
+  assert profiling.peak_memory()['host/peak_bytes'] >= host
+  assert host > 2**26 and kept.nbytes == 2**28
+  devices = [SimpleNamespace(memory_stats=lambda n=n: {'peak_bytes_in_use': n}) for n in (5, 7)]
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices)
+  assert profiling.peak_memory()['device/peak_bytes'] == 7
+  bare = [SimpleNamespace(memory_stats=lambda: None)]
+  monkeypatch.setattr(jax, 'local_devices', lambda: bare)
+  assert profiling.peak_memory().keys() == {'host/peak_bytes'}
+
+
+def test_progress_bar():
+  values = {'time/sampled_tokens_per_s': 99.6, 'host/peak_bytes': 3e9}
+  assert profiling.postfix(values) == 'tokens/s=100 peak=3.0GB'
+  values |= {'time/mfu': 0.5, 'device/peak_bytes': 7e10}
+  assert profiling.postfix(values) == 'tokens/s=100 mfu=0.50 peak=70.0GB'
+
+
+def test_keys_of_accelerators_are_documented(monkeypatch):
+  text = ROOT / 'docs' / 'metrics.md'
+  title, _, rest = text.read_text().partition('## Accelerators\n')
+  documented = set(re.findall(r'^\| `(.+?)` ', rest.partition('\n#')[0], re.M))
+  device = SimpleNamespace(device_kind='TPU v4', memory_stats=lambda: {'peak_bytes_in_use': 1})
+  on_host = step_keys()
+  monkeypatch.setattr(jax, 'devices', lambda: [device])
+  monkeypatch.setattr(jax, 'local_devices', lambda: [device])
+  assert step_keys() - on_host == documented - on_host and title
+
+
+def step_keys():
+  rates = profiling.step_rates(SIZES, episode_of([[1]], [[1]]), 1, 1, False, 1.0)
+  return {*rates, *profiling.peak_memory()}
+
+
+def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, monkeypatch):
+  """Whether its record is written after the next rollout, or at once for a checkpoint."""
+  slow = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, y: 1e-3 * y @ x, x))
+  x, pause_s, play = jnp.ones((1000, 1000)), 0.3, Collector._play
+  jax.block_until_ready(slow(x))
+  start_s = time.monotonic()
+  jax.block_until_ready(slow(x))
+  update_s = time.monotonic() - start_s
+
+  def slow_play(*args, **more):
+    time.sleep(pause_s)
+    return play(*args, **more)
+
+  monkeypatch.setattr(Collector, '_play', slow_play)
+  config = runpy.run_path(str(tiny_run))['get_config']()
+  config.train.num_steps, config.train.checkpoint_every_steps = 5, 2
+  trainer = Trainer(setup_run.prepare(config), epath.Path(tmp_path))
+  update = trainer.train_step
+
+  def slow_update(*args):
+    state, metrics = update(*args)
+    nothing = 0.0 * slow(x)[0, 0]
+    trainable, metrics = jax.tree.map(lambda y: y + nothing, (state.trainable, metrics))
+    return state.replace(trainable=trainable), metrics
+
+  trainer.train_step = slow_update
+  start_s = time.monotonic()
+  run_until_stopped(trainer, trainer.setup.mesh)
+  run_s = time.monotonic() - start_s
+  trainer.setup.task.close()
+  records = read_metrics(tmp_path)
+  assert len(records) == 5 and sum(r['time/step_s'] for r in records) < run_s + 1
+  for r in records[1:]:
+    assert pause_s <= r['time/rollout_s'] < pause_s + 0.6 * update_s
+    assert r['time/step_s'] > r['time/rollout_s'] + 0.6 * update_s
+
+
+# Traces.
+
+
+def marks(workdir):
+  """What the traces of a run hold: (numbers of the steps, names of all events)."""
+  steps, names = [], set()
+  for path in sorted(workdir.rglob('*.xplane.pb')):
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+      for event in (event for line in plane.lines for event in line.events):
+        names.add(event.name)
+        if event.name == 'train':
+          steps.append(dict(event.stats)['step_num'])
+  return sorted(steps), names
+
+
+@pytest.fixture(scope='module')
+def traced_run(tiny_run, tmp_path_factory):
+  """A run that ends inside its window, and the function that starts it with another one."""
+  workdir = tmp_path_factory.mktemp('traced')
+
+  def start(profile, num_steps):
+    config = runpy.run_path(str(tiny_run))['get_config']()
+    config.profile, config.train.num_steps = profile, num_steps
+    setup = setup_run.prepare(config)
+    train(setup, workdir)
+    setup.task.close()
+    return workdir
+
+  start('2:9', 3)
+  return start
+
+
+def test_a_run_writes_its_trace(traced_run):
+  """Steps 2 and 3 of 3, with their phases; started again behind its window it traces nothing."""
+  workdir = traced_run('2:3', 4)
+  steps, names = marks(workdir)
+  assert steps == [2, 3]
+  assert {'rollout', 'grade', 'update'} <= names
+  assert [record['step'] for record in read_metrics(workdir)] == [1, 2, 3, 4]
+  files = sorted(path.suffix for path in (workdir / 'profile').rglob('*') if path.is_file())
+  assert '.pb' in files and not list(workdir.rglob('*.tmp*'))
+
+
+@pytest.mark.parametrize(
+  ('window', 'num_steps', 'first', 'made'),
+  [('2:3', None, 4, '4 to the last'), ('2:3', 6, 4, '4 to 6'), ('7:9', 6, 1, '1 to 6')],
+)
+def test_a_window_without_a_step_is_told(tmp_path, caplog, window, num_steps, first, made):
+  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
+  for step in (first, first + 1):
+    trace.begin(step, None)
+  assert [record.getMessage() for record in caplog.records] == [
+    f'config.profile={window}: steps {made} are made now, nothing is traced'
+  ]
+
+
+@pytest.mark.parametrize(('window', 'num_steps'), [('2:3', 6), ('6:9', 6), ('1:1', None)])
+def test_a_window_with_a_step_is_not_told(tmp_path, caplog, window, num_steps):
+  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
+  trace.begin(1, None)
+  trace.close()
+  assert not caplog.records
+
+
+def test_a_trace_ends_with_its_window(tmp_path):
+  trace = profiling.StepTrace('2:2', epath.Path(tmp_path))
+  state = jnp.ones(3)
+  for step in (1, 2):
+    trace.begin(step, state)
+    assert not (tmp_path / 'profile').exists()
+    state = jax.jit(lambda x: x + 1)(state)
+  trace.begin(3, state)
+  assert marks(tmp_path)[0] == [2]
+  trace.close()
+  trace.begin(7, state)
+  trace.close()
+  assert len(list(tmp_path.rglob('*.xplane.pb'))) == 1
+
+
+@pytest.mark.parametrize(('window', 'process'), [('', 0), ('1:2', 1)])
+def test_no_trace(tmp_path, monkeypatch, window, process):
+  monkeypatch.setattr(jax, 'process_index', lambda: process)
+  trace = profiling.StepTrace(window, epath.Path(tmp_path))
+  trace.begin(1, None)
+  trace.close()
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('window', ['3', '5:3', '0:2', '3:', ':', '3:5:7', '-1:2', '1.5:2', ' 1:2'])
+def test_a_bad_window_is_refused(window):
+  complaint = re.escape(f'config.profile={window!r} is not START:END')
+  with pytest.raises(ValueError, match=complaint):
+    profile_steps(window)
+  config = default_config()
+  config.profile = window
+  with pytest.raises(ValueError, match=complaint):
+    check_config(config)
+
+
+def test_a_good_window_is_taken():
+  assert [profile_steps(window) for window in ('', '1:1', '3:50')] == [None, (1, 1), (3, 50)]

@@ -1,0 +1,157 @@
+"""What a resume must bring back, and a check that notices each thing it could forget.
+
+A run is stopped by an error at the start of step 6 and goes on in a new Trainer from step 4, its
+last checkpoint, so that step 5 is done twice. Its checker is moody: asked again about the same
+answers, it says the opposite, as one that ran into its time limit might.
+"""
+
+import collections
+import dataclasses
+import runpy
+
+import jax
+import numpy as np
+import pytest
+
+from score_jax.rollout import keys, order
+from score_jax.runs.metrics import read_metrics
+from score_jax.runs.verdicts import VerdictStore
+from score_jax.setup import run as setup_run
+from score_jax.tasks.base import Verdict
+from score_jax.training import experience, train
+
+NUM_STEPS, RESTORED = 6, 4
+
+
+class Killed(Exception):
+  """Stands for SIGKILL: the step before it leaves nothing behind but its verdicts."""
+
+
+class MoodyChecker:
+  """Grades by a rule of its own the first time, and the other way round from then on."""
+
+  def __init__(self):
+    self.times_asked = collections.Counter()
+
+  def __call__(self, problems, texts):
+    asked = (tuple(problem.id for problem in problems), tuple(texts))
+    self.times_asked[asked] += 1
+    is_again = self.times_asked[asked] > 1
+    return [Verdict(float((i % 3 == 0) != is_again), 'moody') for i in range(len(texts))]
+
+
+@pytest.fixture(scope='module')
+def prepared(tiny_run):
+  config = runpy.run_path(str(tiny_run))['get_config']()
+  config.train.num_steps = NUM_STEPS
+  setup = setup_run.prepare(config)
+  yield setup
+  setup.task.close()
+
+
+def with_moods(setup):
+  return dataclasses.replace(setup, task=dataclasses.replace(setup.task, grade=MoodyChecker()))
+
+
+def outcome(state, workdir):
+  metrics = [
+    {k: v for k, v in record.items() if not k.startswith(('time/', 'device/', 'host/'))}
+    for record in read_metrics(workdir)
+  ]
+  return jax.device_get(state), metrics
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(prepared, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole')
+  return outcome(train.train(with_moods(prepared), workdir), workdir)
+
+
+def check_resume(prepared, uninterrupted, workdir, fault=None):
+  """A run that is stopped and goes on must end as one that was not.
+
+  Args:
+    prepared: the run's setup.
+    uninterrupted: how it must end.
+    workdir: a new folder.
+    fault: called with a monkeypatch before the run goes on, to spoil something.
+  """
+  setup = with_moods(prepared)
+  with pytest.MonkeyPatch.context() as patch:
+    indices = order.problem_indices
+
+    def killed_in_step_6(seed, step, *rest):
+      if step == 5:  # counted from 0; before step 5's metrics are fetched
+        raise Killed
+      return indices(seed, step, *rest)
+
+    patch.setattr(train, 'problem_indices', killed_in_step_6)
+    with pytest.raises(Killed):
+      train.train(setup, workdir)
+  with pytest.MonkeyPatch.context() as patch:
+    if fault is not None:
+      fault(patch)
+    state, metrics = outcome(train.train(setup, workdir), workdir)
+  want_state, want_metrics = uninterrupted
+  assert [record['step'] for record in metrics] == list(range(1, NUM_STEPS + 1))
+  jax.tree.map(np.testing.assert_array_equal, state, want_state)
+  assert metrics == want_metrics
+
+
+def test_resume_equals_uninterrupted(prepared, uninterrupted, tmp_path):
+  assert any(record['train/update_norm'] > 0 for record in uninterrupted[1])
+  check_resume(prepared, uninterrupted, tmp_path)
+
+
+def verdicts_forgotten(patch):
+  patch.setattr(VerdictStore, 'get', lambda self, step: None)
+
+
+def data_order_restarts(patch):
+  patch.setattr(
+    train,
+    'problem_indices',
+    lambda seed, step, *rest: order.problem_indices(seed, step - RESTORED, *rest),
+  )
+
+
+def random_keys_restart(patch):
+  patch.setattr(
+    experience,
+    'episode_keys',
+    lambda seed, step, *rest: keys.episode_keys(seed, step - RESTORED, *rest),
+  )
+
+
+def optimizer_forgotten(patch):
+  first_state = train.Trainer.first_state
+
+  def forgetful(self):
+    state = first_state(self)
+    return state.replace(opt_state=jax.tree.map(np.zeros_like, state.opt_state))
+
+  patch.setattr(train.Trainer, 'first_state', forgetful)
+
+
+def parameters_forgotten(patch):
+  first_state = train.Trainer.first_state
+
+  def forgetful(self):
+    return first_state(self).replace(trainable=jax.tree.map(np.copy, self.setup.read_start()))
+
+  patch.setattr(train.Trainer, 'first_state', forgetful)
+
+
+@pytest.mark.parametrize(
+  'fault',
+  [
+    verdicts_forgotten,
+    data_order_restarts,
+    random_keys_restart,
+    optimizer_forgotten,
+    parameters_forgotten,
+  ],
+)
+def test_the_check_can_fail(prepared, uninterrupted, tmp_path, fault):
+  with pytest.raises(AssertionError, match='Arrays are not equal'):
+    check_resume(prepared, uninterrupted, tmp_path, fault)
