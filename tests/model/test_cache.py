@@ -28,7 +28,12 @@ PIECES = (7, 1, 1, 3)
 
 @functools.cache
 def apply_of(config):
-  return jax.jit(Decoder(config).apply)
+  @jax.jit
+  def apply(params, *args):
+    hidden, head, kv = Decoder(config).apply({'params': params}, *args)
+    return project(hidden, head), kv
+
+  return apply
 
 
 def in_pieces(config, late=0, unread=0, misplaced=0):
@@ -45,13 +50,10 @@ def in_pieces(config, late=0, unread=0, misplaced=0):
     own = causal_mask(places[:, now], places[:, now], IS_TOKEN[:, now])
     mask = np.concatenate([old, own], axis=-1)
     mask[:, :, start - unread * bool(start) : start] = False
-    hidden, head, kv = apply_of(config)(
-      {'params': params},
-      *(TOKENS[:, now], places[:, now], mask),
-      *(cache and [cache], POSITIONS[:, seen] + misplaced),
-    )
+    read = (cache and [cache], POSITIONS[:, seen] + misplaced)
+    logits, kv = apply_of(config)(params, TOKENS[:, now], places[:, now], mask, *read)
     cache = kv if cache is None else join(cache, kv)
-    out.append(project(hidden, head))
+    out.append(logits)
     start += size
   return np.concatenate(out, axis=1)[IS_TOKEN]
 
