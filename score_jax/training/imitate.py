@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from score_jax.core import sharding
 from score_jax.core.types import TrainState
+from score_jax.model.lora import policy_params
 from score_jax.rollout.layout import length_step
 from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler, grade_episode
 from score_jax.runs.checkpoints import Checkpoints
@@ -34,7 +35,6 @@ from score_jax.runs.metrics import MetricsLog
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
-from score_jax.setup.trainable import policy_params
 from score_jax.training import profiling
 from score_jax.training.loop import (
   Preempted,
@@ -42,7 +42,6 @@ from score_jax.training.loop import (
   claim,
   fresh_state,
   run_until_stopped,
-  wanted_state,
 )
 from score_jax.training.supervised import Traces, make_supervised_step
 from score_jax.training.traces import (
@@ -97,12 +96,11 @@ class Imitation:
     claim(workdir, setup, self.start)
 
     def policy(trainable, frozen, traces):
-      return forward(
-        setup.base.decoder, policy_params(frozen['base'], trainable, setup.lora), traces
-      )
+      params = policy_params(frozen['base'], trainable, setup.trainable.lora)
+      return forward(setup.base.decoder, params, traces)
 
     self.step = make_supervised_step(policy, self.optimizer, self.config.train.chunk_tokens)
-    self.frozen = {'base': setup.base.params if setup.lora else {}}
+    self.frozen = {'base': setup.trainable.frozen_base}
     self.metrics = MetricsLog(workdir, jax.process_index())
     self.trace = profiling.StepTrace(self.config.profile, workdir)
     self.checkpoints = Checkpoints(workdir / 'checkpoints', self.config.train.keep_last)
@@ -122,7 +120,7 @@ class Imitation:
   def run(self) -> TrainState:
     """The loop; see `imitate`."""
     o = self.config.supervised
-    restored = self.checkpoints.restore(wanted_state(self.setup, self.optimizer))
+    restored = self.checkpoints.restore(self.setup.abstract_state(self.optimizer))
     state, done = (None, 0) if restored is None else (restored.state, restored.step)
     self.metrics.rewind(done)
     first = 0
@@ -148,7 +146,7 @@ class Imitation:
       return [_read_trace(json.loads(line)) for line in path.read_text().splitlines()]
     trainable = self.start if state is None else state.trainable
     start_s = time.monotonic()
-    samples = list(self.samples(iteration, self.setup.policy_params(trainable)))
+    samples = list(self.samples(iteration, self.setup.trainable.policy_params(trainable)))
     o = self.config.supervised
     traces = build_traces(samples, o.method, o.keep_correct, self.config.seed + iteration)
     right = np.asarray([s.is_right for s in samples])

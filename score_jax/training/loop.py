@@ -19,12 +19,7 @@ from score_jax.core.types import TrainState
 from score_jax.runs.files import write_atomic
 from score_jax.runs.identity import check_or_write_config
 from score_jax.setup.run import Setup
-from score_jax.setup.trainable import (
-  abstract_state,
-  abstract_trainable,
-  first_state,
-  params_checksum,
-)
+from score_jax.setup.trainable import first_state, params_checksum
 
 
 class Preempted(Exception):
@@ -146,7 +141,7 @@ def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
 
 def fresh_state(setup: Setup, optimizer, start: dict) -> TrainState:
   """The state before the first update, on the devices: a copy, for it is donated, `start` not."""
-  wanted = wanted_state(setup, optimizer)
+  wanted = setup.abstract_state(optimizer)
 
   @functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, wanted))
   def fresh(start):
@@ -154,9 +149,3 @@ def fresh_state(setup: Setup, optimizer, start: dict) -> TrainState:
     return first_state(optimizer, start, setup.num_adapted)
 
   return fresh(start)
-
-
-def wanted_state(setup: Setup, optimizer) -> TrainState:
-  """Shapes and places of a run's training state."""
-  trainable = abstract_trainable(setup.base, setup.lora)
-  return abstract_state(optimizer, trainable, setup.mesh, setup.num_adapted)

@@ -45,7 +45,6 @@ from score_jax.training.loop import (
   claim,
   fresh_state,
   run_until_stopped,
-  wanted_state,
 )
 from score_jax.training.update import compiled_step, make_step_options
 
@@ -78,12 +77,12 @@ class Trainer:
     config = setup.config
     decoder = setup.base.decoder
     self.optimizer, self.train_step = compiled_step(
-      decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
+      decoder, setup.trainable.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
     )
     # What the first state is made of; let go then, unless it is the reference.
     self.start = setup.read_start()
     claim(workdir, setup, self.start)
-    self.frozen = setup.frozen(setup.policy_params(self.start))
+    self.frozen = setup.frozen(setup.trainable.policy_params(self.start))
     self.stage_arrays = StageArrays.of(setup.stage)
     self.collector = Collector(
       decoder=decoder,
@@ -120,7 +119,7 @@ class Trainer:
   def first_state(self) -> TrainState:
     """Returns the newest good checkpoint's state, or the start; rewinds the logs to it."""
     start, self.start = sharding.on_devices(self.start), None
-    restored = self.checkpoints.restore(wanted_state(self.setup, self.optimizer))
+    restored = self.checkpoints.restore(self.setup.abstract_state(self.optimizer))
     if restored is None:
       self.journal.rewind(0)
       return fresh_state(self.setup, self.optimizer, start)
@@ -175,7 +174,7 @@ class Trainer:
       jax.process_index(),
       jax.process_count(),
     )
-    params = self.setup.policy_params(state.trainable)
+    params = self.setup.trainable.policy_params(state.trainable)
     experience = self.collector.collect(params, step, indices_P, self.setup.base.params)
     # Another mesh may round differently and so sample other answers: those are graded anew.
     answers = hashlib.blake2s(repr(experience.texts).encode()).hexdigest()
