@@ -122,7 +122,7 @@ def stage_functions():
 
 
 def test_every_stage_is_in_the_table():
-  text = section(read('docs/algorithm.md'), 'What each turn is paid')
+  text = section(read('docs/algorithm.md'), 'Shaped rewards')
   rows = {row[0].strip('`'): row[1:5] for row in table_rows(text)}
   functions = stage_functions()
   assert rows.keys() == functions.keys() and len(rows) >= 5
