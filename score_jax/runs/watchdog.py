@@ -254,7 +254,7 @@ class Watchdog:
     print(f'watchdog of process {self._process}: {text}', file=sys.stderr, flush=True)
 
   def _finish(self, report: str) -> None:
-    """Reports, tells the others, and ends the program from a thread, whatever the main one does."""
+    """Reports here and to the others, and ends the program from a thread, whatever the main one does."""
     if not self._is_ending.acquire(blocking=False):
       return  # the other thread is at it
     if report.endswith('; '):
@@ -265,9 +265,9 @@ class Watchdog:
     )
     faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
     if self._count > 1:
-      telling = threading.Thread(target=self._tell, args=(report,), daemon=True)
-      telling.start()
-      telling.join(2 * self.beat_s)  # no longer: the disk may be what hangs
+      reporting = threading.Thread(target=self._report, args=(report,), daemon=True)
+      reporting.start()
+      reporting.join(2 * self.beat_s)  # no longer: the disk may be what hangs
       if self._process == 0:
         time.sleep(2 * self.beat_s)  # the coordinator goes last: without it jax aborts the others
     self._end()
