@@ -13,7 +13,7 @@ from score_jax.formats.weights_folder import save_weights
 from score_jax.model.decoder import Decoder, DecoderConfig, init_params
 from score_jax.setup.trainable import first_state
 from score_jax.tasks.arithmetic import INSTRUCTION
-from score_jax.tasks.mixture import Mixture, Trace, draw_trace
+from score_jax.tasks.mixture import Example, Mixture, draw_example
 from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
 from score_jax.training.supervised import Traces, make_supervised_step
 from score_jax.training.train_step import forward
@@ -46,7 +46,7 @@ def train_tokenizer() -> bytes:
 
 
 def encode_trace(
-  trace: Trace, tokenizer: Tokenizer, first_turn_tokens: int
+  trace: Example, tokenizer: Tokenizer, first_turn_tokens: int
 ) -> tuple[list[int], list[bool]]:
   """Lays a trace out as the rollout would.
 
@@ -103,7 +103,7 @@ def draw_batch(
   is_token = np.zeros((num_rows, length), bool)
   is_target = np.zeros((num_rows, length), bool)
   for b in range(num_rows):
-    ids, row_is_target = encode_trace(draw_trace(rng, mixture), tokenizer, first_turn_tokens)
+    ids, row_is_target = encode_trace(draw_example(rng, mixture), tokenizer, first_turn_tokens)
     if len(ids) > length:
       raise ValueError(f'config.length={length} is too short for a trace of {len(ids)} tokens')
     tokens[b, : len(ids)] = ids
