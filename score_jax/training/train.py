@@ -36,6 +36,7 @@ from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.run import Setup
+from score_jax.tasks.base import Verdict
 from score_jax.training import profiling
 from score_jax.training.experience import Collector, Experience
 from score_jax.training.journal import Journal
@@ -181,9 +182,10 @@ class Trainer:
     answers = hashlib.blake2s(repr(experience.texts).encode()).hexdigest()
     earlier = self.verdicts.get(step)
     if earlier is not None and earlier['answers'] == answers:
-      experience.verdicts[:] = earlier['verdicts']
+      experience.verdicts[:] = [[Verdict(*v) for v in turn] for turn in earlier['verdicts']]
     else:
-      self.verdicts.put(step, {'answers': answers, 'verdicts': experience.verdicts})
+      verdicts = [[(v.reward, v.reason) for v in turn] for turn in experience.verdicts]
+      self.verdicts.put(step, {'answers': answers, 'verdicts': verdicts})
     return experience
 
   def agree(self, experience: Experience) -> tuple[int, bool]:
