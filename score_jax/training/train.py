@@ -38,7 +38,7 @@ from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.run import Setup
 from score_jax.tasks.base import Verdict
 from score_jax.training import profiling
-from score_jax.training.experience import Collector, Experience
+from score_jax.training.experience import Collector, Experience, training_sampler
 from score_jax.training.journal import Journal
 from score_jax.training.loop import (
   Preempted,
@@ -87,15 +87,9 @@ class Trainer:
     self.frozen = setup.frozen(setup.policy_params(self.start))
     self.stage_arrays = StageArrays.of(setup.stage)
     self.collector = Collector(
-      decoder=decoder,
-      spec=setup.spec,
+      sampler=training_sampler(setup, setup.base.params),
       prompts=setup.prompts,
       task=setup.task,
-      tokenizer=setup.base.tokenizer,
-      samples_per_problem=config.rollout.samples_per_problem,
-      temperature=config.rollout.temperature,
-      put=lambda tree: sharding.put_batch(setup.mesh, tree),
-      seed=config.seed,
       base_turn1_share=config.rollout.base_turn1_share,
       random_reward=config.train.random_reward,
     )
@@ -166,7 +160,7 @@ class Trainer:
     return state
 
   def collect(self, state: TrainState, step: int) -> Experience:
-    """Plays the problems of a step; an earlier try's verdicts on the same answers are kept."""
+    """Samples and grades a step's problems; verdicts of an earlier try on the same answers stay."""
     config = self.setup.config
     indices_P = problem_indices(
       config.seed,
@@ -177,7 +171,7 @@ class Trainer:
       jax.process_count(),
     )
     params = self.setup.policy_params(state.trainable)
-    experience = self.collector.collect(params, step, indices_P, self.setup.base.params)
+    experience = self.collector.collect(params, step, indices_P)
     # Another mesh may round differently and so sample other answers: those are graded anew.
     answers = hashlib.blake2s(repr(experience.texts).encode()).hexdigest()
     earlier = self.verdicts.get(step)
