@@ -28,7 +28,7 @@ from score_jax.core import sharding
 from score_jax.core.types import TrainState
 from score_jax.model.lora import policy_params
 from score_jax.rollout.layout import length_step
-from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler, grade_episode
+from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, grade_episode
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.runs.metrics import MetricsLog
@@ -36,6 +36,7 @@ from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
 from score_jax.training import profiling
+from score_jax.training.experience import training_sampler
 from score_jax.training.loop import (
   Preempted,
   TrainingStopped,
@@ -172,31 +173,20 @@ class Imitation:
     return traces
 
   def samples(self, iteration: int, params: dict) -> Iterator[Sample]:
-    """Plays the training problems, G times each."""
+    """Samples answers to the training problems, G times each."""
     setup, G = self.setup, self.config.rollout.samples_per_problem
     prompts, count = setup.prompts, self.config.supervised.num_problems
     chosen = np.arange(len(prompts.problems))
     if count:
       chosen = np.random.default_rng((self.config.seed, iteration)).permutation(chosen)[:count]
     rows = [
-      (prompts.problems[i], Row(prompts.ids[i], prompts.problems[i].id, g))
+      (prompts.problems[i], EpisodeRow(prompts.ids[i], prompts.problems[i].id, g))
       for i in chosen
       for g in range(G)
     ]
-    # Sampled as in training: no top-k, and training's budgets.
-    sampler = Sampler(
-      setup.base.decoder,
-      setup.spec,
-      params,
-      setup.base.tokenizer,
-      batch=self.config.eval.batch,
-      temperature=self.config.rollout.temperature,
-      seed=self.config.seed,
-      mesh=setup.mesh,
-      samples_per_prompt=G,
-    )
+    sampler = training_sampler(setup, params)
     with tqdm(total=len(rows), desc=f'samples {iteration}', disable=not self.is_shown) as bar:
-      for part, episode in sampler.play([row for _, row in rows], _FIRST_KEY_STEP + iteration):
+      for part, episode in sampler.sample([row for _, row in rows], _FIRST_KEY_STEP + iteration):
         self.watchdog.at(part.start, f'samples of iteration {iteration}')
         problems = [problem for problem, _ in rows[part]]
         _, verdicts = grade_episode(episode, problems, setup.task, setup.base.tokenizer)

@@ -36,8 +36,9 @@ from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.run import Setup
+from score_jax.tasks.base import Verdict
 from score_jax.training import profiling
-from score_jax.training.experience import Collector, Experience
+from score_jax.training.experience import Collector, Experience, training_sampler
 from score_jax.training.journal import Journal
 from score_jax.training.loop import (
   Preempted,
@@ -85,15 +86,9 @@ class Trainer:
     self.frozen = setup.frozen(setup.trainable.policy_params(self.start))
     self.stage_arrays = StageArrays.of(setup.stage)
     self.collector = Collector(
-      decoder=decoder,
-      spec=setup.spec,
+      sampler=training_sampler(setup, setup.base.params),
       prompts=setup.prompts,
       task=setup.task,
-      tokenizer=setup.base.tokenizer,
-      samples_per_problem=config.rollout.samples_per_problem,
-      temperature=config.rollout.temperature,
-      put=lambda tree: sharding.put_batch(setup.mesh, tree),
-      seed=config.seed,
       base_turn1_share=config.rollout.base_turn1_share,
       random_reward=config.train.random_reward,
     )
@@ -164,7 +159,7 @@ class Trainer:
     return state
 
   def collect(self, state: TrainState, step: int) -> Experience:
-    """Plays the problems of a step; an earlier try's verdicts on the same answers are kept."""
+    """Samples and grades a step's problems; verdicts of an earlier try on the same answers stay."""
     config = self.setup.config
     indices_P = problem_indices(
       config.seed,
@@ -175,14 +170,15 @@ class Trainer:
       jax.process_count(),
     )
     params = self.setup.trainable.policy_params(state.trainable)
-    experience = self.collector.collect(params, step, indices_P, self.setup.base.params)
+    experience = self.collector.collect(params, step, indices_P)
     # Another mesh may round differently and so sample other answers: those are graded anew.
     answers = hashlib.blake2s(repr(experience.texts).encode()).hexdigest()
     earlier = self.verdicts.get(step)
     if earlier is not None and earlier['answers'] == answers:
-      experience.verdicts[:] = earlier['verdicts']
+      experience.verdicts[:] = [[Verdict(*v) for v in turn] for turn in earlier['verdicts']]
     else:
-      self.verdicts.put(step, {'answers': answers, 'verdicts': experience.verdicts})
+      verdicts = [[(v.reward, v.reason) for v in turn] for turn in experience.verdicts]
+      self.verdicts.put(step, {'answers': answers, 'verdicts': verdicts})
     return experience
 
   def agree(self, experience: Experience) -> tuple[int, bool]:
