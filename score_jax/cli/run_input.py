@@ -1,7 +1,5 @@
 """A run as the input of a program: the flags that name it, and the config it was made with."""
 
-import pathlib
-import runpy
 import shlex
 from collections.abc import Sequence
 
@@ -9,7 +7,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from score_jax.core.config import NOT_IDENTITY
+from score_jax.core.config import NOT_IDENTITY, read_config
 from score_jax.core.config_check import check_config
 from score_jax.runs.identity import (
   CONFIG_FILE,
@@ -87,11 +85,8 @@ def stage_config(file: str, overrides: Sequence[str]) -> ConfigDict:
     ValueError: if the file is no config of a stage of RL, or an override names no key of it or has
       a value that the key does not take.
   """
-  path, _, preset = file.partition(':')
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f'there is no config file {path}')
   try:
-    config = runpy.run_path(path)['get_config'](*filter(None, [preset]))
+    config = read_config(file)
     method = config.supervised.method
   except Exception as error:  # whatever a file of Python may raise
     raise ValueError(f'{file} is no config: {type(error).__name__}: {error}') from error

@@ -4,6 +4,8 @@ A config file returns `default_config()` with some values changed; `score_jax.co
 says which values a run takes.
 """
 
+import pathlib
+import runpy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -195,6 +197,27 @@ def _add_procedure(c: ConfigDict) -> None:
   # [seconds] without progress after which a run says where it hangs and ends, see docs/pods.md;
   # longer than any compilation or rollout takes; 0 never ends it
   c.train.hang_s = 1800.0
+
+
+def read_config(file: str, beside: str = '') -> ConfigDict:
+  """Reads a config file: what its `get_config` returns.
+
+  Args:
+    file: as `--config` takes it, FILE or FILE:ARGUMENT, where the argument is that of `get_config`.
+    beside: a file in whose folder a relative FILE lies, such as the `__file__` of a config that
+      inherits from it; '' takes the working directory.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: if there is no such file; whatever else the file raises.
+  """
+  name, _, argument = file.partition(':')
+  path = pathlib.Path(beside).parent / name
+  if not path.is_file():
+    raise ValueError(f'there is no config file {path}')
+  return runpy.run_path(str(path))['get_config'](*filter(None, [argument]))
 
 
 def leaves(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:
