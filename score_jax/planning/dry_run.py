@@ -68,5 +68,5 @@ def show(setup: Setup) -> None:
   print(f'\none episode of problem {problem.id}: {problem.question!r}, answer {problem.answer!r}')
   print(describe_episode(experience.episode, 0, setup.base.tokenizer))
   for k, verdicts in enumerate(experience.verdicts):
-    reward, reason = verdicts[0]
-    print(f'turn {k + 1}: reward {reward:g} ({reason}), text {experience.texts[k][0]!r}')
+    v = verdicts[0]
+    print(f'turn {k + 1}: reward {v.reward:g} ({v.reason}), text {experience.texts[k][0]!r}')

@@ -176,7 +176,7 @@ def compile_update(setup: Setup) -> jax.stages.Compiled:
   rows, K = num_rows(setup), setup.spec.num_turns
   slots = setup.spec.first_slot(K)
   config = setup.config
-  _, step = compiled_step(
+  step = compiled_step(
     setup.base.decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
   )
   reward = jax.ShapeDtypeStruct((rows, K), jnp.float32)

@@ -17,7 +17,7 @@ from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import rollout
 from score_jax.rollout.text import Prompts, fill_slots, turn_texts
-from score_jax.tasks.base import Problem, Task
+from score_jax.tasks.base import Problem, Task, Verdict
 from score_jax.tokenizers.base import Tokenizer
 
 
@@ -31,7 +31,7 @@ class Experience:
     device_episode: the same where they were sampled, for the update.
     texts: K lists of B answers.
     finals: K lists of B final answers, None where there is none.
-    verdicts: K lists of B [reward, reason].
+    verdicts: K lists of B.
     times: seconds by metric key.
     start_s: when the parameters were there and sampling began, by `time.monotonic`.
   """
@@ -41,14 +41,14 @@ class Experience:
   device_episode: Episode
   texts: list[list[str]]
   finals: list[list[str | None]]
-  verdicts: list[list[list]]
+  verdicts: list[list[Verdict]]
   times: dict[str, float]
   start_s: float
 
   @property
   def reward_BK(self) -> np.ndarray:
     """f32[B, K] raw rewards."""
-    return np.asarray([[v[0] for v in turn] for turn in self.verdicts], np.float32).T
+    return np.asarray([[v.reward for v in turn] for turn in self.verdicts], np.float32).T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Collector:
       texts, finals, verdicts, grade_s = zip(*[f.result() for f in turns], strict=True)
     verdicts = list(verdicts)
     if self.random_reward:
-      verdicts = self._toss(verdicts, step, problems)
+      verdicts = self._random_rewards(verdicts, step, problems)
     times = {
       'time/rollout_s': rollout_s,
       'time/grade_s': sum(grade_s),
@@ -139,7 +139,7 @@ class Collector:
     tokens_BT, turn_BT = local_rows((episode.tokens, episode.turn))
     start_s = time.monotonic()
     texts = turn_texts(tokens_BT, turn_BT, turn, self.tokenizer)
-    verdicts = [[v.reward, v.reason] for v in self.task.grade(problems, texts)]
+    verdicts = self.task.grade(problems, texts)
     finals = [self.task.final(text) for text in texts]
     return texts, finals, verdicts, time.monotonic() - start_s
 
@@ -179,16 +179,18 @@ class Collector:
       self.decoder, spec, params, tokens_BT, is_token_BT, keys_B, self.temperature, **more
     )
 
-  def _toss(self, verdicts, step: int, problems) -> list[list[list]]:
-    """Replaces rewards by coins that know nothing of the answers; what the checker said stays."""
+  def _random_rewards(
+    self, verdicts: list[list[Verdict]], step: int, problems: Sequence[Problem]
+  ) -> list[list[Verdict]]:
+    """Replaces rewards by random ones that know nothing of the answers; the reasons stay."""
     G = self.samples_per_problem
 
-    def coin(turn, b):
+    def reward(turn: int, b: int) -> float:
       rng = np.random.default_rng((self.seed, step, problems[b].id, b % G, turn))
       return float(rng.random() < self.random_reward)
 
     return [
-      [[coin(turn, b), reason] for b, (_, reason) in enumerate(rows)]
+      [Verdict(reward(turn, b), verdict.reason) for b, verdict in enumerate(rows)]
       for turn, rows in enumerate(verdicts)
     ]
 

@@ -1,4 +1,4 @@
-"""Supervised training on given answers: next-token cross-entropy on masked tokens."""
+"""Supervised training on traces: next-token cross-entropy on the tokens to imitate."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from score_jax.objective.logprobs import token_logp
 
 
 @flax.struct.dataclass
-class Traces:
+class TraceBatch:
   """Left-aligned rows of tokens to imitate.
 
   Attributes:
@@ -34,11 +34,11 @@ class Traces:
 
 
 # From (trainable, frozen, traces) to (hidden_BTD, head), as in `score_jax.training.train_step`.
-Policy = Callable[[dict, dict, Traces], tuple[jax.Array, jax.Array]]
+Policy = Callable[[dict, dict, TraceBatch], tuple[jax.Array, jax.Array]]
 
 
 def cross_entropy(
-  policy: Policy, trainable: dict, frozen: dict, traces: Traces, chunk: int = 128
+  policy: Policy, trainable: dict, frozen: dict, traces: TraceBatch, chunk: int = 128
 ) -> tuple[jax.Array, dict]:
   """Mean negative log-likelihood of the target tokens.
 
@@ -66,7 +66,7 @@ def cross_entropy(
 
 def make_supervised_step(
   policy: Policy, optimizer: optax.GradientTransformation, chunk: int = 128
-) -> Callable[[TrainState, dict, Traces], tuple[TrainState, dict]]:
+) -> Callable[[TrainState, dict, TraceBatch], tuple[TrainState, dict]]:
   """Builds the jitted update.
 
   Args:
@@ -79,7 +79,7 @@ def make_supervised_step(
     not finite changes nothing, and `train/is_finite` says so.
   """
 
-  def step(state: TrainState, frozen: dict, traces: Traces):
+  def step(state: TrainState, frozen: dict, traces: TraceBatch):
     frozen = on_devices(frozen)
     grads, metrics = jax.grad(
       lambda trainable: cross_entropy(policy, trainable, frozen, traces, chunk), has_aux=True

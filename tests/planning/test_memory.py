@@ -132,13 +132,16 @@ def test_types_halve_what_they_should():
 PLACED = """
 import runpy, sys, jax
 from etils import epath
-from score_jax import memory, setup_run, train
+from score_jax.planning import memory
+from score_jax.setup import run as setup_run
+from score_jax.training import train
 config = runpy.run_path(sys.argv[1])['get_config']()
 config.mesh = (2, 2, 1)
 setup = setup_run.prepare(config)
-trainer = train.Trainer(setup, epath.Path(sys.argv[2]))
+start = setup.read_start()
+trainer = train.Trainer(setup, epath.Path(sys.argv[2]), start)
 with jax.sharding.set_mesh(setup.mesh):
-  state = trainer.first_state()
+  state = trainer.first_state(start)
 trainer.close()
 plan = memory.plan_memory(setup)
 

@@ -107,7 +107,7 @@ def test_random_rewards_know_nothing_of_the_answers(setup, policy):
   true, _ = collect(setup, policy)
   coins = [collect(setup, policy, step=s, random_reward=0.5)[0] for s in (3, 3, 4)]
   # What the checker said stays as the reason; the reward is a coin.
-  assert [v[1] for v in coins[0].verdicts[0]] == [v[1] for v in true.verdicts[0]]
+  assert [v.reason for v in coins[0].verdicts[0]] == [v.reason for v in true.verdicts[0]]
   assert coins[0].texts == true.texts
   np.testing.assert_array_equal(coins[0].reward_BK, coins[1].reward_BK)
   assert (coins[0].reward_BK != coins[2].reward_BK).any()
