@@ -11,6 +11,7 @@ from score_jax.core.masked import masked_mean, masked_sum
 from score_jax.core.sharding import on_devices
 from score_jax.core.types import TrainState
 from score_jax.objective.logprobs import token_logp
+from score_jax.training.train_step import apply_gradient
 
 
 @flax.struct.dataclass
@@ -84,14 +85,8 @@ def make_supervised_step(
     grads, metrics = jax.grad(
       lambda trainable: cross_entropy(policy, trainable, frozen, traces, chunk), has_aux=True
     )(state.trainable)
-    grad_norm = optax.tree.norm(grads)
-    is_finite = jnp.isfinite(metrics['train/loss_nats']) & jnp.isfinite(grad_norm)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
-    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
-    new = jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state)
-    metrics['train/grad_norm'] = grad_norm
-    metrics['train/is_finite'] = is_finite.astype(jnp.float32)
+    new, norms = apply_gradient(optimizer, state, grads, metrics['train/loss_nats'])
+    metrics |= {key: norms[key] for key in ('train/grad_norm', 'train/is_finite')}
     return new, metrics
 
   return jax.jit(step, donate_argnums=(0,))
