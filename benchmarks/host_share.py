@@ -66,7 +66,7 @@ class Recorder(Trainer):
     """The programs of steps, counted from 0, with nothing between; returns the last state."""
     for step in steps:
       (*prompts, _, spec), more = self.played[step]
-      params = self.setup.policy_params(state.trainable)
+      params = self.setup.trainable.policy_params(state.trainable)
       self.plain._play(*prompts, params, spec, **more)
       batch, *others = self.updated[step]
       state, _ = self.update(state, self.frozen, batch, *others)
@@ -99,7 +99,7 @@ def make_setup(flags) -> setup_run.Setup:
   )
   params = jax.device_put(random_params(sizes), param_shardings(sizes, setup.mesh))
   base = dataclasses.replace(setup.base, decoder=Decoder(sizes), params=params)
-  return dataclasses.replace(setup, base=base)
+  return dataclasses.replace(setup, trainable=dataclasses.replace(setup.trainable, base=base))
 
 
 def main() -> None:

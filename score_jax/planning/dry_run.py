@@ -62,7 +62,7 @@ def show(setup: Setup) -> None:
     seed=setup.config.seed,
   )
   with jax.sharding.set_mesh(setup.mesh):
-    params = sharding.on_devices(setup.policy_params(setup.read_start()))
+    params = sharding.on_devices(setup.trainable.policy_params(setup.read_start()))
     experience = collector.collect(params, 1, np.asarray([0]))
   problem = experience.problems[0]
   print(f'\none episode of problem {problem.id}: {problem.question!r}, answer {problem.answer!r}')

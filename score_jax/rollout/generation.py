@@ -59,7 +59,7 @@ class RolloutState:
     return self.replace(own_cache=own)
 
 
-def first_state(decoder: Decoder, spec: RolloutSpec, num_rows: int) -> RolloutState:
+def empty_state(decoder: Decoder, spec: RolloutSpec, num_rows: int) -> RolloutState:
   """The state of rows that have no token yet."""
   shape = (num_rows, spec.first_slot(spec.num_turns))
   episode = Episode(

@@ -27,7 +27,7 @@ from score_jax.rollout.generation import (
   RolloutState,
   append,
   decode,
-  first_state,
+  empty_state,
   is_end,
   place,
   prefill,
@@ -47,7 +47,7 @@ def _followup(spec: RolloutSpec, state: RolloutState, turn: int):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _first_segment(decoder, spec, group, given, params, prompt_BT, is_prompt_BT, turn_inputs):
-  state = place(first_state(decoder, spec, prompt_BT.shape[0]))
+  state = place(empty_state(decoder, spec, prompt_BT.shape[0]))
   state, kv = append(decoder, params, state, prompt_BT, is_prompt_BT, 0, group)
   state = state.with_more(kv) if group == 1 else state.replace(prompt_cache=kv)
   return place(_answer(decoder, spec, given, params, state, turn_inputs, 0))

@@ -25,13 +25,13 @@ from jax.experimental import multihost_utils
 
 from score_jax.core import sharding
 from score_jax.core.types import TrainState
+from score_jax.model.lora import policy_params
 from score_jax.rollout.layout import length_step
 from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler, grade_episode
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.runs.metrics import MetricsLog
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
-from score_jax.setup.trainable import policy_params
 from score_jax.training.loop import Loop, TrainingStopped, fetch, fresh_state, not_finite
 from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.traces import (
@@ -89,12 +89,11 @@ class Imitation(Loop):
     super().__init__(setup, workdir, self.start, MetricsLog(workdir, jax.process_index()))
 
     def policy(trainable, frozen, traces):
-      return forward(
-        setup.base.decoder, policy_params(frozen['base'], trainable, setup.lora), traces
-      )
+      params = policy_params(frozen['base'], trainable, setup.trainable.lora)
+      return forward(setup.base.decoder, params, traces)
 
     self.step = make_supervised_step(policy, optimizer, config.train.chunk_tokens)
-    self.frozen = {'base': setup.base.params if setup.lora else {}}
+    self.frozen = {'base': setup.trainable.frozen_base}
 
   def run(self) -> TrainState:
     """The loop; see `imitate`."""
@@ -124,7 +123,7 @@ class Imitation(Loop):
       return [_read_trace(json.loads(line)) for line in path.read_text().splitlines()]
     trainable = self.start if state is None else state.trainable
     start_s = time.monotonic()
-    samples = list(self.samples(iteration, self.setup.policy_params(trainable)))
+    samples = list(self.samples(iteration, self.setup.trainable.policy_params(trainable)))
     config, o = self.setup.config, self.setup.config.supervised
     traces = build_traces(samples, o.method, o.keep_correct, config.seed + iteration)
     right = np.asarray([s.is_right for s in samples])

@@ -29,12 +29,7 @@ from score_jax.runs.restoring import Restored
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
-from score_jax.setup.trainable import (
-  abstract_state,
-  abstract_trainable,
-  first_state,
-  params_checksum,
-)
+from score_jax.setup.trainable import first_state, params_checksum
 from score_jax.training.journal import Journal
 from score_jax.training.profiling import StepProfile
 
@@ -115,7 +110,8 @@ class Loop:
 
   def restore(self) -> Restored | None:
     """Restores the newest good checkpoint, None of a new run; rewinds the log to it."""
-    restored = self.checkpoints.restore(wanted_state(self.setup))
+    optimizer = make_optimizer(self.setup.config.optimizer)
+    restored = self.checkpoints.restore(self.setup.abstract_state(optimizer))
     self.log.rewind(0 if restored is None else restored.step)
     if restored is not None:
       logging.info('%s: going on after step %d', self.workdir, restored.step)
@@ -257,17 +253,12 @@ def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
 
 def fresh_state(setup: Setup, start: dict) -> TrainState:
   """The state before the first update, on the devices: a copy, for it is donated, `start` not."""
+  optimizer = make_optimizer(setup.config.optimizer)
+  places = jax.tree.map(lambda x: x.sharding, setup.abstract_state(optimizer))
 
-  @functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, wanted_state(setup)))
+  @functools.partial(jax.jit, out_shardings=places)
   def fresh(start):
     start = jax.tree.map(lambda x: jnp.array(x, jnp.float32), start)
-    return first_state(make_optimizer(setup.config.optimizer), start, setup.num_adapted)
+    return first_state(optimizer, start, setup.num_adapted)
 
   return fresh(sharding.on_devices(start))
-
-
-def wanted_state(setup: Setup) -> TrainState:
-  """Shapes and places of a run's training state."""
-  trainable = abstract_trainable(setup.base, setup.lora)
-  optimizer = make_optimizer(setup.config.optimizer)
-  return abstract_state(optimizer, trainable, setup.mesh, setup.num_adapted)

@@ -3,16 +3,15 @@
 import io
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from score_jax.core.types import TrainState
 from score_jax.formats.weights_folder import save_weights
 from score_jax.model.decoder import Decoder, DecoderConfig, init_params
+from score_jax.setup.trainable import first_state
 from score_jax.tasks.arithmetic import INSTRUCTION
 from score_jax.tasks.mixture import Example, Mixture, draw_example
 from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
@@ -156,7 +155,7 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
     optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.01)
   )
   params = init_params(decoder.config, jax.random.key(config.seed))
-  state = TrainState(jnp.int32(0), params, optimizer.init(params))
+  state = first_state(optimizer, params)
 
   def policy(params, frozen, traces):
     del frozen  # all weights are trained

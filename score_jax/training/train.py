@@ -71,12 +71,12 @@ class Trainer(Loop):
     """Opens the run directory. Arguments and errors as for `Loop`."""
     config, decoder = setup.config, setup.base.decoder
     self.train_step = compiled_step(
-      decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
+      decoder, setup.trainable.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
     )
     super().__init__(
       setup, workdir, start, Journal(workdir, config, decoder.config), config.train.num_steps
     )
-    self.frozen = setup.frozen(setup.policy_params(start))
+    self.frozen = setup.frozen(setup.trainable.policy_params(start))
     self.collector = Collector(
       decoder=decoder,
       spec=setup.spec,
@@ -147,7 +147,7 @@ class Trainer(Loop):
       jax.process_index(),
       jax.process_count(),
     )
-    params = self.setup.policy_params(state.trainable)
+    params = self.setup.trainable.policy_params(state.trainable)
     return self.collector.collect(params, step, indices_P, self.setup.base.params)
 
   def settle(self, step: int, experience: Experience) -> Experience:

@@ -5,9 +5,8 @@ import functools
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from score_jax.model.decoder import Decoder
-from score_jax.model.lora import Lora
+from score_jax.model.lora import Lora, policy_params
 from score_jax.setup.optimizer import make_optimizer
-from score_jax.setup.trainable import policy_params
 from score_jax.training.train_step import StepOptions, forward, make_train_step
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from score_jax.core.config import default_config
-from score_jax.core.paths import leaf_paths
+from score_jax.core.paths import leaf_paths, nest
 from score_jax.evaluation import protocol
 from score_jax.export import read_params
 from score_jax.model import lora as lora_lib
@@ -21,6 +21,7 @@ from score_jax.model.lora import Lora
 from score_jax.runs.restoring import restore_subtree
 from score_jax.setup import run as setup_run
 from score_jax.setup import trainable
+from score_jax.setup.trainable import Trainable
 from score_jax.training import train
 
 SIZES = DecoderConfig(
@@ -131,7 +132,7 @@ def test_first_adapters_change_nothing_and_do_not_depend_on_the_mesh():
   first = dict(lora_lib.iter_first_adapters(SIZES, ALL, seed=3))
   again = dict(lora_lib.iter_first_adapters(SIZES, ALL, seed=3))
   jax.tree.map(np.testing.assert_array_equal, first, again)
-  joined = lora_lib.join(params, lora_lib.nest(first.items()), ALL)
+  joined = lora_lib.join(params, nest(first.items()), ALL)
   np.testing.assert_array_equal(logits(joined), logits(params))
   assert joined['layers']['attn']['q'] is params['layers']['attn']['q']  # no copy
   for path, x in first.items():
@@ -187,7 +188,7 @@ def test_a_run_trains_adapters_alone(run, config):
   assert all(jax.tree.leaves(moved)), moved
   # No second copy of the base model, neither for the reference nor for the policy.
   trainer = train.Trainer(setup, workdir, start)
-  held = [*jax.tree.leaves(trainer.frozen), *jax.tree.leaves(setup.policy_params(start))]
+  held = [*jax.tree.leaves(trainer.frozen), *jax.tree.leaves(setup.trainable.policy_params(start))]
   trainer.close()
   base = {id(x) for x in jax.tree.leaves(setup.base.params)}
   others = [x for x in held if id(x) not in base]
@@ -197,7 +198,7 @@ def test_a_run_trains_adapters_alone(run, config):
 
 def test_evaluation_export_and_full_training_go_on_from_adapters(run, config, tmp_path):
   workdir, setup, state = run
-  joined = setup.policy_params(state.trainable)
+  joined = setup.trainable.policy_params(state.trainable)
   restored = trainable.restore_policy(str(workdir), setup.base, 'latest')
   jax.tree.map(np.testing.assert_array_equal, restored.state, joined)
   found = protocol.evaluate_params(
@@ -214,7 +215,7 @@ def test_evaluation_export_and_full_training_go_on_from_adapters(run, config, tm
   full = config.copy_and_resolve_references()
   full.init.update(path=str(workdir), which='latest')
   full.lora.rank = 0
-  merged = trainable.read_start(full, setup.base)
+  merged = Trainable(setup.base, None).read_start(full)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), merged, exported)
 
 
@@ -235,8 +236,8 @@ def test_adapters_beside_other_weights_are_refused(run, config, tiny_run):
   full.lora.rank = 0
   for read in (
     lambda: trainable.restore_policy(str(workdir), other, 'latest'),
-    lambda: trainable.read_start(following, other),
-    lambda: trainable.read_start(full, other),
+    lambda: Trainable(other, setup.trainable.lora).read_start(following),
+    lambda: Trainable(other, None).read_start(full),
   ):
     with pytest.raises(ValueError, match='trained adapters beside other weights .*param_dtype'):
       read()
@@ -278,16 +279,16 @@ def test_the_next_stage_goes_on_with_the_same_adapters(run, config, tmp_path):
   workdir, setup, state = run
   following = config.copy_and_resolve_references()
   following.init.update(path=str(workdir), which='latest')
-  start = trainable.read_start(following, setup.base)
+  start = setup.trainable.read_start(following)
   jax.tree.map(np.testing.assert_array_equal, start, state.trainable)
   other = following.copy_and_resolve_references()
   other.lora.rank = 3
   with pytest.raises(ValueError, match=r'trained Lora\(rank=2.*this run trains Lora\(rank=3'):
-    trainable.read_start(other, setup.base)
+    Trainable(setup.base, trainable.make_lora(other)).read_start(other)
   (tmp_path / 'run').mkdir()
   stored = json.loads((workdir / 'config.json').read_text())
   stored['lora']['rank'] = 0
   (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
   following.init.path = str(tmp_path / 'run')
   with pytest.raises(ValueError, match='trained all weights, and this run trains Lora'):
-    trainable.read_start(following, setup.base)
+    setup.trainable.read_start(following)

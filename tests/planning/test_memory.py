@@ -18,8 +18,8 @@ from score_jax.objective import stages
 from score_jax.planning import memory
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.setup import run as setup_run
-from score_jax.setup.base_model import Base, param_shardings
-from score_jax.setup.trainable import make_lora
+from score_jax.setup.base_model import BaseWeights, param_shardings
+from score_jax.setup.trainable import Trainable, make_lora
 from score_jax.training import train
 
 SIZES = DecoderConfig(
@@ -51,9 +51,8 @@ def abstract_setup(decoder=SIZES, **changes):
     abstract_params(sizes)[0],
     param_shardings(sizes, mesh),
   )
-  base = Base(Decoder(sizes), None, params, '', mesh)
-  stage, lora = setup_run.make_stage(config), make_lora(config)
-  return setup_run.Setup(config, mesh, base, lora, None, stage, SPEC, None)
+  trainable = Trainable(BaseWeights(Decoder(sizes), params, mesh), make_lora(config))
+  return setup_run.PlannedRun(config, trainable, setup_run.make_stage(config), SPEC)
 
 
 CASES = {

@@ -306,7 +306,7 @@ def test_adapters_are_trained_alone(setup, tmp_path):
   assert all(jax.tree.leaves(moved)), moved
   assert_same(setup.base.params, base)
   restored = trainable.restore_policy(str(tmp_path), setup.base, 'latest').state
-  assert_same(restored, setup.policy_params(state.trainable))
+  assert_same(restored, setup.trainable.policy_params(state.trainable))
 
 
 @pytest.mark.slow
