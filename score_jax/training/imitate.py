@@ -27,11 +27,12 @@ from score_jax.core import sharding
 from score_jax.core.types import TrainState
 from score_jax.model.lora import policy_params
 from score_jax.rollout.layout import length_step
-from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler, grade_episode
+from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, grade_episode
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.runs.metrics import MetricsLog
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
+from score_jax.training.experience import training_sampler
 from score_jax.training.loop import Loop, TrainingStopped, fetch, fresh_state, not_finite
 from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.traces import (
@@ -156,24 +157,13 @@ class Imitation(Loop):
     if count := config.supervised.num_problems:
       chosen = np.random.default_rng((config.seed, iteration)).permutation(chosen)[:count]
     rows = [
-      (prompts.problems[i], Row(prompts.ids[i], prompts.problems[i].id, g))
+      (prompts.problems[i], EpisodeRow(prompts.ids[i], prompts.problems[i].id, g))
       for i in chosen
       for g in range(G)
     ]
-    # Sampled as in training: no top-k, and training's budgets.
-    sampler = Sampler(
-      setup.base.decoder,
-      setup.spec,
-      params,
-      setup.base.tokenizer,
-      batch=config.eval.batch,
-      temperature=config.rollout.temperature,
-      seed=config.seed,
-      mesh=setup.mesh,
-      samples_per_prompt=G,
-    )
+    sampler = training_sampler(setup, params)
     with self.progress(f'samples {iteration}', 0, len(rows)) as bar:
-      for part, episode in sampler.play([row for _, row in rows], _FIRST_KEY_STEP + iteration):
+      for part, episode in sampler.sample([row for _, row in rows], _FIRST_KEY_STEP + iteration):
         self.watchdog.at(part.start, f'samples of iteration {iteration}')
         problems = [problem for problem, _ in rows[part]]
         _, verdicts = grade_episode(episode, problems, setup.task, setup.base.tokenizer)

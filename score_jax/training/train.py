@@ -33,7 +33,7 @@ from score_jax.rollout.text import longest_row
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup.run import Setup
 from score_jax.tasks.base import Verdict
-from score_jax.training.experience import Collector, Experience
+from score_jax.training.experience import Collector, Experience, training_sampler
 from score_jax.training.journal import Journal
 from score_jax.training.loop import Loop, TrainingStopped, fetch, fresh_state, not_finite
 from score_jax.training.profiling import postfix
@@ -78,15 +78,9 @@ class Trainer(Loop):
     )
     self.frozen = setup.frozen(setup.trainable.policy_params(start))
     self.collector = Collector(
-      decoder=decoder,
-      spec=setup.spec,
+      sampler=training_sampler(setup, setup.base.params),
       prompts=setup.prompts,
       task=setup.task,
-      tokenizer=setup.base.tokenizer,
-      samples_per_problem=config.rollout.samples_per_problem,
-      temperature=config.rollout.temperature,
-      put=lambda tree: sharding.put_batch(setup.mesh, tree),
-      seed=config.seed,
       base_turn1_share=config.rollout.base_turn1_share,
       random_reward=config.train.random_reward,
     )
@@ -148,7 +142,7 @@ class Trainer(Loop):
       jax.process_count(),
     )
     params = self.setup.trainable.policy_params(state.trainable)
-    return self.collector.collect(params, step, indices_P, self.setup.base.params)
+    return self.collector.collect(params, step, indices_P)
 
   def settle(self, step: int, experience: Experience) -> Experience:
     """Writes the verdicts down; those of an earlier try on the same answers count instead."""

@@ -97,10 +97,11 @@ class Watched:
       raise Killed
 
   def finish(self):
-    make = imitate_lib.Sampler
-    with mock.patch.object(imitate_lib, 'Sampler', wraps=make) as watched, self.run.running():
+    make = imitate_lib.training_sampler
+    patch = mock.patch.object(imitate_lib, 'training_sampler', wraps=make)
+    with patch as watched, self.run.running():
       state = copied(self.run.run())
-    self.sampled = [copied(call.args[2]) for call in watched.call_args_list]
+    self.sampled = [copied(call.args[1]) for call in watched.call_args_list]
     return state
 
 

@@ -20,10 +20,10 @@ from score_jax.core.types import Episode
 from score_jax.model import flops
 from score_jax.model.attention import causal_mask, is_within
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.rollout.sampler import Sampler
 from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
 from score_jax.training import profiling
-from score_jax.training.experience import Collector
 from score_jax.training.train import Trainer, train
 
 # Heads do not add up to the width, and queries are more than keys: no factor hides another.
@@ -172,17 +172,17 @@ def step_keys():
 def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, monkeypatch):
   """Whether its record is written after the next rollout, or at once for a checkpoint."""
   slow = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, y: 1e-3 * y @ x, x))
-  x, pause_s, play = jnp.ones((1000, 1000)), 0.3, Collector._play
+  x, pause_s, sample = jnp.ones((1000, 1000)), 0.3, Sampler.sample_placed
   jax.block_until_ready(slow(x))
   start_s = time.monotonic()
   jax.block_until_ready(slow(x))
   update_s = time.monotonic() - start_s
 
-  def slow_play(*args, **more):
+  def slow_sample(*args):
     time.sleep(pause_s)
-    return play(*args, **more)
+    return sample(*args)
 
-  monkeypatch.setattr(Collector, '_play', slow_play)
+  monkeypatch.setattr(Sampler, 'sample_placed', slow_sample)
   config = runpy.run_path(str(tiny_run))['get_config']()
   config.train.num_steps, config.train.checkpoint_every_steps = 5, 2
   setup = setup_run.prepare(config)

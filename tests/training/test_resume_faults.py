@@ -13,12 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.rollout import keys, order
+from score_jax.rollout import keys, order, sampler
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup import run as setup_run
 from score_jax.tasks.base import Verdict
-from score_jax.training import experience, train
+from score_jax.training import train
 
 NUM_STEPS, RESTORED = 6, 4
 
@@ -117,7 +117,7 @@ def data_order_restarts(patch):
 
 def random_keys_restart(patch):
   patch.setattr(
-    experience,
+    sampler,
     'episode_keys',
     lambda seed, step, *rest: keys.episode_keys(seed, step - RESTORED, *rest),
   )
