@@ -29,15 +29,14 @@ from score_jax.objective.stages import stage2
 from score_jax.rollout.sampler import Sampler
 from score_jax.setup import run as setup_run
 from score_jax.setup.base_model import param_shardings
-from score_jax.training import loop
 from score_jax.training.train import Trainer
 
 
 class Recorder(Trainer):
   """Trains, keeps when each step began and what its programs were given; saves nothing."""
 
-  def __init__(self, setup: setup_run.Setup, workdir: epath.Path):
-    super().__init__(setup, workdir)
+  def __init__(self, setup: setup_run.Setup, workdir: epath.Path, start: dict):
+    super().__init__(setup, workdir, start)
     self.begins, self.sampled, self.updated = [], [], []
     sampled = self.sampled
 
@@ -61,7 +60,7 @@ class Recorder(Trainer):
     self.begins.append(time.perf_counter())
     return super().collect(state, step)
 
-  def save(self, state, step, is_scheduled):
+  def save(self, state, step, is_due):
     """Does nothing."""
 
   def replay(self, state, steps: range):
@@ -120,8 +119,10 @@ def main() -> None:
     flags.warmup, flags.steps, flags.repeats = 1, 2, 2
   setup = make_setup(flags)
   with tempfile.TemporaryDirectory() as folder:
-    trainer = Recorder(setup, epath.Path(pathlib.Path(folder) / 'run'))
-    state = loop.run_until_stopped(trainer, setup.mesh)
+    start = setup.read_start()
+    trainer = Recorder(setup, epath.Path(pathlib.Path(folder) / 'run'), start)
+    with trainer.running():
+      state = trainer.run(trainer.first_state(start))
   setup.task.close()
   steps = range(flags.warmup, flags.warmup + flags.steps)
   wall = [trainer.begins[step + 1] - trainer.begins[step] for step in steps]

@@ -51,7 +51,7 @@ def default_config() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0  # root of every random number but the generated problems'
   c.mesh = (-1, 1, 1)  # [devices] along data, fsdp and tensor; -1 takes what is left
-  # updates to trace for TensorBoard, 'START:END', both included, such as '3:5'; '' traces none
+  # updates to profile for TensorBoard, 'START:END', both included, such as '3:5'; '' profiles none
   c.profile = ''
 
   _add_model(c)

@@ -52,7 +52,7 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One pretraining example.
+  """One two-turn example to pretrain on.
 
   Attributes:
     question: the problem's text.

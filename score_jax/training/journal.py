@@ -53,7 +53,7 @@ class Journal:
     step_s, self._last_s = done_s - self._last_s, done_s
     # Shares among this process's own answers: the checker's words are not numbers to add up.
     kinds = [verdict.kind for turn in experience.verdicts for verdict in turn]
-    graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in set(kinds)}
+    graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in sorted(set(kinds))}
     changed = {}
     for k, (before, now) in enumerate(itertools.pairwise(experience.finals), start=1):
       is_changed_B = [a != b for a, b in zip(before, now, strict=True)]

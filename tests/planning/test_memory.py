@@ -137,9 +137,10 @@ from score_jax.training import train
 config = runpy.run_path(sys.argv[1])['get_config']()
 config.mesh = (2, 2, 1)
 setup = setup_run.prepare(config)
-trainer = train.Trainer(setup, epath.Path(sys.argv[2]))
+start = setup.read_start()
+trainer = train.Trainer(setup, epath.Path(sys.argv[2]), start)
 with jax.sharding.set_mesh(setup.mesh):
-  state = trainer.first_state()
+  state = trainer.first_state(start)
 trainer.close()
 plan = memory.plan_memory(setup)
 

@@ -75,7 +75,7 @@ def test_a_run_trains_adapters_alone(run, config):
   moved = jax.tree.map(lambda x, old: bool(np.any(x != old)), state.trainable, start)
   assert all(jax.tree.leaves(moved)), moved
   # No second copy of the base model, neither for the reference nor for the policy.
-  trainer = train.Trainer(setup, workdir)
+  trainer = train.Trainer(setup, workdir, start)
   held = [*jax.tree.leaves(trainer.frozen), *jax.tree.leaves(setup.trainable.policy_params(start))]
   trainer.close()
   base = {id(x) for x in jax.tree.leaves(setup.base.params)}

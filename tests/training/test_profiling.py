@@ -1,4 +1,4 @@
-"""Rates and memory of a step, traces of steps."""
+"""Rates and memory of a step, profiles of steps."""
 
 import dataclasses
 import re
@@ -22,7 +22,6 @@ from score_jax.rollout.sampler import Sampler
 from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
 from score_jax.training import profiling
-from score_jax.training.loop import run_until_stopped
 from score_jax.training.train import Trainer, train
 
 SIZES = DecoderConfig(512, 2, 128, 512, num_heads=4, num_kv_heads=2, head_dim=32)
@@ -107,7 +106,9 @@ def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, 
   monkeypatch.setattr(Sampler, 'sample_placed', slow_sample)
   config = runpy.run_path(str(tiny_run))['get_config']()
   config.train.num_steps, config.train.checkpoint_every_steps = 5, 2
-  trainer = Trainer(setup_run.prepare(config), epath.Path(tmp_path))
+  setup = setup_run.prepare(config)
+  start = setup.read_start()
+  trainer = Trainer(setup, epath.Path(tmp_path), start)
   update = trainer.train_step
 
   def slow_update(*args):
@@ -118,9 +119,10 @@ def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, 
 
   trainer.train_step = slow_update
   start_s = time.monotonic()
-  run_until_stopped(trainer, trainer.setup.mesh)
+  with trainer.running():
+    trainer.run(trainer.first_state(start))
   run_s = time.monotonic() - start_s
-  trainer.setup.task.close()
+  setup.task.close()
   records = read_metrics(tmp_path)
   assert len(records) == 5 and sum(r['time/step_s'] for r in records) < run_s + 1
   for r in records[1:]:
@@ -128,11 +130,11 @@ def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, 
     assert r['time/step_s'] > r['time/rollout_s'] + 0.6 * update_s
 
 
-# Traces.
+# Profiles.
 
 
 def marks(workdir):
-  """What the traces of a run hold: (numbers of the steps, names of all events)."""
+  """What the profiles of a run hold: (numbers of the steps, names of all events)."""
   steps, names = [], set()
   for path in sorted(workdir.rglob('*.xplane.pb')):
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
@@ -144,9 +146,9 @@ def marks(workdir):
 
 
 @pytest.fixture(scope='module')
-def traced_run(tiny_run, tmp_path_factory):
+def profiled_run(tiny_run, tmp_path_factory):
   """A run that ends inside its window, and the function that starts it with another one."""
-  workdir = tmp_path_factory.mktemp('traced')
+  workdir = tmp_path_factory.mktemp('profiled')
 
   def start(profile, num_steps):
     config = runpy.run_path(str(tiny_run))['get_config']()
@@ -160,9 +162,9 @@ def traced_run(tiny_run, tmp_path_factory):
   return start
 
 
-def test_a_run_writes_its_trace(traced_run):
-  """Steps 2 and 3 of 3, with their phases; started again behind its window it traces nothing."""
-  workdir = traced_run('2:3', 4)
+def test_a_run_writes_its_profile(profiled_run):
+  """Steps 2 and 3 of 3, with their phases; started again behind its window it profiles nothing."""
+  workdir = profiled_run('2:3', 4)
   steps, names = marks(workdir)
   assert steps == [2, 3]
   assert {'rollout', 'grade', 'update'} <= names
@@ -176,43 +178,43 @@ def test_a_run_writes_its_trace(traced_run):
   [('2:3', None, 4, '4 to the last'), ('2:3', 6, 4, '4 to 6'), ('7:9', 6, 1, '1 to 6')],
 )
 def test_a_window_without_a_step_is_told(tmp_path, caplog, window, num_steps, first, made):
-  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
+  profile = profiling.StepProfile(window, epath.Path(tmp_path), num_steps)
   for step in (first, first + 1):
-    trace.begin(step, None)
+    profile.begin(step, None)
   assert [record.getMessage() for record in caplog.records] == [
-    f'config.profile={window}: steps {made} are made now, nothing is traced'
+    f'config.profile={window}: steps {made} are made now, nothing is profiled'
   ]
 
 
 @pytest.mark.parametrize(('window', 'num_steps'), [('2:3', 6), ('6:9', 6), ('1:1', None)])
 def test_a_window_with_a_step_is_not_told(tmp_path, caplog, window, num_steps):
-  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
-  trace.begin(1, None)
-  trace.close()
+  profile = profiling.StepProfile(window, epath.Path(tmp_path), num_steps)
+  profile.begin(1, None)
+  profile.close()
   assert not caplog.records
 
 
-def test_a_trace_ends_with_its_window(tmp_path):
-  trace = profiling.StepTrace('2:2', epath.Path(tmp_path))
+def test_a_profile_ends_with_its_window(tmp_path):
+  profile = profiling.StepProfile('2:2', epath.Path(tmp_path))
   state = jnp.ones(3)
   for step in (1, 2):
-    trace.begin(step, state)
+    profile.begin(step, state)
     assert not (tmp_path / 'profile').exists()
     state = jax.jit(lambda x: x + 1)(state)
-  trace.begin(3, state)
+  profile.begin(3, state)
   assert marks(tmp_path)[0] == [2]
-  trace.close()
-  trace.begin(7, state)
-  trace.close()
+  profile.close()
+  profile.begin(7, state)
+  profile.close()
   assert len(list(tmp_path.rglob('*.xplane.pb'))) == 1
 
 
 @pytest.mark.parametrize(('window', 'process'), [('', 0), ('1:2', 1)])
-def test_no_trace(tmp_path, monkeypatch, window, process):
+def test_no_profile(tmp_path, monkeypatch, window, process):
   monkeypatch.setattr(jax, 'process_index', lambda: process)
-  trace = profiling.StepTrace(window, epath.Path(tmp_path))
-  trace.begin(1, None)
-  trace.close()
+  profile = profiling.StepProfile(window, epath.Path(tmp_path))
+  profile.begin(1, None)
+  profile.close()
   assert not list(tmp_path.iterdir())
 
 

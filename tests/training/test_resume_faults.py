@@ -126,8 +126,8 @@ def random_keys_restart(patch):
 def optimizer_forgotten(patch):
   first_state = train.Trainer.first_state
 
-  def forgetful(self):
-    state = first_state(self)
+  def forgetful(self, start):
+    state = first_state(self, start)
     return state.replace(opt_state=jax.tree.map(np.zeros_like, state.opt_state))
 
   patch.setattr(train.Trainer, 'first_state', forgetful)
@@ -136,8 +136,8 @@ def optimizer_forgotten(patch):
 def parameters_forgotten(patch):
   first_state = train.Trainer.first_state
 
-  def forgetful(self):
-    return first_state(self).replace(trainable=jax.tree.map(np.copy, self.setup.read_start()))
+  def forgetful(self, start):
+    return first_state(self, start).replace(trainable=jax.tree.map(np.copy, start))
 
   patch.setattr(train.Trainer, 'first_state', forgetful)
 
