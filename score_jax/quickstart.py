@@ -69,10 +69,9 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
   Returns:
     The row of `report.json`; its `seconds` are those of this start, not of one that was stopped.
   """
-  from score_jax.core import sharding
   from score_jax.evaluation import protocol
   from score_jax.setup import run as setup_run
-  from score_jax.setup import trainable
+  from score_jax.setup.policy import Policy
   from score_jax.training import train
 
   name = 'base' if row is None else row.stage.name
@@ -84,14 +83,12 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
   setup = setup_run.prepare(run)
   result = {}
   try:
-    params = sharding.on_devices(setup.base.params)
+    policy = Policy.of_base(run, setup.base)
     if row is not None:
       train.train(setup, workdir / name)
-      params = trainable.restore_policy(str(workdir / name), setup.base, run.init.which).state
+      policy = Policy.of_run(run, setup.base, str(workdir / name), run.init.which)
     for kind, temperature in TEMPERATURES.items():
-      found = protocol.evaluate_params(
-        run, setup.base, params, setup.task, run.eval.num_problems, temperature, setup.mesh
-      )
+      found = protocol.evaluate_policy(policy, setup.task, temperature)
       about = {'row': name, 'temperature': temperature, 'seed': run.seed, 'commit': code}
       protocol.save_evaluation(workdir / name / f'eval_{kind}', found, about)
       result['num_problems'] = len(found.records)

@@ -22,6 +22,7 @@ from score_jax.replication.rows import read_rows, row_config, row_identity, shar
 from score_jax.runs.identity import check_or_write_config
 from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
+from score_jax.setup.policy import Policy
 
 CONFIG = ROOT / 'configs' / 'replicate_arithmetic.py'
 NUM_STEPS = 15
@@ -101,7 +102,7 @@ def test_fixed_first_answers_are_the_bases_samples(base_row):
 
   setup = setup_run.prepare(row_config(config, row, 0, workdir))
   try:
-    prompts = make_prompts(setup.config, setup.task, setup.base.tokenizer, 64)
+    prompts = make_prompts(Policy.of_base(setup.config, setup.base), setup.task, 64)
     given = base_first_answers(folder, prompts, setup)
   finally:
     setup.task.close()
