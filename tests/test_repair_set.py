@@ -8,7 +8,8 @@ import sys
 from score_jax import repair_set
 from score_jax.cli import program
 
-for arguments in ([], ['--set=x', '--config=configs/stage1_sums.py']):
+CONFIG = ['--config=configs/stage1_sums.py', '--config.model.checkpoint=embedded']
+for arguments in ([], ['--set=x', *CONFIG]):
   sys.argv = ['repair_set', *arguments]
   try:
     program.run_program(repair_set._body)

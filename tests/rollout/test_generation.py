@@ -21,7 +21,6 @@ PARAMS = random_params(CONFIG, seed=1)
 SPEC = RolloutSpec(
   prompt_tokens=5, turn_tokens=(5, 7), followup_ids=((9, 3, 10),), end_of_turn_ids=(1, 2)
 )
-FIRST_Y2 = SPEC.first_slot(1) + SPEC.input_slots(1)
 # Four problems, with holes at the left, in the middle and at the right.
 PROMPT = np.array([[4, 7, 3, 8, 5], [0, 6, 9, 9, 4], [7, 0, 0, 5, 0], [0, 0, 0, 0, 10]], np.int32)
 
@@ -47,26 +46,27 @@ def whole():
   return e
 
 
-def assert_close(cut, whole):
+# Turns of 5 and 5 + 2 tokens, or of 3 + 2 and 3 + 3 + 1; forced first answers on the way.
+@pytest.mark.parametrize(
+  ('block', 'samples'),
+  [
+    (5, G),
+    (3, 1),
+    pytest.param(5, 1, marks=pytest.mark.slow),
+    pytest.param(3, G, marks=pytest.mark.slow),
+  ],
+)
+def test_blocks_and_shared_prompts_change_nothing(whole, monkeypatch, block, samples):
+  monkeypatch.setattr(generation, '_MIN_BLOCK', block)
+  blocks = [generation._blocks(budget) for budget in SPEC.turn_tokens]
+  assert blocks == {5: [[5], [5, 2]], 3: [[3, 2], [3, 3, 1]]}[block]
+  spec = renamed(block)
+  cut = sample(spec, samples_per_prompt=samples)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cut, whole)
-
-
-def test_shared_prompts_change_nothing(whole):
-  assert_close(sample(samples_per_prompt=G), whole)
-
-
-# Turns of 3 + 2 and 3 + 3 + 1 tokens.
-@pytest.mark.parametrize('samples', [1, G])
-def test_blocks_and_shared_prompts_change_nothing(whole, monkeypatch, samples):
-  monkeypatch.setattr(generation, '_MIN_BLOCK', 3)
-  cut, spec = generation._blocks, renamed(2)
-  assert [cut(budget) for budget in spec.turn_tokens] == [[3, 2], [3, 3, 1]]
-  assert_close(sample(spec, samples_per_prompt=samples), whole)
-  if samples == G:
-    forced = {0: (whole.tokens[:, 5:10], whole.is_token[:, 5:10])}
-    again = sample(spec, samples_per_prompt=samples, forced=forced)
-    np.testing.assert_array_equal(again.tokens, whole.tokens)
-    np.testing.assert_array_equal(again.positions, whole.positions)
+  forced = {0: (whole.tokens[:, 5:10], whole.is_token[:, 5:10])}
+  again = sample(spec, samples_per_prompt=samples, forced=forced)
+  np.testing.assert_array_equal(again.tokens, whole.tokens)
+  np.testing.assert_array_equal(again.positions, whole.positions)
 
 
 @pytest.mark.parametrize('block', [5, 3])
