@@ -87,7 +87,7 @@ def run_row(config: ConfigDict, row: ConfigDict | None, workdir: epath.Path, cod
     params = sharding.on_devices(setup.base.params)
     if row is not None:
       train.train(setup, workdir / name)
-      params = trainable.restore_policy(str(workdir / name), setup.base, run.init.which).state
+      params = trainable.restore_policy(str(workdir / name), setup.base, run.init.which).params
     for kind, temperature in TEMPERATURES.items():
       found = protocol.evaluate_params(
         run, setup.base, params, setup.task, run.eval.num_problems, temperature, setup.mesh

@@ -101,7 +101,7 @@ def load_policy(run: str | None, which: str) -> Policy:
   if not run:
     return Policy(config, mesh, base, base.params, base.path, 0)
   restored = trainable.restore_policy(run, base, which)
-  return Policy(config, mesh, base, restored.state, run, restored.step)
+  return Policy(config, mesh, base, restored.params, run, restored.step)
 
 
 def _prompts(policy: Policy, task: Task, problems: list, count: int) -> Prompts:

@@ -56,7 +56,7 @@ def run_row(
     params = setup.base.params
     if row.num_steps:
       (imitate.imitate if run.supervised.method else train.train)(setup, folder)
-      params = trainable.restore_policy(str(folder), setup.base, 'latest').state
+      params = trainable.restore_policy(str(folder), setup.base, 'latest').params
     trained_s = time.monotonic() - start_s
     found = {'row': row.name, 'seed': seed} | dict(about)
     for name in row.evaluations:

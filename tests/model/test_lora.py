@@ -18,7 +18,7 @@ from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder, init_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.lora import Lora
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import restore_params
 from score_jax.setup import run as setup_run
 from score_jax.setup import trainable
 from score_jax.setup.trainable import Trainable
@@ -181,7 +181,7 @@ def test_a_run_trains_adapters_alone(run, config):
   workdir, setup, state = run
   names = {path[-1] for path in leaf_paths(state.trainable)}
   assert names == {f'{name}_{x}' for name in ('q', 'o', 'down') for x in 'ab'}
-  saved = restore_subtree(workdir, 'trainable', step='latest').state
+  saved = restore_params(workdir, step='latest').params
   jax.tree.map(np.testing.assert_array_equal, saved, state.trainable)
   start = setup.read_start()
   moved = jax.tree.map(lambda x, old: bool(np.any(x != old)), state.trainable, start)
@@ -200,9 +200,9 @@ def test_evaluation_export_and_full_training_go_on_from_adapters(run, config, tm
   workdir, setup, state = run
   joined = setup.trainable.policy_params(state.trainable)
   restored = trainable.restore_policy(str(workdir), setup.base, 'latest')
-  jax.tree.map(np.testing.assert_array_equal, restored.state, joined)
+  jax.tree.map(np.testing.assert_array_equal, restored.params, joined)
   found = protocol.evaluate_params(
-    config, setup.base, restored.state, setup.task, 4, 0.0, setup.mesh
+    config, setup.base, restored.params, setup.task, 4, 0.0, setup.mesh
   )
   assert len(found.records) == 4
 
@@ -266,9 +266,7 @@ def test_a_run_on_a_mesh_goes_on_from_its_adapters(tmp_path, run_python, tiny_ru
     assert done.returncode == 0, done.stderr
   whole = [a.replace('/run', '/whole') for a in arguments]
   assert run_python(*whole, '--config.train.num_steps=2', devices=4).returncode == 0
-  states = [
-    restore_subtree(tmp_path / name, 'trainable', step='latest').state for name in ('run', 'whole')
-  ]
+  states = [restore_params(tmp_path / name, step='latest').params for name in ('run', 'whole')]
   jax.tree.map(np.testing.assert_array_equal, *states)
   assert leaf_paths(states[0]) == leaf_paths(
     lora_lib.abstract_adapters(SIZES, Lora(2, 32.0, tuple(lora_lib.TARGETS)))[0]
