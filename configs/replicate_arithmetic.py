@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from score_jax.core.config import read_config
 from score_jax.objective import stages
 
 _HERE = Path(__file__).parent
@@ -56,11 +57,13 @@ NOTES = (
 def get_config() -> ConfigDict:
   """Makes the config: what all rows share under `run`, and the rows."""
   c = ConfigDict()
-  c.run = _config('quickstart').run
+  c.run = read_config('quickstart.py', beside=__file__).run
   c.num_turns = 10  # of the evaluation 'turns'
   c.num_vote_problems = 512  # of the evaluation 'votes'
-  c.smollm2_run = _config('stage1_sums')  # for the rows that need a chat model
-  c.pretrain = _config('pretrain_arithmetic')
+  c.smollm2_run = read_config(
+    'stage1_sums.py', beside=__file__
+  )  # for the rows that need a chat model
+  c.pretrain = read_config('pretrain_arithmetic.py', beside=__file__)
   # What the report says besides; where SCoRe's own row stands in the sweeps.
   c.report = ConfigDict({'notes': NOTES, 'sweep_reference': {'alpha': ALPHA, 'beta1': BETA1}})
   c.rows = (
@@ -72,10 +75,6 @@ def get_config() -> ConfigDict:
     *_COMMON['regimes'](),
   )
   return c
-
-
-def _config(name: str) -> ConfigDict:
-  return runpy.run_path(str(_HERE / f'{name}.py'))['get_config']()
 
 
 def _supervised(name: str, title: str, method: str, keep_correct: bool, iterations: int, **more):

@@ -116,7 +116,7 @@ class Trainable:
       return place_params(adapters, self.shardings())
     theirs = Trainable(self.base, lora_of_run(path))
     if theirs.lora == self.lora:
-      return self.restore(path, which).state
+      return self.restore(path, which).params
     if self.lora is not None:
       raise ValueError(
         f'config.init.path={path} trained {theirs.lora or "all weights"}, and this run trains '

@@ -24,12 +24,12 @@ class Mixture:
   """How often each habit stands in the pretraining data. Fractions.
 
   Attributes:
-    worked_t1: first answers that are worked; the rest is given at once.
+    worked_t1: first answers that are worked; the rest is direct.
     wrong_t1: first answers whose digit is replaced by a wrong one. They are context for turn 2
       and are not trained, so they teach no errors at turn 1.
-    worked_t2: second answers that are worked, after a first answer given at once.
+    worked_t2: second answers that are worked, after a direct first answer.
     worked_again_t2: the same, after a worked first answer.
-    changed_t2: second answers that give another digit at once (most often a wrong one); the
+    changed_t2: second answers that are direct, with another digit (most often a wrong one); the
       rest repeats the first answer's digit.
     level_weights: relative frequency of each number of terms.
   """

@@ -181,7 +181,7 @@ def test_a_set_is_read_back(data_dir, tmp_path):
     (i, row['question'], row['tests'], row['program']) for i, row in enumerate(rows)
   ]
   assert task.prompt(task.test[1]).endswith(f'{rows[1]["question"]}\n\n[BEGIN]\n')
-  given = [mbpp_r.given_answer(problem) for problem in task.test]
+  given = [mbpp_r.forced_answer(problem) for problem in task.test]
   try:
     assert [v.reward for v in task.grade(task.test, given)] == [0.0, 0.0]
   finally:
