@@ -282,6 +282,13 @@ def write_short_report(workdir: epath.Path, rows: Sequence[ReplicationRow], seed
     ]
     return tables.table(['', *COLUMNS.values()], lines)
 
+  trained = [
+    f'- {escape(row.title)} (`{row.name}`): {row.num_steps} updates from `{row.init or "base"}`, '
+    f'reward weights {row.stage.reward_weight}, bonus {row.stage.bonus}, KL weights '
+    f'{row.stage.kl_weight}'
+    for row in rows
+    if row.num_steps
+  ]
   judged = [
     (claim, found)
     for claim, found in orderings.orderings(results)
@@ -290,6 +297,7 @@ def write_short_report(workdir: epath.Path, rows: Sequence[ReplicationRow], seed
   parts = [
     '# SCoRe in a few rows',
     header_text(results, {}),
+    '\n'.join(trained),
     'Numbers are percent of held-out problems, with 95% intervals over problems.',
     '## Greedy',
     table('greedy'),

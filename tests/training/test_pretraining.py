@@ -83,8 +83,19 @@ def test_the_mixture_is_told_in_numbers(config):
   ]
 
 
-def test_a_base_policy_is_a_weights_folder(config, tmp_path):
+def test_a_base_policy_is_a_weights_folder(config, tmp_path, monkeypatch):
+  batches = []
+
+  def make_step(policy, optimizer, chunk):  # the step has tests of its own
+    def step(state, frozen, batch):
+      batches.append(batch.tokens.shape)
+      return state, {'train/loss_nats': 0.0}
+
+    return step
+
+  monkeypatch.setattr(pretraining, 'make_supervised_step', make_step)
   count = pretraining.make_base(config, tmp_path)
+  assert batches == [(4, config.length)] * 2  # a step of each phase
   decoder = weights_folder.read_config(tmp_path)
   params = weights_folder.read_params(tmp_path, decoder)
   assert decoder.num_layers == 1
