@@ -16,7 +16,10 @@ def leaf_paths(tree) -> list[Path]:
 
 
 def nest(leaves) -> dict:
-  """Nested dicts from (path, leaf) pairs.
+  """Nested dicts from (path, leaf) pairs, each taken when the one before is in its place.
+
+  Raises:
+    ValueError: if a path is another one's, or goes on below another one's leaf.
 
   Example:
     >>> nest([(('a', 'b'), 1), (('c',), 2)])
@@ -26,6 +29,8 @@ def nest(leaves) -> dict:
   for path, leaf in leaves:
     inner = tree
     for name in path[:-1]:
-      inner = inner.setdefault(name, {})
+      inner = inner.setdefault(name, {}) if isinstance(inner, dict) else inner
+    if not isinstance(inner, dict) or path[-1] in inner:
+      raise ValueError(f'leaf "{"/".join(path)}" has the path of another leaf or subtree')
     inner[path[-1]] = leaf
   return tree

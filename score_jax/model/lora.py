@@ -112,6 +112,11 @@ def iter_first_adapters(
       yield path, rng.uniform(-limit, limit, leaf.shape).astype(np.float32)
 
 
+def policy_params(params: dict, trained: dict, lora: Lora | None) -> dict:
+  """The parameters that the decoder takes: what is trained, or that beside the base model's."""
+  return trained if lora is None else join(params, trained, lora)
+
+
 def join(params: dict, adapters: dict, lora: Lora) -> dict:
   """The parameters of the adapted model; the weights are the same arrays, not copies.
 

@@ -16,7 +16,7 @@ from score_jax.core import sharding
 from score_jax.model.decode_params import decoding_axes, decoding_type
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.lora import abstract_adapters
+from score_jax.model.lora import abstract_adapters, policy_params
 from score_jax.planning.shapes import (
   abstract_episode,
   abstract_policy,
@@ -25,8 +25,7 @@ from score_jax.planning.shapes import (
   compile_update,
   num_rows,
 )
-from score_jax.setup.run import Setup
-from score_jax.setup.trainable import abstract_base, policy_params
+from score_jax.setup.run import PlannedRun
 from score_jax.training.train_step import forward
 
 GIB = 2**30
@@ -133,63 +132,65 @@ def device_bytes(tree) -> int:
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in on_device)
 
 
-def kept_bytes(setup: Setup) -> dict[str, int]:
+def kept_bytes(run: PlannedRun) -> dict[str, int]:
   """Counts what a run keeps on each device all the time.
 
   Args:
-    setup: from `score_jax.setup.run.prepare`, or of shapes (`score_jax.planning.shapes`).
+    run: of shapes (`score_jax.planning.shapes`), or prepared (`score_jax.setup.run`).
 
   Returns:
     Bytes of 'trained', 'optimizer' and 'base', as in `Memory`.
   """
-  state, frozen = abstract_update_inputs(setup)
+  state, frozen = abstract_update_inputs(run)
   return {
     'trained': device_bytes(state.trainable),
     'optimizer': device_bytes(state.opt_state),
-    'base': _distinct_bytes(setup.base.params, frozen),
+    'base': _distinct_bytes(run.base.params, frozen),
   }
 
 
-def plan_memory(setup: Setup) -> Memory:
+def plan_memory(run: PlannedRun) -> Memory:
   """Counts what a run will take; nothing is computed or allocated.
 
   Args:
-    setup: from `score_jax.setup.run.prepare`.
+    run: from `score_jax.setup.run.prepare`.
 
   Returns:
     Bytes on each device.
   """
-  config, sizes = setup.config, setup.base.decoder.config
-  kept = kept_bytes(setup)
+  config, sizes = run.config, run.base.decoder.config
+  kept = kept_bytes(run)
   parts = config.train.micro_batches
-  rows = num_rows(setup) // sharding.batch_rows(setup.mesh)
-  tensor = setup.mesh.shape['tensor']
-  slots = setup.spec.first_slot(setup.spec.num_turns)
-  shared, own = cache_bytes(setup)
+  rows = num_rows(run) // sharding.batch_rows(run.mesh)
+  tensor = run.mesh.shape['tensor']
+  slots = run.spec.first_slot(run.spec.num_turns)
+  shared, own = cache_bytes(run)
   return Memory(
     **kept,
-    moved=device_bytes(abstract_base(setup.base)) if config.model.offload_reference else 0,
+    moved=kept['trained'] * jnp.dtype(sizes.param_dtype).itemsize // 4
+    if config.model.offload_reference
+    else 0,
     gradients=kept['trained'] * (1 if parts == 1 else 2),
-    decoding=decoding_bytes(setup),
+    decoding=decoding_bytes(run),
     # Twice the rows' own, which are copied as they grow.
     cache=shared + 2 * own + rows * _LOGITS_AT_ONCE * 4 * sizes.vocab_size // tensor,
-    activations=_activations(setup, -(-rows // parts), slots, tensor),
+    activations=_activations(run, -(-rows // parts), slots, tensor),
   )
 
 
-def cache_bytes(setup: Setup) -> tuple[int, int]:
+def cache_bytes(run: PlannedRun) -> tuple[int, int]:
   """Counts the keys and values of whole episodes on each device.
 
   Args:
-    setup: as for `kept_bytes`.
+    run: as for `kept_bytes`.
 
   Returns:
     Bytes of prompts that several rows share, and of the rows' own slots.
   """
-  c, spec = setup.base.decoder.config, setup.spec
-  rows = num_rows(setup) // sharding.batch_rows(setup.mesh)
-  samples = setup.config.rollout.samples_per_problem
-  heads = max(1, c.num_kv_heads // setup.mesh.shape['tensor'])
+  c, spec = run.base.decoder.config, run.spec
+  rows = num_rows(run) // sharding.batch_rows(run.mesh)
+  samples = run.config.rollout.samples_per_problem
+  heads = max(1, c.num_kv_heads // run.mesh.shape['tensor'])
   kv = 2 * c.num_layers * heads * c.head_dim * jnp.dtype(c.dtype).itemsize
   prompt, slots = spec.prompt_tokens, spec.first_slot(spec.num_turns)
   if samples == 1 or rows % samples:  # a problem's rows lie on several devices
@@ -197,11 +198,11 @@ def cache_bytes(setup: Setup) -> tuple[int, int]:
   return rows // samples * prompt * kv, rows * (slots - prompt) * kv
 
 
-def decoding_bytes(setup: Setup) -> int:
+def decoding_bytes(run: PlannedRun) -> int:
   """Counts the parameters as decoding wants them, on each device; argument as for `kept_bytes`."""
-  c, total = setup.base.decoder.config, 0
-  for keys, x in jax.tree_util.tree_flatten_with_path(abstract_policy(setup))[0]:
-    place = NamedSharding(setup.mesh, sharding.partition_spec(decoding_axes(c, keys, x)))
+  c, total = run.base.decoder.config, 0
+  for keys, x in jax.tree_util.tree_flatten_with_path(abstract_policy(run))[0]:
+    place = NamedSharding(run.mesh, sharding.partition_spec(decoding_axes(c, keys, x)))
     total += math.prod(place.shard_shape(x.shape)) * decoding_type(c, keys, x).itemsize
   return total
 
@@ -211,13 +212,13 @@ def _distinct_bytes(*trees) -> int:
   return device_bytes(list({id(x): x for x in jax.tree.leaves(trees)}.values()))
 
 
-def _activations(setup: Setup, rows: int, slots: int, tensor: int) -> int:
+def _activations(run: PlannedRun, rows: int, slots: int, tensor: int) -> int:
   """Estimates what one part of an update works with on one device.
 
   That is what the backward pass keeps of all layers, and the larger of a chunk of logits and, where
   layers are recomputed, what is made anew of one: the first is gone when the second comes.
   """
-  c = setup.base.decoder.config
+  c = run.base.decoder.config
   local = dataclasses.replace(
     c,
     num_heads=c.num_heads // tensor,
@@ -225,12 +226,12 @@ def _activations(setup: Setup, rows: int, slots: int, tensor: int) -> int:
     mlp_dim=c.mlp_dim // tensor,
     vocab_size=-(-c.vocab_size // tensor),
   )
-  kept, layer = _kept_bytes(local, setup.lora, rows, slots), 0
+  kept, layer = _kept_bytes(local, run.trainable.lora, rows, slots), 0
   if c.remat != 'none':
     pattern = (True,) if c.window else ()
     one = dataclasses.replace(local, num_layers=1, window_pattern=pattern)
-    layer = _kept_bytes(dataclasses.replace(one, remat='none'), setup.lora, rows, slots)
-  chunk = min(setup.config.train.chunk_tokens, slots)
+    layer = _kept_bytes(dataclasses.replace(one, remat='none'), run.trainable.lora, rows, slots)
+  chunk = min(run.config.train.chunk_tokens, slots)
   return kept + max(layer, _LOGITS_AT_ONCE * rows * chunk * local.vocab_size * 4)
 
 
@@ -253,18 +254,18 @@ def _kept_bytes(config: DecoderConfig, lora, rows: int, slots: int) -> int:
   return sum(math.prod(shape) * dtype.itemsize for shape, dtype in kept)
 
 
-def compiled_bytes(setup: Setup) -> tuple[int, int]:
+def compiled_bytes(run: PlannedRun) -> tuple[int, int]:
   """Compiles the rollout and the update and asks the compiler what they take.
 
   Args:
-    setup: from `score_jax.setup.run.prepare`.
+    run: from `score_jax.setup.run.prepare`.
 
   Returns:
     Bytes on each device beside what is kept: at the rollout's peak, and at the update's.
   """
-  sampling = max(bytes_beside(program, 0) for program in compile_rollout(setup))
-  kept = device_bytes(abstract_update_inputs(setup))
-  return sampling, bytes_beside(compile_update(setup), kept)
+  sampling = max(bytes_beside(program, 0) for program in compile_rollout(run))
+  kept = device_bytes(abstract_update_inputs(run))
+  return sampling, bytes_beside(compile_update(run), kept)
 
 
 def bytes_beside(program: jax.stages.Compiled, kept: int) -> int:

@@ -18,7 +18,7 @@ from score_jax.objective.stages import StageArrays
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import compile_segments
 from score_jax.setup.base_model import (
-  Base,
+  BaseWeights,
   check_kernel,
   checkpoint_path,
   param_shardings,
@@ -27,14 +27,14 @@ from score_jax.setup.base_model import (
 )
 from score_jax.setup.checks import check_batch, check_offload
 from score_jax.setup.optimizer import make_optimizer
-from score_jax.setup.run import Setup, make_stage
-from score_jax.setup.trainable import abstract_state, abstract_trainable, make_lora
+from score_jax.setup.run import PlannedRun, make_stage
+from score_jax.setup.trainable import Trainable, make_lora
 from score_jax.training.update import compiled_step, make_step_options
 
 
-def setup_of_shapes(
+def planned_run(
   config: ConfigDict, mesh: jax.sharding.Mesh, instruction_tokens: int, backend: str = 'tpu'
-) -> Setup:
+) -> PlannedRun:
   """Prepares a run without weights, tokenizer, task and data, to be compiled and not run.
 
   Args:
@@ -44,8 +44,7 @@ def setup_of_shapes(
     backend: of the devices.
 
   Returns:
-    A setup whose parameters are jax.ShapeDtypeStruct, and whose task, prompts and tokenizer are
-    None.
+    A run whose base model's parameters are jax.ShapeDtypeStruct.
 
   Raises:
     ValueError: if numbers do not fit each other, or no sizes are named.
@@ -75,8 +74,8 @@ def setup_of_shapes(
   # Ids are of no account for a program's costs.
   followups = ((0,) * instruction_tokens,) * (len(turns) - 1)
   spec = RolloutSpec(config.rollout.prompt_tokens, turns, followups, end_of_turn_ids=(0,))
-  base = Base(Decoder(sizes), None, params, '', mesh)
-  return Setup(config, mesh, base, make_lora(config), None, make_stage(config), spec, None)
+  trainable = Trainable(BaseWeights(Decoder(sizes), params, mesh), make_lora(config))
+  return PlannedRun(config, trainable, make_stage(config), spec)
 
 
 def _sizes(config: ConfigDict) -> DecoderConfig:
@@ -91,33 +90,31 @@ def _sizes(config: ConfigDict) -> DecoderConfig:
   return reader_of(path).read_config(path)
 
 
-def num_rows(setup: Setup) -> int:
+def num_rows(run: PlannedRun) -> int:
   """Episodes of a training step."""
-  return setup.config.rollout.problems_per_step * setup.config.rollout.samples_per_problem
+  return run.config.rollout.problems_per_step * run.config.rollout.samples_per_problem
 
 
-def abstract_policy(setup: Setup) -> dict:
+def abstract_policy(run: PlannedRun) -> dict:
   """Shapes and places of the decoder's parameters while a run trains."""
-  trainable = abstract_trainable(setup.base, setup.lora)
-  return trainable if setup.lora is None else put_beside(setup.base.params, trainable)
+  trained = run.trainable.abstract()
+  return trained if run.trainable.lora is None else put_beside(run.base.params, trained)
 
 
-def abstract_update_inputs(setup: Setup) -> tuple[TrainState, dict]:
+def abstract_update_inputs(run: PlannedRun) -> tuple[TrainState, dict]:
   """Shapes and places of what an update is given and a run keeps.
 
   Args:
-    setup: as for `compile_rollout`.
+    run: as for `compile_rollout`.
 
   Returns:
     The training state, and what it reads beside it, in shapes where that is not the base model's
     own arrays.
   """
-  optimizer = make_optimizer(setup.config.optimizer)
-  trainable = abstract_trainable(setup.base, setup.lora)
-  state = abstract_state(optimizer, trainable, setup.mesh, setup.num_adapted)
-  is_base = setup.lora is None and not setup.config.init.path
-  start = setup.base.params if is_base else abstract_policy(setup)
-  return state, setup.frozen(start)
+  state = run.abstract_state(make_optimizer(run.config.optimizer))
+  is_base = run.trainable.lora is None and not run.config.init.path
+  start = run.base.params if is_base else abstract_policy(run)
+  return state, run.frozen(start)
 
 
 def abstract_episode(rows: int, slots: int, turns: int) -> Episode:
@@ -137,22 +134,22 @@ def abstract_episode(rows: int, slots: int, turns: int) -> Episode:
   )
 
 
-def compile_rollout(setup: Setup) -> list[jax.stages.Compiled]:
+def compile_rollout(run: PlannedRun) -> list[jax.stages.Compiled]:
   """Compiles what a rollout of a training step runs, from shapes.
 
   Args:
-    setup: from `score_jax.setup.run.prepare`, or of shapes (`setup_of_shapes`).
+    run: of shapes, from `planned_run`, or prepared, from `score_jax.setup.run.prepare`.
 
   Returns:
     The program of each turn. Their parameters are not those that a run keeps, but prepared ones
     beside them.
   """
-  prompts = abstract_episode(num_rows(setup), setup.spec.prompt_tokens, setup.spec.num_turns)
-  keys = jax.ShapeDtypeStruct((num_rows(setup),), jax.random.key(0, impl='threefry2x32').dtype)
-  prompts, keys = _placed(setup.mesh, (prompts, keys))
-  params = abstract_policy(setup)
-  decoder, spec = setup.base.decoder, setup.spec
-  with jax.sharding.set_mesh(setup.mesh):
+  prompts = abstract_episode(num_rows(run), run.spec.prompt_tokens, run.spec.num_turns)
+  keys = jax.ShapeDtypeStruct((num_rows(run),), jax.random.key(0, impl='threefry2x32').dtype)
+  prompts, keys = _placed(run.mesh, (prompts, keys))
+  params = abstract_policy(run)
+  decoder, spec = run.base.decoder, run.spec
+  with jax.sharding.set_mesh(run.mesh):
     return compile_segments(
       decoder,
       spec,
@@ -160,30 +157,28 @@ def compile_rollout(setup: Setup) -> list[jax.stages.Compiled]:
       prompts.tokens,
       prompts.is_token,
       keys,
-      setup.config.rollout.samples_per_problem,
+      run.config.rollout.samples_per_problem,
     )
 
 
-def compile_update(setup: Setup) -> jax.stages.Compiled:
+def compile_update(run: PlannedRun) -> jax.stages.Compiled:
   """Compiles an update of rows that take all their slots, from shapes.
 
   Args:
-    setup: as for `compile_rollout`.
+    run: as for `compile_rollout`.
 
   Returns:
     The program.
   """
-  rows, K = num_rows(setup), setup.spec.num_turns
-  slots = setup.spec.first_slot(K)
-  config = setup.config
-  _, step = compiled_step(
-    setup.base.decoder, setup.lora, make_step_options(config), FrozenConfigDict(config.optimizer)
-  )
+  rows, K = num_rows(run), run.spec.num_turns
+  slots = run.spec.first_slot(K)
+  options, optimizer = make_step_options(run.config), FrozenConfigDict(run.config.optimizer)
+  step = compiled_step(run.base.decoder, run.trainable.lora, options, optimizer)
   reward = jax.ShapeDtypeStruct((rows, K), jnp.float32)
-  batch = _placed(setup.mesh, Batch(episode=abstract_episode(rows, slots, K), reward=reward))
-  state, frozen = abstract_update_inputs(setup)
-  stage = jax.eval_shape(lambda: StageArrays.of(setup.stage))
-  with jax.sharding.set_mesh(setup.mesh):
+  batch = _placed(run.mesh, Batch(episode=abstract_episode(rows, slots, K), reward=reward))
+  state, frozen = abstract_update_inputs(run)
+  stage = jax.eval_shape(lambda: StageArrays.of(run.stage))
+  with jax.sharding.set_mesh(run.mesh):
     return step.lower(state, frozen, batch, stage, slots).compile()
 
 

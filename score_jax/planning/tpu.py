@@ -103,26 +103,26 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
 
   devices = tpu_devices(topology)
   mesh = sharding.make_mesh(config.mesh, devices)
-  setup = shapes.setup_of_shapes(config, mesh, instruction_tokens)
+  run = shapes.planned_run(config, mesh, instruction_tokens)
   # As when the weights are read (`score_jax.setup.base_model.load_base`).
   precision = 'highest' if config.model.dtype == 'float32' else None
-  state, frozen = shapes.abstract_update_inputs(setup)
-  kept = memory.kept_bytes(setup)
+  state, frozen = shapes.abstract_update_inputs(run)
+  kept = memory.kept_bytes(run)
   all_kept = sum(kept.values())
   update = memory.device_bytes((state, frozen))
   programs = {}
   parts = (
     # Its parameters are prepared ones, beside those that are kept.
     ('rollout', shapes.compile_rollout, 0),
-    ('update', lambda setup: [shapes.compile_update(setup)], update),
+    ('update', lambda run: [shapes.compile_update(run)], update),
   )
-  at_least = all_kept + memory.decoding_bytes(setup) + sum(memory.cache_bytes(setup))
+  at_least = all_kept + memory.decoding_bytes(run) + sum(memory.cache_bytes(run))
   if at_least > chip_of(topology).hbm_bytes:
     parts = ()  # more chips are needed, whatever the programs take
   for part, compile_it, arguments in parts:
     try:
       with jax.default_matmul_precision(precision):
-        compiled = compile_it(setup)
+        compiled = compile_it(run)
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
@@ -138,8 +138,8 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
     'topology': topology,
     'mesh': dict(mesh.shape),
     'versions': {x: importlib.metadata.version(x) for x in ('jax', 'libtpu')},
-    'episodes': shapes.num_rows(setup),
-    'slots': setup.spec.first_slot(setup.spec.num_turns),
+    'episodes': shapes.num_rows(run),
+    'slots': run.spec.first_slot(run.spec.num_turns),
     'instruction_tokens': instruction_tokens,
     'settings': {key: operator.attrgetter(key)(config) for key in SETTINGS},
     'hbm_bytes': chip_of(topology).hbm_bytes,
@@ -148,11 +148,9 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
       'optimizer': kept['optimizer'],
       'reference': kept['base'],
     },
-    'cache_bytes': sum(memory.cache_bytes(setup)),
+    'cache_bytes': sum(memory.cache_bytes(run)),
     'rollout_at_least_bytes': at_least,
-    'model_flops': {
-      key: x / math.prod(mesh.shape.values()) for key, x in model_flops(setup).items()
-    },
+    'model_flops': {key: x / math.prod(mesh.shape.values()) for key, x in model_flops(run).items()},
     'whole': whole_arrays({'state': state, 'frozen': frozen}, mesh.shape),
     'programs': programs,
   }
@@ -209,11 +207,11 @@ def whole_arrays(tree, mesh_shape) -> list[dict]:
   return found
 
 
-def model_flops(setup) -> dict[str, float]:
+def model_flops(run) -> dict[str, float]:
   """What the mathematics needs, whatever the program does: see `score_jax.model.flops`.
 
   Args:
-    setup: of shapes.
+    run: from `score_jax.planning.shapes.planned_run`.
 
   Returns:
     FLOPs of all chips, of a rollout with all budgets spent and of an update of its episodes.
@@ -221,12 +219,12 @@ def model_flops(setup) -> dict[str, float]:
   from score_jax.model.flops import sampling_flops, update_flops
   from score_jax.planning import shapes
 
-  sizes, spec, rows = setup.base.decoder.config, setup.spec, shapes.num_rows(setup)
+  sizes, spec, rows = run.base.decoder.config, run.spec, shapes.num_rows(run)
   lengths, prompts = [spec.first_slot(spec.num_turns)] * rows, [spec.prompt_tokens] * rows
-  sampled, group = rows * sum(spec.turn_tokens), setup.config.rollout.samples_per_problem
+  sampled, group = rows * sum(spec.turn_tokens), run.config.rollout.samples_per_problem
   return {
     'rollout': sampling_flops(sizes, lengths, prompts, sampled, group),
-    'update': update_flops(sizes, lengths, sampled, has_adapters=setup.lora is not None),
+    'update': update_flops(sizes, lengths, sampled, has_adapters=run.trainable.lora is not None),
   }
 
 

@@ -16,7 +16,7 @@ from score_jax.core import sharding
 from score_jax.evaluation import protocol
 from score_jax.evaluation.evaluate import evaluate, make_records
 from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
-from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler
+from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler
 from score_jax.rollout.text import Prompts
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.setup import run as setup_run
@@ -188,10 +188,10 @@ def _samples(sampler: Sampler, prompts: Prompts, task, samples: range) -> list[l
   """Records of several samples of each problem."""
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in samples]
-  rows = [Row(ids, problem.id, g) for problem, ids in both for g in samples]
+  rows = [EpisodeRow(ids, problem.id, g) for problem, ids in both for g in samples]
   records, n = [], len(samples)
   sampler = dataclasses.replace(sampler, samples_per_prompt=n)
-  for part, episode in sampler.play(rows, VOTE_STEP):
+  for part, episode in sampler.sample(rows, VOTE_STEP):
     records += make_records(problems[part], episode, task, sampler.tokenizer)
   return [records[i : i + n] for i in range(0, len(records), n)]
 

@@ -21,6 +21,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
+from score_jax.core.paths import nest
 from score_jax.runs import files, restoring, stored
 from score_jax.runs import leaves as leaves_lib
 
@@ -132,7 +133,7 @@ class Checkpoints:
     items = ocp.args.Composite(
       # Host arrays are copied: the caller may go on writing into them.
       state=ocp.args.PyTreeSave(
-        leaves_lib.nest({p: x if isinstance(x, jax.Array) else x.copy() for p, x in arrays.items()})
+        nest((p, x if isinstance(x, jax.Array) else x.copy()) for p, x in arrays.items())
       ),
       metadata=ocp.args.JsonSave(stored.sealed(body)),
     )

@@ -15,8 +15,7 @@ import numpy as np
 from jax import lax
 
 from score_jax.core import sharding
-
-Path = tuple[str, ...]
+from score_jax.core.paths import Path, nest
 
 _CHUNK = 1 << 20  # words hashed at once on the host: bounds the temporaries of a large array
 
@@ -65,30 +64,6 @@ def leaf_name(path: Path) -> str:
   return '/'.join(path)
 
 
-def nest(leaves: Mapping[Path, Any]) -> dict[str, Any]:
-  """Returns nested dicts that hold the leaves under their paths.
-
-  Args:
-    leaves: values by path.
-
-  Raises:
-    ValueError: if a path goes on below another one's leaf.
-
-  Example:
-    >>> nest({('a', 'b'): 1, ('c',): 2})
-    {'a': {'b': 1}, 'c': 2}
-  """
-  tree = {}
-  for path, leaf in leaves.items():
-    node = tree
-    for key in path[:-1]:
-      node = node.setdefault(key, {})
-    if not isinstance(node, dict) or path[-1] in node:
-      raise ValueError(f'leaf "{leaf_name(path)}" has the path of another leaf or subtree')
-    node[path[-1]] = leaf
-  return tree
-
-
 def describe(leaves: Mapping[Path, Any]) -> dict[str, dict[str, Any]]:
   """Returns shape and dtype of each leaf, as JSON can hold them.
 
@@ -117,12 +92,11 @@ def host_tree(table: Mapping[str, Any], depth: int) -> dict[str, Any]:
     (2,)
   """
   return nest(
-    {
-      tuple(name.split('/'))[depth:]: np.broadcast_to(
-        np.zeros((), jnp.dtype(entry['dtype'])), entry['shape']
-      )
-      for name, entry in table.items()
-    }
+    (
+      tuple(name.split('/'))[depth:],
+      np.broadcast_to(np.zeros((), jnp.dtype(entry['dtype'])), entry['shape']),
+    )
+    for name, entry in table.items()
   )
 
 

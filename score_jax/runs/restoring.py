@@ -17,6 +17,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
+from score_jax.core.paths import Path, nest
 from score_jax.runs import files, stored
 from score_jax.runs import leaves as leaves_lib
 
@@ -68,11 +69,11 @@ def _together(read: Callable[[], Any]) -> Any:
   return result
 
 
-def _read_leaf(checkpoint: epath.Path, path: leaves_lib.Path, wanted):
+def _read_leaf(checkpoint: epath.Path, path: Path, wanted):
   """Reads one leaf, the part of the tree that consists of it alone."""
   arguments = ocp.args.PyTreeRestore(
-    item=leaves_lib.nest({path: wanted}),
-    restore_args=leaves_lib.nest({path: _restore_args(wanted)}),
+    item=nest([(path, wanted)]),
+    restore_args=nest([(path, _restore_args(wanted))]),
     partial_restore=True,
   )
   try:
@@ -89,7 +90,7 @@ def _read_leaf(checkpoint: epath.Path, path: leaves_lib.Path, wanted):
   return array
 
 
-def _read_leaves(checkpoint: epath.Path, wanted: Mapping[leaves_lib.Path, Any]):
+def _read_leaves(checkpoint: epath.Path, wanted: Mapping[Path, Any]):
   """Reads leaves at the same time, each in a thread and event loop of its own.
 
   Read in one call, the first broken leaf would leave the reads of all others behind in a closed
@@ -100,7 +101,7 @@ def _read_leaves(checkpoint: epath.Path, wanted: Mapping[leaves_lib.Path, Any]):
     return dict(zip(wanted, arrays, strict=True))
 
 
-def read_checkpoint(checkpoint: epath.Path, abstract, prefix: leaves_lib.Path = ()) -> Restored:
+def read_checkpoint(checkpoint: epath.Path, abstract, prefix: Path = ()) -> Restored:
   """Reads one checkpoint, or a part of it.
 
   Args:
@@ -142,7 +143,7 @@ def first_good(
   directory: epath.PathLike,
   steps: Iterable[int],
   abstract,
-  prefix: leaves_lib.Path = (),
+  prefix: Path = (),
 ) -> tuple[Restored, dict[int, str]]:
   """Reads the first checkpoint of several that is good, and tells of those that are not.
 

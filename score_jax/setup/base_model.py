@@ -33,22 +33,31 @@ EMBEDDED = Path(__file__).parents[1] / 'assets' / 'arithmetic'
 
 
 @dataclasses.dataclass(frozen=True)
-class Base:
-  """The base model: what everything starts from and is held near.
+class BaseWeights:
+  """The weights of the base model, or their shapes.
 
   Attributes:
     decoder: the architecture.
-    tokenizer: text to ids and back.
     params: parameters on the devices, sharded; in the host's memory if so loaded.
-    path: where they came from.
     mesh: the devices.
   """
 
   decoder: Decoder
-  tokenizer: Tokenizer
   params: dict
-  path: str
   mesh: jax.sharding.Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Base(BaseWeights):
+  """The base model: what everything starts from and is held near.
+
+  Attributes:
+    tokenizer: text to ids and back.
+    path: where the weights came from.
+  """
+
+  tokenizer: Tokenizer
+  path: str
 
 
 def reader_of(path: str) -> Any:
@@ -243,7 +252,7 @@ def load_base(config: ConfigDict, mesh: jax.sharding.Mesh, is_offloaded: bool = 
     places = jax.tree.map(lambda place: place.with_memory_kind(sharding.HOST), places)
   arrays = reader_of(path).iter_params(path, decoder, jnp.dtype(decoder.param_dtype))
   params = place_params(arrays, places)
-  return Base(Decoder(decoder), tokenizer, params, path, mesh)
+  return Base(Decoder(decoder), params, mesh, tokenizer, path)
 
 
 def place_params(arrays: Iterator[tuple[tuple[str, ...], np.ndarray]], shardings: dict) -> dict:

@@ -4,14 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import optax
 from ml_collections import ConfigDict
 
 from score_jax.core import sharding
-from score_jax.model.lora import Lora
+from score_jax.core.types import TrainState
 from score_jax.objective.stages import Stage
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.text import Prompts, encode_prompts
-from score_jax.setup.base_model import Base, check_kernel, load_base
+from score_jax.setup.base_model import Base, BaseWeights, check_kernel, load_base
 from score_jax.setup.checks import (
   check_batch,
   check_offload,
@@ -20,47 +21,45 @@ from score_jax.setup.checks import (
   warn_too_long,
 )
 from score_jax.setup.task import make_task
-from score_jax.setup.trainable import make_lora, policy_params, read_start
+from score_jax.setup.trainable import Trainable, make_lora
 from score_jax.tasks.base import Task
 from score_jax.tokenizers.base import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-  """Everything that a run works with.
+class PlannedRun:
+  """What the programs of a run are made of: enough to compile them and to count what they take.
 
   Attributes:
     config: the run's config.
-    mesh: the devices.
-    base: the base model.
-    lora: the adapters that are trained; None trains all weights.
-    task: problems and grader.
-    stage: what each turn is paid.
+    trainable: the base model, and what is trained of it.
+    stage: the reward of each turn, and what keeps the policy near the reference.
     spec: the episode's static shape.
-    prompts: training problems that fit.
   """
 
   config: ConfigDict
-  mesh: jax.sharding.Mesh
-  base: Base
-  lora: Lora | None
-  task: Task
+  trainable: Trainable
   stage: Stage
   spec: RolloutSpec
-  prompts: Prompts
+
+  @property
+  def base(self) -> Base | BaseWeights:
+    """The base model."""
+    return self.trainable.base
+
+  @property
+  def mesh(self) -> jax.sharding.Mesh:
+    """The devices."""
+    return self.base.mesh
 
   @property
   def num_adapted(self) -> int:
     """Turns whose KL weights follow a target: K, or 0."""
     return self.stage.num_turns if self.stage.is_adaptive else 0
 
-  def read_start(self) -> dict:
-    """Reads what the stage starts from; see `score_jax.setup.trainable.read_start`."""
-    return read_start(self.config, self.base)
-
-  def policy_params(self, trainable: dict) -> dict:
-    """The decoder's parameters: what is trained, or that beside the base model's."""
-    return policy_params(self.base.params, trainable, self.lora)
+  def abstract_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and places of the training state."""
+    return self.trainable.abstract_state(optimizer, self.num_adapted)
 
   def frozen(self, start_params: dict) -> dict:
     """What an update reads and does not change; the arrays that are there, not copies.
@@ -69,8 +68,24 @@ class Setup:
       start_params: the decoder's parameters before the first update.
     """
     reference = self.base.params if self.stage.reference == 'base' else start_params
-    # Without adapters no update needs the base model itself.
-    return {'reference': reference, 'base': self.base.params if self.lora else {}}
+    return {'reference': reference, 'base': self.trainable.frozen_base}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup(PlannedRun):
+  """Everything that a run works with.
+
+  Attributes:
+    task: problems and grader.
+    prompts: training problems that fit.
+  """
+
+  task: Task
+  prompts: Prompts
+
+  def read_start(self) -> dict:
+    """Reads what the stage starts from; see `Trainable.read_start`."""
+    return self.trainable.read_start(self.config)
 
 
 def prepare(config: ConfigDict) -> Setup:
@@ -87,7 +102,7 @@ def prepare(config: ConfigDict) -> Setup:
   """
   mesh = sharding.make_mesh(config.mesh)
   check_batch(config, sharding.batch_rows(mesh))
-  stage, lora = make_stage(config), make_lora(config)
+  stage, lora = make_stage(config), make_lora(config)  # refused before anything is loaded
   check_offload(config)
   task = make_task(config)
   base = load_base(config, mesh, config.model.offload_reference)
@@ -97,7 +112,7 @@ def prepare(config: ConfigDict) -> Setup:
   warn_too_long(prompts, 'training', config)
   warn_overlap(task)
   check_problems(config, len(prompts.problems))
-  return Setup(config, mesh, base, lora, task, stage, spec, prompts)
+  return Setup(config, Trainable(base, lora), stage, spec, task, prompts)
 
 
 def make_stage(config: ConfigDict) -> Stage:

@@ -297,7 +297,7 @@ def test_a_stopped_process_is_reported(tiny_run, root, tmp_path):
   status, output = lose(tiny_run, root, tmp_path, 1, signal.SIGSTOP)
   assert status == STATUS, output
   assert re.search(r'no sign of life for 18 s from process 1 \(last at step \d+ \(', output), output
-  assert 'in run_until_stopped' in output  # where each thread is
+  assert 'in train' in output  # where each thread is
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ from score_jax.objective import stages
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.segments import read_segments
 from score_jax.setup import run as setup_run
-from score_jax.training.supervised import Traces, make_supervised_step
+from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.train import train
 from score_jax.training.train_step import forward
 
@@ -90,7 +90,7 @@ def test_every_supervised_metric_is_documented():
   step = jax.ShapeDtypeStruct((), 'int32')
   state = TrainState(step, params, jax.eval_shape(optimizer.init, params))
   is_token = jax.ShapeDtypeStruct((2, 3), bool)
-  traces = Traces(jax.ShapeDtypeStruct((2, 3), 'int32'), is_token, is_token)
+  traces = TraceBatch(jax.ShapeDtypeStruct((2, 3), 'int32'), is_token, is_token)
   decoder = Decoder(config)
   step = make_supervised_step(lambda params, _, traces: forward(decoder, params, traces), optimizer)
   _, metrics = jax.eval_shape(step, state, {}, traces)
@@ -121,7 +121,7 @@ def stage_functions():
 
 
 def test_every_stage_is_in_the_table():
-  text = section(read('docs/algorithm.md'), 'What each turn is paid')
+  text = section(read('docs/algorithm.md'), 'Shaped rewards')
   rows = {row[0].strip('`'): row[1:5] for row in table_rows(text)}
   functions = stage_functions()
   assert rows.keys() == functions.keys() and len(rows) >= 5

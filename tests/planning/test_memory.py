@@ -18,8 +18,8 @@ from score_jax.objective import stages
 from score_jax.planning import memory
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.setup import run as setup_run
-from score_jax.setup.base_model import Base, param_shardings
-from score_jax.setup.trainable import make_lora
+from score_jax.setup.base_model import BaseWeights, param_shardings
+from score_jax.setup.trainable import Trainable, make_lora
 from score_jax.training import train
 
 SIZES = DecoderConfig(
@@ -51,9 +51,8 @@ def abstract_setup(decoder=SIZES, **changes):
     abstract_params(sizes)[0],
     param_shardings(sizes, mesh),
   )
-  base = Base(Decoder(sizes), None, params, '', mesh)
-  stage, lora = setup_run.make_stage(config), make_lora(config)
-  return setup_run.Setup(config, mesh, base, lora, None, stage, SPEC, None)
+  trainable = Trainable(BaseWeights(Decoder(sizes), params, mesh), make_lora(config))
+  return setup_run.PlannedRun(config, trainable, setup_run.make_stage(config), SPEC)
 
 
 CASES = {
@@ -132,13 +131,16 @@ def test_types_halve_what_they_should():
 PLACED = """
 import runpy, sys, jax
 from etils import epath
-from score_jax import memory, setup_run, train
+from score_jax.planning import memory
+from score_jax.setup import run as setup_run
+from score_jax.training import train
 config = runpy.run_path(sys.argv[1])['get_config']()
 config.mesh = (2, 2, 1)
 setup = setup_run.prepare(config)
-trainer = train.Trainer(setup, epath.Path(sys.argv[2]))
+start = setup.read_start()
+trainer = train.Trainer(setup, epath.Path(sys.argv[2]), start)
 with jax.sharding.set_mesh(setup.mesh):
-  state = trainer.first_state()
+  state = trainer.first_state(start)
 trainer.close()
 plan = memory.plan_memory(setup)
 

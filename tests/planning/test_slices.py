@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from score_jax import plan as planner
 from score_jax.planning import costs
+from score_jax.planning import tpu as planner
 from score_jax.planning.chips import CHIPS, GIB, Chip, chip_of, ring
 from score_jax.planning.hlo import parse
 

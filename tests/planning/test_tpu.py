@@ -11,10 +11,10 @@ import pytest
 from jax.sharding import AbstractMesh
 from makers import ROOT
 
-from score_jax import plan as planner
 from score_jax.core.config import default_config
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.planning import memory, shapes
+from score_jax.planning import tpu as planner
 from score_jax.planning.chips import CHIPS, GIB
 from score_jax.planning.report import faults, plan_text, slices_table
 
@@ -137,7 +137,7 @@ def test_model_flops_by_hand(monkeypatch):
   config.rollout.update(problems_per_step=5, samples_per_problem=2, prompt_tokens=3)
   config.rollout.turn_tokens = (2, 2)
   mesh = AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor'))
-  found = planner.model_flops(shapes.setup_of_shapes(config, mesh, 1))
+  found = planner.model_flops(shapes.planned_run(config, mesh, 1))
   # 3 + 2 + 1 + 1 + 2 = 9 slots. A layer: q and o 4 x 8 each, k and v 4 x 4 each, three of 4 x 6.
   weights, head, pair = 2 * (2 * 32 + 2 * 16 + 3 * 24), 40, 4 * 2 * 8
   pairs_of_9, pairs_of_3 = 45, 6
@@ -147,21 +147,21 @@ def test_model_flops_by_hand(monkeypatch):
   assert found['update'] == 4 * whole
 
 
-# Setups of shapes, and the command.
+# Runs of shapes, and the command.
 
 
-def test_a_setup_of_shapes_refuses_what_it_cannot_plan():
+def test_a_planned_run_refuses_what_it_cannot_plan():
   mesh = AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor'))
   config = default_config()
   with pytest.raises(ValueError, match='set --config.model.preset=NAME'):
-    shapes.setup_of_shapes(config, mesh, 3)
+    shapes.planned_run(config, mesh, 3)
   config.model.preset = 'smollm2_135m'
   config.rollout.base_turn1_share = 0.5
   with pytest.raises(ValueError, match='base_turn1_share=0.5'):
-    shapes.setup_of_shapes(config, mesh, 3)
+    shapes.planned_run(config, mesh, 3)
   config.rollout.base_turn1_share = 0.0
-  setup = shapes.setup_of_shapes(config, mesh, 3)
-  assert setup.spec.first_slot(2) == 16 + 16 + 4 + 16
+  run = shapes.planned_run(config, mesh, 3)
+  assert run.spec.first_slot(2) == 16 + 16 + 4 + 16
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_run_that_samples_no_episodes_is_not_planned():
   config = default_config()
   config.model.preset, config.supervised.method = 'gemma2_2b', 'star'
   with pytest.raises(ValueError, match="config.supervised.method='star': this run imitates"):
-    shapes.setup_of_shapes(config, AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor')), 3)
+    shapes.planned_run(config, AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor')), 3)
 
 
 @pytest.mark.parametrize(
@@ -263,17 +263,17 @@ def test_kept_plans_are_of_the_configs(name):
   assert [x for x, size in zip(mesh.axis_sizes, config.mesh, strict=True) if size != -1] == asked
   settings = {key: operator.attrgetter(key)(config) for key in planner.SETTINGS}
   assert plan['settings'] == json.loads(json.dumps(settings))
-  setup = shapes.setup_of_shapes(config, mesh, plan['instruction_tokens'])
-  assert plan['episodes'] == shapes.num_rows(setup)
-  assert plan['slots'] == setup.spec.first_slot(setup.spec.num_turns)
-  assert planner.whole_arrays(shapes.abstract_update_inputs(setup), mesh.shape) == []
-  kept = memory.kept_bytes(setup)
+  run = shapes.planned_run(config, mesh, plan['instruction_tokens'])
+  assert plan['episodes'] == shapes.num_rows(run)
+  assert plan['slots'] == run.spec.first_slot(run.spec.num_turns)
+  assert planner.whole_arrays(shapes.abstract_update_inputs(run), mesh.shape) == []
+  kept = memory.kept_bytes(run)
   assert plan['kept_bytes'] == {
     'parameters': kept['trained'],
     'optimizer': kept['optimizer'],
     'reference': kept['base'],
   }
-  flops = planner.model_flops(setup)
+  flops = planner.model_flops(run)
   assert plan['model_flops'] == {key: x / mesh.size for key, x in flops.items()}
 
 

@@ -14,6 +14,7 @@ from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.presets import PRESETS
 from score_jax.objective.stages import StageArrays, stage2
 from score_jax.planning.memory import abstract_episode
+from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.trainable import first_state
 from score_jax.training.train_step import StepOptions
 from score_jax.training.update import compiled_step
@@ -29,9 +30,8 @@ def working_bytes(vocab_size: int) -> int:
   config = dataclasses.replace(PRESETS['smollm2_135m'], vocab_size=vocab_size, remat='block')
   params = abstract_params(config)[0]
   options = StepOptions(samples_per_problem=4, chunk=CHUNK)
-  optimizer, step = compiled_step(
-    Decoder(config), None, options, FrozenConfigDict(default_config().optimizer)
-  )
+  o = FrozenConfigDict(default_config().optimizer)
+  step, optimizer = compiled_step(Decoder(config), None, options, o), make_optimizer(o)
   state = jax.eval_shape(lambda params: first_state(optimizer, params, 0), params)
   reward = jax.ShapeDtypeStruct((B, 2), jnp.float32)
   batch = Batch(episode=abstract_episode(B, T, 2), reward=reward)

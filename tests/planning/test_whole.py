@@ -6,10 +6,10 @@ import pytest
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from score_jax import plan as planner
 from score_jax.core import sharding
 from score_jax.core.config import default_config
 from score_jax.planning import shapes
+from score_jax.planning import tpu as planner
 
 AXES = ('data', 'fsdp', 'tensor')
 
@@ -48,8 +48,8 @@ def whole_of_gemma2_2b(mesh, rank=0):
   config.rollout.problems_per_step = 64
   config.lora.rank = rank
   mesh = AbstractMesh(mesh, AXES)
-  setup = shapes.setup_of_shapes(config, mesh, 3)
-  return planner.whole_arrays(shapes.abstract_update_inputs(setup), mesh.shape)
+  run = shapes.planned_run(config, mesh, 3)
+  return planner.whole_arrays(shapes.abstract_update_inputs(run), mesh.shape)
 
 
 @pytest.mark.parametrize('mesh', [(1, 64, 2), (1, 4, 1), (1, 1, 4), (2, 2, 2)])

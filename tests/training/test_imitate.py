@@ -21,7 +21,7 @@ from score_jax.tasks.arithmetic import grade_one
 from score_jax.tasks.base import Verdict
 from score_jax.training import imitate as imitate_lib
 from score_jax.training.imitate import Imitation, imitate
-from score_jax.training.loop import Preempted, TrainingStopped, run_until_stopped
+from score_jax.training.loop import Preempted, TrainingStopped
 
 NUM_PROBLEMS, G, BATCH, EPOCHS, EVERY = 24, 3, 8, 2, 4
 # Two iterations of STaR, D+, from the small policy that ships with the package. Evaluation has
@@ -97,10 +97,11 @@ class Watched:
       raise Killed
 
   def finish(self):
-    make = imitate_lib.make_sampler
-    with mock.patch.object(imitate_lib, 'make_sampler', wraps=make) as watched:
-      state = copied(run_until_stopped(self.run, self.run.setup.mesh))
-    self.sampled = [copied(call.args[2]) for call in watched.call_args_list]
+    make = imitate_lib.training_sampler
+    patch = mock.patch.object(imitate_lib, 'training_sampler', wraps=make)
+    with patch as watched, self.run.running():
+      state = copied(self.run.run())
+    self.sampled = [copied(call.args[1]) for call in watched.call_args_list]
     return state
 
 
@@ -306,7 +307,7 @@ def test_adapters_are_trained_alone(setup, tmp_path):
   assert all(jax.tree.leaves(moved)), moved
   assert_same(setup.base.params, base)
   restored = trainable.restore_policy(str(tmp_path), setup.base, 'latest').state
-  assert_same(restored, setup.policy_params(state.trainable))
+  assert_same(restored, setup.trainable.policy_params(state.trainable))
 
 
 @pytest.mark.slow
