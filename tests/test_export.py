@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from absl.testing import flagsaver
 from makers import BASE_MODEL, random_params, write_base_model
 
+from score_jax import export as export_program
+from score_jax.cli import program
 from score_jax.cli.run_input import run_config
 from score_jax.core import sharding
 from score_jax.core.config import default_config
@@ -132,13 +136,14 @@ def test_run_of_another_model(base, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_program(run, tmp_path, run_python):
+def test_program(run, tmp_path, run_python, monkeypatch, capsys):
   """The command line, and what it says where something is missing."""
-  arguments = ('-m', 'score_jax.export', f'--run={run}')
-  done = run_python(*arguments, f'--workdir={tmp_path}/out')
+  arguments = [f'--run={run}', f'--workdir={tmp_path}/out']
+  done = run_python('-m', 'score_jax.export', *arguments)
   assert done.returncode == 0 and f'is in {tmp_path}/out' in done.stdout, done.stderr
   assert hf_folder.read_config(tmp_path / 'out') == BASE_MODEL
-  done = run_python(*arguments, f'--workdir={tmp_path}/out')
-  assert done.returncode == 2 and 'is there already' in done.stderr
-  done = run_python(*arguments)
-  assert done.returncode == 2 and '--workdir is not set' in done.stderr
+  for given, message in ((arguments, 'is there already'), (arguments[:1], '--workdir is not set')):
+    monkeypatch.setattr(sys, 'argv', ['export', *given])
+    with flagsaver.flagsaver(), pytest.raises(SystemExit, match='2'):
+      program.run_program(export_program._body)
+    assert message in capsys.readouterr().err
