@@ -158,3 +158,29 @@ def write_base_model(folder):
     {'eos_token_id': [257], 'temperature': 0.6},
     byte_tokenizer_files(),
   )
+
+
+def write_gguf(path, metadata, tensors, architecture='llama', raw_types=None):
+  """Writes a GGUF file; what is None in `metadata` or `tensors` is left out."""
+  import gguf
+
+  writer = gguf.GGUFWriter(path, architecture)
+  for key, value in metadata.items():
+    if isinstance(value, bool):
+      writer.add_bool(key, value)
+    elif isinstance(value, int):
+      writer.add_uint32(key, value)
+    elif isinstance(value, float):
+      writer.add_float32(key, value)
+    elif isinstance(value, str):
+      writer.add_string(key, value)
+    elif value is not None:
+      writer.add_array(key, value)
+  for name, value in tensors.items():
+    if value is not None:
+      writer.add_tensor(name, value, raw_dtype=(raw_types or {}).get(name))
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  return path

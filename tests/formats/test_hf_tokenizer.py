@@ -1,17 +1,14 @@
 """Tokenizers of files: which file says what, what does not fit, and what is damaged."""
 
-import datetime
 import io
 import json
 
-import gguf
 import pytest
 import sentencepiece
 import tokenizers
 from makers import TESTS
 from tokenizers import decoders, models, pre_tokenizers
 
-from score_jax.formats.gguf_tokenizer import read_tokenizer as read_gguf_tokenizer
 from score_jax.formats.hf_tokenizer import read_tokenizer
 from score_jax.formats.hf_tokenizer_files import tokenizer_files
 
@@ -233,31 +230,3 @@ def test_written_files_read_back(kind, request, tmp_path_factory):
   assert first.prompt_ids(text) == second.prompt_ids(text)
   assert first.followup_ids(text) == second.followup_ids(text)
   assert first.decode(first.encode(text)) == second.decode(second.encode(text))
-
-
-def test_gguf_of_llama3(tmp_path):
-  """Up to three digits stay together, and a word in the vocabulary needs no merges."""
-  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-  tokens = [*alphabet, '12', '34', 'Ġword', '<|begin_of_text|>', '<|eot_id|>']
-  writer = gguf.GGUFWriter(tmp_path / 'llama3.gguf', 'llama')
-  writer.add_tokenizer_model('gpt2')
-  writer.add_tokenizer_pre('llama-bpe')
-  writer.add_token_list(tokens)
-  writer.add_token_types([1] * (len(tokens) - 2) + [3] * 2)
-  writer.add_token_merges(['1 2', '3 4'])
-  writer.add_bos_token_id(259)
-  writer.add_eos_token_id(260)
-  writer.add_chat_template((TEMPLATES / 'llama32.jinja').read_text())
-  writer.write_header_to_file()
-  writer.write_kv_data_to_file()
-  writer.write_tensors_to_file()
-  writer.close()
-  tokenizer = read_gguf_tokenizer(tmp_path / 'llama3.gguf', date=datetime.date(2025, 1, 2))
-  one_two, word = 256, 258
-  three, four = alphabet.index('3'), alphabet.index('4')
-  assert tokenizer.encode('1234') == [one_two, three, four]
-  assert tokenizer.encode(' word') == [word]
-  prompt = tokenizer.prompt_ids('Q')
-  assert prompt.count(259) == 1 and prompt[0] == 259
-  assert 'Today Date: 02 Jan 2025' in tokenizer.decode(prompt)
-  assert tokenizer.end_of_turn_ids == (260,)
