@@ -112,8 +112,8 @@ def rewrite_header(path, edit):
   path.write_bytes(len(text).to_bytes(8, 'little') + text + data[8 + size :])
 
 
-def byte_tokenizer_files():
-  """The files of a chat tokenizer of single bytes, by name; 256 and 257 begin and end a turn."""
+def byte_backend(special_tokens):
+  """A tokenizer of single bytes, 0 to 255, and special tokens: what it does can be seen."""
   import tokenizers
   from tokenizers import decoders, models, pre_tokenizers
 
@@ -121,9 +121,14 @@ def byte_tokenizer_files():
   backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
   backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   backend.decoder = decoders.ByteLevel()
-  backend.add_special_tokens(['<|im_start|>', '<|im_end|>'])
+  backend.add_special_tokens(special_tokens)
+  return backend
+
+
+def byte_tokenizer_files():
+  """The files of a chat tokenizer of single bytes, by name; 256 and 257 begin and end a turn."""
   return {
-    'tokenizer.json': backend.to_str().encode(),
+    'tokenizer.json': byte_backend(['<|im_start|>', '<|im_end|>']).to_str().encode(),
     'tokenizer_config.json': json.dumps({'eos_token': '<|im_end|>'}).encode(),
     'chat_template.jinja': CHATML.encode(),
   }

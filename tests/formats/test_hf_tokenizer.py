@@ -5,9 +5,7 @@ import json
 
 import pytest
 import sentencepiece
-import tokenizers
-from makers import TESTS
-from tokenizers import decoders, models, pre_tokenizers
+from makers import TESTS, byte_backend
 
 from score_jax.formats.hf_tokenizer import read_tokenizer
 from score_jax.formats.hf_tokenizer_files import tokenizer_files
@@ -27,11 +25,7 @@ def write(folder, name, value):
 @pytest.fixture
 def bpe(tmp_path):
   """A folder with a vocabulary of bytes, as `transformers` writes one."""
-  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-  backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
-  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  backend.decoder = decoders.ByteLevel()
-  backend.add_special_tokens(SPECIAL)
+  backend = byte_backend(SPECIAL)
   backend.enable_truncation(3)  # as some published files have; it must not be obeyed
   backend.enable_padding(length=5)
   backend.save(str(tmp_path / 'tokenizer.json'))
