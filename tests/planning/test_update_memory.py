@@ -13,7 +13,7 @@ from score_jax.core.types import Batch
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.presets import PRESETS
 from score_jax.objective.stages import StageArrays, stage2
-from score_jax.planning.memory import abstract_episode
+from score_jax.planning.shapes import abstract_episode
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.trainable import first_state
 from score_jax.training.train_step import StepOptions
