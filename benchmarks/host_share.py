@@ -26,28 +26,28 @@ from score_jax.core.config_check import check_config
 from score_jax.model.decoder import Decoder
 from score_jax.model.presets import preset
 from score_jax.objective.stages import stage2
+from score_jax.rollout.sampler import Sampler
 from score_jax.setup import run as setup_run
 from score_jax.setup.base_model import param_shardings
-from score_jax.training import loop
-from score_jax.training.experience import Collector
 from score_jax.training.train import Trainer
 
 
 class Recorder(Trainer):
   """Trains, keeps when each step began and what its programs were given; saves nothing."""
 
-  def __init__(self, setup: setup_run.Setup, workdir: epath.Path):
-    super().__init__(setup, workdir)
-    self.begins, self.played, self.updated = [], [], []
-    played = self.played
+  def __init__(self, setup: setup_run.Setup, workdir: epath.Path, start: dict):
+    super().__init__(setup, workdir, start)
+    self.begins, self.sampled, self.updated = [], [], []
+    sampled = self.sampled
 
-    class Recording(Collector):
-      def _play(self, *arguments, after_turn=None, **more):
-        played.append((arguments, more))
-        return super()._play(*arguments, after_turn=after_turn, **more)
+    class Recording(Sampler):
+      def sample_placed(self, placed, after_turn=None):
+        sampled.append(placed)
+        return super().sample_placed(placed, after_turn)
 
-    own = {f.name: getattr(self.collector, f.name) for f in dataclasses.fields(Collector)}
-    self.plain, self.collector, self.update = self.collector, Recording(**own), self.train_step
+    self.plain, self.update = self.collector.sampler, self.train_step
+    own = {f.name: getattr(self.plain, f.name) for f in dataclasses.fields(Sampler)}
+    self.collector = dataclasses.replace(self.collector, sampler=Recording(**own))
 
     def train_step(state, frozen, batch, stage, length):
       self.updated.append((batch, stage, length))
@@ -60,15 +60,14 @@ class Recorder(Trainer):
     self.begins.append(time.perf_counter())
     return super().collect(state, step)
 
-  def save(self, state, step, is_scheduled):
+  def save(self, state, step, is_due):
     """Does nothing."""
 
   def replay(self, state, steps: range):
     """The programs of steps, counted from 0, with nothing between; returns the last state."""
     for step in steps:
-      (*prompts, _, spec), more = self.played[step]
       params = self.setup.trainable.policy_params(state.trainable)
-      self.plain._play(*prompts, params, spec, **more)
+      dataclasses.replace(self.plain, params=params).sample_placed(self.sampled[step])
       batch, *others = self.updated[step]
       state, _ = self.update(state, self.frozen, batch, *others)
     return state
@@ -120,8 +119,10 @@ def main() -> None:
     flags.warmup, flags.steps, flags.repeats = 1, 2, 2
   setup = make_setup(flags)
   with tempfile.TemporaryDirectory() as folder:
-    trainer = Recorder(setup, epath.Path(pathlib.Path(folder) / 'run'))
-    state = loop.run_until_stopped(trainer, setup.mesh)
+    start = setup.read_start()
+    trainer = Recorder(setup, epath.Path(pathlib.Path(folder) / 'run'), start)
+    with trainer.running():
+      state = trainer.run(trainer.first_state(start))
   setup.task.close()
   steps = range(flags.warmup, flags.warmup + flags.steps)
   wall = [trainer.begins[step + 1] - trainer.begins[step] for step in steps]

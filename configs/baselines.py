@@ -19,7 +19,7 @@ setting from (`stage1_math` by default, with that config's own preset behind a c
 | `single_turn_rl` | RL on one answer; evaluated with two turns |
 | `multiturn_rl` | RL, reward on both turns |
 | `last_turn_rl` | RL, reward on the last turn: the paper's "standard multi-turn RL" |
-| `random_reward` | multi-turn RL whose rewards are coins |
+| `random_reward` | multi-turn RL whose rewards are random |
 | `no_stage1` | Stage II from the base model |
 | `no_bonus` | Stage II without the bonus; needs --config.init.path, as those below |
 | `star_stage2` | STaR in place of Stage II |
@@ -30,11 +30,10 @@ generated sums: `replicate_arithmetic.py`. Expected numbers at this setting: not
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from score_jax.core.config import read_config
 from score_jax.objective import stages
 
 ALPHA, BETA1 = 10.0, 0.01
@@ -75,10 +74,7 @@ def get_config(argument: str = 'multiturn_rl,stage1_math') -> ConfigDict:
     names = ', '.join(_STAGES | _SUPERVISED)
     raise ValueError(f'configs/baselines.py:{argument}: the method is none of {names}')
   source, _, preset = (source or 'stage1_math').partition(':')
-  path = Path(__file__).with_name(f'{source}.py')
-  if not path.exists():
-    raise ValueError(f'configs/baselines.py:{argument}: there is no {path}')
-  c = runpy.run_path(str(path))['get_config'](*([preset] if preset else []))
+  c = read_config(f'{source}.py:{preset}', beside=__file__)
   stage = dataclasses.replace(_STAGES.get(name, stages.multiturn_rl(BETA1)), name=name)
   c.stage.update(dataclasses.asdict(stage))
   c.supervised.update(_SUPERVISED.get(name, {}))

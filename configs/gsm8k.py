@@ -21,10 +21,9 @@ On a laptop, with SmolLM2-135M-Instruct from its GGUF file:
 Expected numbers: not yet run at this setting.
 """
 
-import runpy
-from pathlib import Path
-
 from ml_collections import ConfigDict
+
+from score_jax.core.config import read_config
 
 
 def get_config(argument: str = 'stage1') -> ConfigDict:
@@ -42,7 +41,6 @@ def get_config(argument: str = 'stage1') -> ConfigDict:
   stage, _, preset = argument.partition(',')
   if stage not in ('stage1', 'stage2'):
     raise ValueError(f"configs/gsm8k.py:{argument}: the stage is neither 'stage1' nor 'stage2'")
-  module = runpy.run_path(str(Path(__file__).with_name(f'{stage}_math.py')))
-  c = module['get_config'](*([preset] if preset else []))
+  c = read_config(f'{stage}_math.py:{preset}', beside=__file__)
   c.task.name = 'gsm8k'
   return c

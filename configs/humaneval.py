@@ -9,10 +9,9 @@ nothing to train on: HumanEval has 164 problems and no training split.
 Expected numbers: not yet run. One problem is 0.6 points.
 """
 
-import runpy
-from pathlib import Path
-
 from ml_collections import ConfigDict
+
+from score_jax.core.config import read_config
 
 
 def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
@@ -24,6 +23,6 @@ def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   Returns:
     The config, for `score_jax.evaluate`.
   """
-  c = runpy.run_path(str(Path(__file__).with_name('stage1_code.py')))['get_config'](preset)
+  c = read_config(f'stage1_code.py:{preset}', beside=__file__)
   c.task.name = 'humaneval'
   return c

@@ -23,11 +23,10 @@ turn 1 52.4, turn 2 64.6 (base model 53.7, 56.7), MBPP-R 60.6 (base model 47.3).
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from score_jax.core.config import read_config
 from score_jax.objective import stages
 
 
@@ -40,7 +39,7 @@ def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   Returns:
     The config of Stage II.
   """
-  c = runpy.run_path(str(Path(__file__).with_name('stage1_code.py')))['get_config'](preset)
+  c = read_config(f'stage1_code.py:{preset}', beside=__file__)
   c.stage.update(dataclasses.asdict(stages.stage2(alpha=10.0, beta1=0.01)))
   c.init.required = True
   return c

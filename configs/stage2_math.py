@@ -18,11 +18,10 @@ Expected numbers: not yet run at the paper's setting.
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from score_jax.core.config import read_config
 from score_jax.objective import stages
 
 
@@ -35,7 +34,7 @@ def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
   Returns:
     The config of Stage II.
   """
-  c = runpy.run_path(str(Path(__file__).with_name('stage1_math.py')))['get_config'](preset)
+  c = read_config(f'stage1_math.py:{preset}', beside=__file__)
   c.stage.update(dataclasses.asdict(stages.stage2(alpha=10.0, beta1=0.01)))
   c.init.required = True
   return c

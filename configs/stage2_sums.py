@@ -8,17 +8,16 @@ Expected numbers: not yet run long enough to give any.
 """
 
 import dataclasses
-import runpy
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from score_jax.core.config import read_config
 from score_jax.objective import stages
 
 
 def get_config() -> ConfigDict:
   """Makes the config: Stage I's, with another stage."""
-  c = runpy.run_path(str(Path(__file__).with_name('stage1_sums.py')))['get_config']()
+  c = read_config('stage1_sums.py', beside=__file__)
   c.stage.update(dataclasses.asdict(stages.stage2(alpha=10.0, beta1=0.01)))
   c.init.required = True
   return c

@@ -49,7 +49,7 @@ refused, and so is a value of another type.
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Key:
   """One key, or one part of the config.
 
   Attributes:
@@ -108,7 +108,7 @@ def read_comments(source: str) -> dict[str, str]:
   return {key: text for key, (_, text) in sorted(found.items(), key=lambda item: item[1][0])}
 
 
-def make_row(key: str, default: object, comment: str) -> Row:
+def make_row(key: str, default: object, comment: str) -> Key:
   """Takes a comment apart.
 
   Args:
@@ -137,10 +137,10 @@ def make_row(key: str, default: object, comment: str) -> Row:
       f'{where}: the comment has the units {units} and the symbols {symbols}; give at most one of '
       f'each, the unit one of {UNITS} (write an interval in words)'
     )
-  return Row(key, default, meaning, *(units or ['']), *(symbols or ['']))
+  return Key(key, default, meaning, *(units or ['']), *(symbols or ['']))
 
 
-def read_rows(source: str, defaults: ConfigDict) -> list[Row]:
+def read_rows(source: str, defaults: ConfigDict) -> list[Key]:
   """Joins comments and defaults.
 
   Args:
@@ -196,7 +196,7 @@ def type_name(value: object) -> str:
   return names[type(value)]
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(rows: Sequence[Key]) -> str:
   """Lays the rows out as a Markdown page, one table for each part of the config.
 
   Args:
@@ -223,7 +223,7 @@ def _sentence(text: str) -> str:
   return f'{text[0].upper()}{text[1:]}.'
 
 
-def _table_line(row: Row) -> str:
+def _table_line(row: Key) -> str:
   default = '{}' if isinstance(row.default, ConfigDict) else repr(row.default)
   words = range_of(row.key)
   meaning = row.meaning + (f'; {words}' if words else '')

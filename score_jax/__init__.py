@@ -1,14 +1,30 @@
 """SCoRe in JAX: language models that learn to correct their own answers.
 
 A model answers, is told only that there *might* be an error, and answers again. Two stages of
-reinforcement learning (arXiv:2409.12917) make the second answer better than the first. The rooms
-of this package are floors of one house, and a file imports only from lower floors:
+reinforcement learning (arXiv:2409.12917) make the second answer better than the first.
 
-    4  programs      main, train, evaluate, quickstart, report, pretrain
-    3  procedures    rollout, train step, evaluation, supervised step
-    2  objective     log-probs, KL, rewards, advantages, loss: arrays in, arrays out
-    1  model | tasks | runs      decoder and weights | problems and graders | run directory
-    0  core          types, masked reductions, sharding, tokenizers, config
+To understand it, read in this order:
+
+    objective/stages.py       a stage as a row of numbers: Stage I is Eq. 3, Stage II is Eq. 4
+    objective/advantages.py   rewards, shaped by the progress bonus, become advantages
+    objective/loss.py         the policy gradient and each turn's KL penalty, with its estimators
+    rollout/multi_turn.py     K turns sampled in one key/value cache
+    training/experience.py    what one step learns from: episodes, sampled and graded
+    training/train_step.py    one update, in four numbered moves
+    training/train.py         the loop
+
+The files at the root are programs, `python -m score_jax.NAME`, and nothing imports them. A folder
+imports only from the layers below its own, highest first:
+
+    programs       main evaluate export pipeline plan pretrain quickstart repair_set replicate ...
+    replication/   the paper's tables: rows, jobs, figures, report
+    planning/      memory and time of a run that is not started
+    training/      the loops, and one step of each       evaluation/  measuring a policy
+    cli/           flags, errors, several processes
+    setup/         from a config to values, and what is checked of it
+    rollout/       sampling episodes                     formats/  other people's checkpoints
+    model/  objective/  tasks/  runs/  tokenizers/
+    core/  analysis/
 
 This file imports nothing, so that `import score_jax` costs nothing.
 """

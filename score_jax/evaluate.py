@@ -38,7 +38,7 @@ def _body() -> None:
   if run:
     check_as_trained(config, run)
     restored = trainable.restore_policy(run, base, WHICH.value)
-    params, step = restored.state, restored.step
+    params, step = restored.params, restored.step
   task = setup_run.make_task(config)
   temperature = config.eval.temperature if TEMPERATURE.value is None else TEMPERATURE.value
   count = config.eval.num_problems if NUM_PROBLEMS.value is None else NUM_PROBLEMS.value

@@ -32,7 +32,7 @@ from score_jax.setup import run as setup_run
 from score_jax.setup import task as task_loader
 from score_jax.tasks.base import Task
 from score_jax.tasks.code.extract import extract_program
-from score_jax.tasks.mbpp_r import given_answer, load_mbpp_r
+from score_jax.tasks.mbpp_r import forced_answer, load_mbpp_r
 
 _MODE = flags.DEFINE_enum('mode', 'build', ['build', 'evaluate'], 'Make a set, or evaluate on one.')
 _SET = flags.DEFINE_string('set', None, 'Folder of the set: written by build, read by evaluate.')
@@ -101,7 +101,7 @@ def load_policy(run: str | None, which: str) -> Policy:
   if not run:
     return Policy(config, mesh, base, base.params, base.path, 0)
   restored = trainable.restore_policy(run, base, which)
-  return Policy(config, mesh, base, restored.state, run, restored.step)
+  return Policy(config, mesh, base, restored.params, run, restored.step)
 
 
 def _prompts(policy: Policy, task: Task, problems: list, count: int) -> Prompts:
@@ -186,7 +186,7 @@ def evaluate_set(policy: Policy, folder: epath.Path, count: int, temperature: fl
     task = load_mbpp_r(folder, config.data.path, checker, cache=config.data.cache)
     prompts = _prompts(policy, task, list(task.test), count)
     sampler = _sampler(policy, task, temperature)
-    found = repair.evaluate_repair(sampler, prompts, task, given_answer)
+    found = repair.evaluate_repair(sampler, prompts, task, forced_answer)
   finally:
     checker.close()
   parent = policy.path if policy.step else os.path.join('runs', 'base')

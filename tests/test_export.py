@@ -221,10 +221,10 @@ def test_program(run, tmp_path, run_python):
 
 SHARDED = """
 import sys, jax, numpy as np
-from score_jax import base_model
 from score_jax.core import sharding
 from score_jax.core.config import default_config
-from score_jax.model import hf_folder
+from score_jax.formats import hf_folder
+from score_jax.setup import base_model
 config = default_config()
 config.model.checkpoint = sys.argv[1]
 base = base_model.load_base(config, sharding.make_mesh((1, 2, 1)))

@@ -238,7 +238,7 @@ def test_tests_are_strict():
     ('tasks', 'import jax.numpy as jnp'),
     ('tasks', 'from flax import struct'),
     ('runs', 'from score_jax.model import decoder'),
-    ('analysis', 'from score_jax.rollout.sampler import Row'),
+    ('analysis', 'from score_jax.rollout.sampler import Sampler'),
     ('analysis', 'import jax.numpy as jnp'),
     ('objective', 'from score_jax.model import decoder'),
     ('objective', 'from etils import epath'),

@@ -1,6 +1,7 @@
 """The package installs lean: no TensorFlow, no torch, quick to import, nothing undeclared."""
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import re
@@ -48,9 +49,15 @@ def imported_modules():
   return {name: path for name, path in found.items() if name.split('.')[0] not in own}
 
 
+@functools.cache
+def packages():
+  """The names of the distributions of each module; it reads what is installed, all of it."""
+  return importlib.metadata.packages_distributions()
+
+
 def distributions(name):
   """The installed distributions that a module can come from, normalised."""
-  return {normalise(d) for d in importlib.metadata.packages_distributions()[name.split('.')[0]]}
+  return {normalise(d) for d in packages()[name.split('.')[0]]}
 
 
 def test_every_import_is_a_requirement():

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from makers import ROOT, run_command_lines
+from makers import run_command_lines
 
 from score_jax.core.config import default_config
 from score_jax.core.config_check import check_config
@@ -107,35 +107,3 @@ def test_numbers_that_cannot_work_are_refused_before_anything_runs(key, value, m
   with pytest.raises(ValueError, match=message):
     check_config(config)
     make_step_options(config)
-
-
-def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path):
-  config = tmp_path / 'config.py'
-  config.write_text(
-    'import runpy\n'
-    'def get_config():\n'
-    f'  c = runpy.run_path({str(ROOT / "configs/quickstart.py")!r})["get_config"]()\n'
-    '  c.run.task.num_test = c.run.eval.batch = 32\n'
-    '  c.run.rollout.problems_per_step = 4\n'
-    '  for row in c.rows:\n'
-    '    row.num_steps = 2\n'
-    '  return c\n'
-  )
-  workdir = tmp_path / 'out'
-  command = ('-m', 'score_jax.quickstart', f'--config={config}', f'--workdir={workdir}', '--seed=3')
-  done = run_python(*command)
-  assert done.returncode == 0, done.stderr
-  report = json.loads((workdir / 'report.json').read_text())
-  assert list(report['rows']) == ['base', 'stage1', 'stage2', 'multiturn_rl']
-  for row in report['rows'].values():
-    assert row['seed'] == 3 and row['seconds'] > 0 and row['commit'] and row['num_problems'] == 32
-    for kind in ('greedy', 'sampled'):
-      assert set(row[kind]) == {'acc_t1', 'acc_t2', 'delta', 'i2c', 'c2i', 'changed'}
-      for m in row[kind].values():
-        assert m['low'] <= m['mean'] <= m['high']
-  assert (workdir / 'training.png').stat().st_size > 10_000
-  assert 'Accuracy@t1' in (workdir / 'report.md').read_text()
-  # A second start finds everything done and only writes the report again.
-  again = run_python(*command)
-  assert again.returncode == 0
-  assert json.loads((workdir / 'report.json').read_text()) == report

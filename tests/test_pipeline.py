@@ -193,7 +193,7 @@ def test_the_first_one_gives_signs_of_life(stub, monkeypatch):
 # An export that is killed the first time.
 KILLED_STUB = """
 import os, pathlib, signal, sys
-from score_jax.model.hf_export import appearing
+from score_jax.formats.hf_export import appearing
 folder = pathlib.Path(sys.argv[1])
 with appearing(folder) as draft:
   (draft / 'done.json').touch()

@@ -119,7 +119,7 @@ def test_a_number_of_a_process_that_is_none_is_refused_at_once(
   [
     (['stray'], "unknown arguments ['stray']"),
     (['--config.seed', '1'], "unknown arguments ['--config.seed', '1']"),
-    (['--stage1=nowhere.py'], 'there is no config file nowhere.py'),
+    (['--stage1=nowhere.py'], 'nowhere.py is no config: ValueError: there is no config file'),
     (
       [f'--stage1={ROOT}/configs/stage1_sums.py:x'],
       f'{ROOT}/configs/stage1_sums.py:x is no config',

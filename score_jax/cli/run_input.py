@@ -1,7 +1,5 @@
 """A run as the input of a program: the flags that name it, and the config it was made with."""
 
-import pathlib
-import runpy
 import shlex
 from collections.abc import Sequence
 
@@ -9,13 +7,13 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from score_jax.core.config import NOT_IDENTITY
+from score_jax.core.config import NOT_IDENTITY, read_config
 from score_jax.core.config_check import check_config
 from score_jax.runs.identity import (
   CONFIG_FILE,
   check_or_write_config,
   config_differences,
-  differences_told,
+  describe_differences,
   read_run_config,
 )
 
@@ -48,7 +46,7 @@ def check_as_trained(config: ConfigDict, run: epath.PathLike) -> None:
   if not _AS_TRAINED.value:
     return
   differences = config_differences(run_config(run).to_dict(), config.to_dict())
-  if lines := differences_told(differences, NOT_IDENTITY):
+  if lines := describe_differences(differences, NOT_IDENTITY):
     raise ValueError(f'--as_trained: the config is not that of {run}:\n{lines}')
 
 
@@ -87,11 +85,8 @@ def stage_config(file: str, overrides: Sequence[str]) -> ConfigDict:
     ValueError: if the file is no config of a stage of RL, or an override names no key of it or has
       a value that the key does not take.
   """
-  path, _, preset = file.partition(':')
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f'there is no config file {path}')
   try:
-    config = runpy.run_path(path)['get_config'](*filter(None, [preset]))
+    config = read_config(file)
     method = config.supervised.method
   except Exception as error:  # whatever a file of Python may raise
     raise ValueError(f'{file} is no config: {type(error).__name__}: {error}') from error
@@ -103,8 +98,8 @@ def stage_config(file: str, overrides: Sequence[str]) -> ConfigDict:
     values(arguments)
     check_config(config)
   except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
-    told = shlex.join([file, *overrides])
-    raise ValueError(f'{told} is no config: {type(error).__name__}: {error}') from error
+    command = shlex.join([file, *overrides])
+    raise ValueError(f'{command} is no config: {type(error).__name__}: {error}') from error
   return config
 
 
@@ -120,8 +115,8 @@ def check_is_of(run: epath.PathLike, config: ConfigDict) -> None:
   """
   if not (epath.Path(run) / CONFIG_FILE).exists():
     raise ValueError(
-      f'{run} holds checkpoints but no {CONFIG_FILE}, so it cannot be told which run they belong '
-      'to: choose another --workdir, or move these away'
+      f'{run} holds checkpoints but no {CONFIG_FILE}, and which run they are of is '
+      'unknown: choose another --workdir, or move these away'
     )
   # What the paths held is known to a run only that reads it.
   exempt = (*NOT_IDENTITY, 'content')

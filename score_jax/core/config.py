@@ -4,6 +4,8 @@ A config file returns `default_config()` with some values changed; `score_jax.co
 says which values a run takes.
 """
 
+import pathlib
+import runpy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,7 +51,7 @@ def default_config() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0  # root of every random number but the generated problems'
   c.mesh = (-1, 1, 1)  # [devices] along data, fsdp and tensor; -1 takes what is left
-  # updates to trace for TensorBoard, 'START:END', both included, such as '3:5'; '' traces none
+  # updates to profile for TensorBoard, 'START:END', both included, such as '3:5'; '' profiles none
   c.profile = ''
 
   _add_model(c)
@@ -80,16 +82,16 @@ def default_config() -> ConfigDict:
   c.grader.memory_bytes = 1 << 29  # [bytes] of the process that runs a program
   c.grader.allow_unsandboxed = False  # run programs where nothing isolates them: trusted ones only
 
-  c.stage = ConfigDict()  # pay and charge of each turn; see score_jax.objective.stages.Stage
+  c.stage = ConfigDict()  # reward and penalty of a turn; see score_jax.objective.stages.Stage
   c.stage.name = ''  # for reports; also names the run directory where --workdir is not set
-  c.stage.reward_weight = (0.0,)  # turn k's tokens are paid this times r_k
-  # [1/nat] turn k's tokens are charged this times their KL from the reference (paper: beta1, beta2)
+  c.stage.reward_weight = (0.0,)  # turn k is rewarded with this times r_k
+  # [1/nat] turn k is penalised with this times its KL from the reference (paper: beta1, beta2)
   c.stage.kl_weight = (0.0,)
-  # turn k's tokens are paid this times r_k - r_(k-1) more; 0 at turn 1 (paper: alpha)
+  # this times r_k - r_(k-1) is added to turn k's reward; 0 at turn 1 (paper: alpha)
   c.stage.bonus = (0.0,)
   # 'base', the base model, or 'init', what the stage starts from (paper: pi_ref)
   c.stage.reference = 'base'
-  # [fraction] of the next turn's pay that a turn is paid too; 0 is per-turn credit (paper: gamma)
+  # [fraction] of the next turn's reward added to a turn's; 0 is per-turn credit (paper: gamma)
   c.stage.discount = 0.0
   # [nats] KL of each turn that its weight is adapted to keep, 0 for a fixed one; () fixes all
   c.stage.kl_target_nats = ()
@@ -137,7 +139,7 @@ def _add_model(c: ConfigDict) -> None:
 
   c.chat = ConfigDict()  # how a model's own chat template is rendered; see docs/tokenizers.md
   c.chat.template = ''  # file of a jinja2 template to use in place of the model's own
-  c.chat.date = '2024-07-26'  # the day, YYYY-MM-DD, that a template is told which asks for today's
+  c.chat.date = '2024-07-26'  # the day, YYYY-MM-DD, that a template gets which asks for today's
   c.chat.options = ConfigDict()  # more variables for the template, such as enable_thinking
 
   c.lora = ConfigDict()  # adapters in place of all weights; see docs/models.md
@@ -149,13 +151,13 @@ def _add_model(c: ConfigDict) -> None:
 def _add_procedure(c: ConfigDict) -> None:
   """Adds what an update is made of."""
   c.objective = ConfigDict()  # the estimators of the gradient; see docs/algorithm.md
-  # what a sample's pay is compared with: 'rloo', that of its problem's other samples;
+  # what a sample's reward is compared with: 'rloo', that of its problem's other samples;
   # 'rloo_given_r1', of those whose turn before was graded alike; 'none', nothing
   c.objective.baseline = 'rloo'
   # 'exact', the sum over the vocabulary at each sampled prefix; 'k1_reward', log pi - log pi_ref
-  # charged to its token's reward; 'k2', half its square in the loss
+  # taken from its token's reward; 'k2', half its square in the loss
   c.objective.kl_estimator = 'exact'
-  # 'turn' charges a token for the KL of its turn's later tokens too, 'token' for its own alone
+  # 'turn' penalises a token for the KL of its turn's later tokens too, 'token' for its own alone
   c.objective.kl_credit = 'turn'
 
   c.rollout = ConfigDict()  # the sampler and an episode's budgets
@@ -195,6 +197,27 @@ def _add_procedure(c: ConfigDict) -> None:
   # [seconds] without progress after which a run says where it hangs and ends, see docs/pods.md;
   # longer than any compilation or rollout takes; 0 never ends it
   c.train.hang_s = 1800.0
+
+
+def read_config(file: str, beside: str = '') -> ConfigDict:
+  """Reads a config file: what its `get_config` returns.
+
+  Args:
+    file: as `--config` takes it, FILE or FILE:ARGUMENT, where the argument is that of `get_config`.
+    beside: a file in whose folder a relative FILE lies, such as the `__file__` of a config that
+      inherits from it; '' takes the working directory.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: if there is no such file; whatever else the file raises.
+  """
+  name, _, argument = file.partition(':')
+  path = pathlib.Path(beside).parent / name
+  if not path.is_file():
+    raise ValueError(f'there is no config file {path}')
+  return runpy.run_path(str(path))['get_config'](*filter(None, [argument]))
 
 
 def leaves(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:

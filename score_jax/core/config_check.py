@@ -128,7 +128,7 @@ def profile_steps(window: str) -> tuple[int, int] | None:
     window: 'START:END', or '' for none.
 
   Returns:
-    The first and the last step to trace, both counted from 1 and included; None for none.
+    The first and the last step to profile, both counted from 1 and included; None for none.
 
   Raises:
     ValueError: for anything else, saying what is wanted.
@@ -151,7 +151,7 @@ def _profile_problems(window: str) -> list[str]:
   if not window or 1 <= first <= last:
     return []
   return [
-    f'config.profile={window!r} is not START:END, the first and the last step to trace, counted '
+    f'config.profile={window!r} is not START:END, the first and the last step to profile, counted '
     "from 1 with START <= END, such as '3:5'"
   ]
 

@@ -40,7 +40,7 @@ RULES: dict[str, tuple[str, ...]] = {
 def make_mesh(shape: Sequence[int], devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Builds the device mesh.
 
-  TPU slices are joined by the slow network between hosts, so only the data axis, which sums
+  TPU slices are connected by the slow network between hosts, so only the data axis, which sums
   gradients once an update, goes from slice to slice. Within a slice the devices are laid as jax
   advises for its interconnect, where that keeps the rows of each process together; else process
   by process, which keeps the tensor axis on one host.

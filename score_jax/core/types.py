@@ -1,4 +1,4 @@
-"""The frozen pytrees that the floors hand to each other.
+"""The frozen pytrees that the layers hand to each other.
 
 An episode lies in static slots,
 
@@ -24,7 +24,7 @@ class Episode:
     turn: i32[B, T] k + 1 for a token that is part of the answer of turn k (counted from 0), 0
       for prompt, instruction and an end of turn that was appended to a cut answer.
     is_sampled: bool[B, T] True where the sampler chose the token, the end of turn included;
-      False in given turns. Only these tokens are trained.
+      False in forced turns. Only these tokens are trained.
     sampled_logp: f32[B, T] nats, under the sampling distribution; 0 where not sampled.
     is_truncated: bool[B, K] the turn's budget was spent before an end of turn.
   """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from score_jax.analysis.statistics import summarise
 from score_jax.core.types import Episode
-from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler, grade_episode
+from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler, grade_episode
 from score_jax.rollout.text import Prompts, turn_texts
 from score_jax.tasks.base import Problem, Task
 from score_jax.tokenizers.base import Tokenizer
@@ -88,23 +88,23 @@ def evaluate(
     sampler: the policy.
     prompts: the problems; those whose prompt does not fit are already left out and counted.
     task: the grader, used after the last turn only.
-    first_answer_ids: for each problem the token ids of a first answer, its end included, that the
-      model is given in place of its own.
+    first_answer_ids: for each problem the token ids of a first answer, its end included, that is
+      forced in place of the model's own.
     turns: those that hold answers, counted from 0; None takes all.
     at: told what is done of how many problems, a batch sampled or a turn graded, as `Watchdog.at`.
 
   Returns:
     Records in the problems' order, and metrics.
   """
-  given = first_answer_ids or [None] * len(prompts.problems)
+  forced = first_answer_ids or [None] * len(prompts.problems)
   rows = [
-    Row(ids, problem.id, first_answer_ids=first)
-    for ids, problem, first in zip(prompts.ids, prompts.problems, given, strict=True)
+    EpisodeRow(ids, problem.id, first_answer_ids=first)
+    for ids, problem, first in zip(prompts.ids, prompts.problems, forced, strict=True)
   ]
   # Prompts of like length share a batch.
   order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
   records = [None] * len(rows)
-  for part, episode in sampler.play([rows[i] for i in order], EVAL_STEP):
+  for part, episode in sampler.sample([rows[i] for i in order], EVAL_STEP):
     at(part.stop, 'problems sampled')
     places = order[part]
     problems = [prompts.problems[i] for i in places]

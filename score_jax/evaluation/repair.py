@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from score_jax.analysis.statistics import summarise
 from score_jax.evaluation.evaluate import Evaluation, make_records
-from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler, grade_episode
+from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler, grade_episode
 from score_jax.rollout.text import Prompts
 from score_jax.tasks.base import Problem, Task, Verdict
 
@@ -64,11 +64,11 @@ def collect_failures(
   sampler = dataclasses.replace(sampler, spec=spec, samples_per_prompt=num_samples)
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in range(num_samples)]
-  rows = [Row(ids, problem.id, g) for problem, ids in both for g in range(num_samples)]
+  rows = [EpisodeRow(ids, problem.id, g) for problem, ids in both for g in range(num_samples)]
   kept: list[Failure] = []
   seen: dict[int, set[str]] = collections.defaultdict(set)
   reasons: collections.Counter[str] = collections.Counter()
-  for part, episode in sampler.play(rows, REPAIR_STEP):
+  for part, episode in sampler.sample(rows, REPAIR_STEP):
     (texts,), (verdicts,) = grade_episode(episode, problems[part], task, sampler.tokenizer)
     reasons.update(verdict.kind for verdict in verdicts)
     for problem, text, verdict in zip(problems[part], texts, verdicts, strict=True):
@@ -123,10 +123,10 @@ def evaluate_repair(
     sampler, spec=dataclasses.replace(spec, turn_tokens=(room, spec.turn_tokens[1]))
   )
   rows = [
-    Row(prompt_ids, problem.id, 0, first_ids)
+    EpisodeRow(prompt_ids, problem.id, 0, first_ids)
     for prompt_ids, problem, first_ids in zip(prompts.ids, prompts.problems, given_ids, strict=True)
   ]
   records = []
-  for part, episode in sampler.play(rows, EVAL_STEP):
+  for part, episode in sampler.sample(rows, EVAL_STEP):
     records += make_records(prompts.problems[part], episode, task, tokenizer)
   return Evaluation(records, summarise(records), prompts.num_too_long)

@@ -42,7 +42,7 @@ def read_tokenizer(
   Args:
     source: path of the file, or the file from `open_gguf`.
     chat_template: jinja2 source to use in place of the file's own.
-    date: what a template that asks for today's date is told.
+    date: what a template gets that asks for today's date.
     options: more variables for the template.
 
   Returns:

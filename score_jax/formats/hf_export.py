@@ -2,7 +2,7 @@
 
     config.json, generation_config.json    architecture, ends of turn
     model.safetensors, or shards and an index
-    the tokenizer's files                  as they were given
+    the tokenizer's files                  as they came
 
 The folder appears under its name when it is whole, and not before.
 """
@@ -201,14 +201,14 @@ def _write_weights(draft, config, params, dtype, max_file_bytes) -> None:
     layers = range(config.num_layers) if path[0] == 'layers' else [None]
     shapes |= {name.format(i): shape_in_file(layout, sizes) for i in layers}
   shards: list[dict[str, tuple[int, ...]]] = [{}]
-  room = max_file_bytes
+  left_bytes = max_file_bytes
   for name, shape in shapes.items():
     num_bytes = math.prod(shape) * dtype.itemsize
-    if num_bytes > room and shards[-1]:
+    if num_bytes > left_bytes and shards[-1]:
       shards.append({})
-      room = max_file_bytes
+      left_bytes = max_file_bytes
     shards[-1][name] = shape
-    room -= num_bytes
+    left_bytes -= num_bytes
   tensors = _iter_tensors(params, names, sizes, config.num_layers)
   places = {}
   for number, shard in enumerate(shards, start=1):

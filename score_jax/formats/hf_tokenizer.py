@@ -52,7 +52,7 @@ def read_tokenizer(
       Gemma 3 1B, are left out, so that their text is plain text; anything else beyond it is an
       error. None: not checked.
     chat_template: jinja2 source to use in place of the folder's own.
-    date: what a template that asks for today's date is told.
+    date: what a template gets that asks for today's date.
     options: more variables for the template, such as `{'enable_thinking': False}`.
 
   Returns:

@@ -106,7 +106,7 @@ def apply_rope(x_BTNH: jax.Array, positions_BT: jax.Array, frequency_h: jax.Arra
 def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 0.0) -> jax.Array:
   """Grouped-query attention over keys that lie in several pieces (cache, own tokens).
 
-  The pieces are joined at the logits, so that the cache is never copied. A piece of P rows is
+  The pieces meet at the logits, so that the cache is never copied. A piece of P rows is
   shared by groups of G = B / P queries, row b / G by query b: a prompt is read once for all the
   samples of a problem.
 

@@ -14,12 +14,12 @@ _einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 def shape_rewards(
   reward_BK: jax.Array, reward_weight_K: jax.Array, bonus_K: jax.Array, discount: jax.Array
 ) -> jax.Array:
-  """What each turn's tokens are paid.
+  """The shaped reward of each turn, which all of its tokens share.
 
       s_k = w_k r_k + bonus_k (r_k - r_(k-1)),      shaped_k = sum_(j >= k) gamma^(j-k) s_j
 
-  With gamma = 0 a turn is paid for itself alone, so the bonus reaches turn 2 and never turn 1:
-  with alpha = 10 a bonus that leaks into turn 1 would pay it to be wrong.
+  With gamma = 0 a turn is rewarded for itself alone, so the bonus reaches turn 2 and never turn 1:
+  with alpha = 10 a bonus that leaks into turn 1 would reward it for being wrong.
 
   Args:
     reward_BK: f32[B, K] raw verdicts, 0 or 1.
@@ -47,7 +47,7 @@ def shape_rewards(
   own_BK = reward_weight_K[None] * reward_BK + bonus_K[None] * (reward_BK - before_BK)
   K = reward_BK.shape[1]
   ahead_KK = jnp.arange(K)[None, :] - jnp.arange(K)[:, None]  # [k, j] = j - k
-  # 0 ** 0 is 1: a turn always gets its own pay.
+  # 0 ** 0 is 1: a turn always gets its own reward.
   power_KK = jnp.where(ahead_KK == 0, 1.0, discount ** jnp.maximum(ahead_KK, 1))
   credit_KK = jnp.where(ahead_KK >= 0, power_KK, 0.0)
   return _einsum('bj,kj->bk', own_BK, credit_KK)
@@ -80,7 +80,7 @@ def advantages(
   samples_per_problem: int,
   baseline: str = 'rloo',
 ) -> jax.Array:
-  """Subtracts from each episode's pay what its problem's other samples were paid.
+  """Subtracts from each episode's shaped reward that of its problem's other samples.
 
       rloo:           A_i = R_i - mean_(j != i) R_j  =  G/(G-1) (R_i - mean R)
       rloo_given_r1:  the same, the mean over those j whose turn before was graded as i's was

@@ -11,10 +11,8 @@ what the choice of a token does to the terms of the tokens after it (`kl_credit=
 
     grad KL_k = E[ sum_t grad KL_t + sum_t grad log pi(a_t) sum_(t' > t) KL_t' ]
 
-With estimator 'exact' KL_t is the sum over the vocabulary. 'k2' uses (log pi - log pi_ref)^2 / 2
-as the loss, whose gradient is that of KL_t on-policy. 'k1_reward' charges k1 = log pi - log pi_ref
-to the reward of its token, detached. k1 as a *loss* has zero expected gradient on-policy, since
-E[grad log pi] = 0: it would hold nothing near the reference, and is refused.
+`KL_ESTIMATORS` says what KL_t is. k1 = log pi - log pi_ref as a *loss* has zero expected gradient
+on-policy, since E[grad log pi] = 0: it would hold nothing near the reference, and is refused.
 """
 
 import chex
@@ -24,7 +22,28 @@ import jax.numpy as jnp
 from score_jax.core.masked import masked_sum
 from score_jax.objective.logprobs import TokenScores
 
-KL_ESTIMATORS = ('exact', 'k1_reward', 'k2')
+
+def _exact(scores):
+  """KL_t as the sum over the vocabulary, which is differentiated itself."""
+  return scores.kl, jnp.zeros_like(scores.kl), scores.kl
+
+
+def _k1_reward(scores):
+  """k1 as a penalty on the reward of its token."""
+  k1_BT = scores.logp - scores.ref_logp
+  return jnp.zeros_like(k1_BT), k1_BT, k1_BT
+
+
+def _k2(scores):
+  """(log pi - log pi_ref)^2 / 2 as a loss: its gradient is that of KL_t on-policy."""
+  k1_BT = scores.logp - scores.ref_logp
+  return 0.5 * jnp.square(k1_BT), jnp.zeros_like(k1_BT), k1_BT
+
+
+# An estimator makes three f32[B, T] of `TokenScores`: the token's own part, differentiated; the
+# penalty on the reward of the token, detached; KL_t, for which earlier tokens of the turn are
+# penalised. A new one is a function and its entry here.
+KL_ESTIMATORS = {'exact': _exact, 'k1_reward': _k1_reward, 'k2': _k2}
 KL_CREDITS = ('turn', 'token')
 
 
@@ -42,10 +61,11 @@ def check_kl_choice(estimator: str, credit: str) -> None:
     raise ValueError(
       f'config.objective.kl_estimator={estimator!r}: k1 = log pi - log pi_ref as a loss has zero '
       f'expected gradient on-policy (E[grad log pi] = 0), so it would hold nothing near the '
-      f"reference; use 'exact', 'k2', or 'k1_reward', which charges k1 to the reward"
+      f"reference; use 'exact', 'k2', or 'k1_reward', which takes k1 from the reward"
     )
   if estimator not in KL_ESTIMATORS:
-    raise ValueError(f'config.objective.kl_estimator={estimator!r} is none of {KL_ESTIMATORS}')
+    known = tuple(KL_ESTIMATORS)
+    raise ValueError(f'config.objective.kl_estimator={estimator!r} is none of {known}')
   if credit not in KL_CREDITS:
     raise ValueError(f'config.objective.kl_credit={credit!r} is none of {KL_CREDITS}')
 
@@ -92,15 +112,11 @@ def kl_surrogate(
   """
   check_kl_choice(estimator, credit)
   chex.assert_equal_shape([scores.logp, mask_BKT[:, 0]])
-  k1_BT = scores.logp - scores.ref_logp
-  own_BT = {'exact': scores.kl, 'k2': 0.5 * jnp.square(k1_BT), 'k1_reward': jnp.zeros_like(k1_BT)}[
-    estimator
-  ]
-  # What the token's choice is charged through the score function.
-  charge_BT = k1_BT if estimator == 'k1_reward' else jnp.zeros_like(k1_BT)
+  own_BT, penalty_BT, kl_BT = KL_ESTIMATORS[estimator](scores)
   if credit == 'turn':
-    charge_BT = charge_BT + after(scores.kl if estimator == 'exact' else k1_BT, mask_BKT)
-  return turn_sums(own_BT + jax.lax.stop_gradient(charge_BT) * scores.logp, mask_BKT)
+    penalty_BT = penalty_BT + after(kl_BT, mask_BKT)
+  # The penalty reaches the policy through the choice of the token, as a reward does.
+  return turn_sums(own_BT + jax.lax.stop_gradient(penalty_BT) * scores.logp, mask_BKT)
 
 
 def turn_sums(x_BT: jax.Array, mask_BKT: jax.Array) -> jax.Array:

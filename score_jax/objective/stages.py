@@ -21,16 +21,15 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """What each turn's tokens are paid and charged.
+  """The rewards and KL penalties of each turn.
 
   Attributes:
     name: for reports.
-    reward_weight: K numbers; turn k's tokens are paid `reward_weight[k] * r_k`.
-    kl_weight: K numbers; turn k's tokens are charged `kl_weight[k]` per nat of KL from the
-      reference.
-    bonus: K numbers, the first 0; turn k's tokens are paid `bonus[k] * (r_k - r_(k-1))` more.
+    reward_weight: K numbers; turn k is rewarded with `reward_weight[k] * r_k`.
+    kl_weight: K numbers; turn k is penalised with `kl_weight[k]` per nat of KL from the reference.
+    bonus: K numbers, the first 0; `bonus[k] * (r_k - r_(k-1))` is added to turn k's reward.
     reference: 'base', the base model, or 'init', the weights that the stage starts from.
-    discount: gamma; turn k is also paid gamma^(j-k) times what later turns j are paid. 0 is
+    discount: gamma; gamma^(j-k) times the reward of each later turn j is added to turn k's. 0 is
       per-turn credit, the paper's.
     kl_target_nats: KL per turn that `kl_weight` is adapted to keep, one number for each turn; 0
       leaves that turn's weight fixed. Empty or all 0: every weight is fixed.

@@ -1,5 +1,7 @@
 """What a run would do, shown before it does it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -8,7 +10,7 @@ from score_jax.objective.stages import Stage
 from score_jax.planning.memory import compiled_bytes, count_memory, memory_table
 from score_jax.rollout.text import describe_episode
 from score_jax.setup.run import Setup
-from score_jax.training.experience import Collector
+from score_jax.training.experience import Collector, training_sampler
 
 
 def stage_table(stage: Stage) -> str:
@@ -47,17 +49,11 @@ def show(setup: Setup) -> None:
   for note in setup.base.tokenizer.notes:
     print(f'chat format: {note}')
   # As many rows as the mesh needs, all of one problem; the first is shown.
-  collector = Collector(
-    decoder=setup.base.decoder,
-    spec=setup.spec,
-    prompts=setup.prompts,
-    task=setup.task,
-    tokenizer=setup.base.tokenizer,
-    samples_per_problem=sharding.batch_rows(setup.mesh),
-    temperature=setup.config.rollout.temperature,
-    put=lambda tree: sharding.put_batch(setup.mesh, tree),
-    seed=setup.config.seed,
+  sampler = dataclasses.replace(
+    training_sampler(setup, setup.base.params),
+    samples_per_prompt=sharding.batch_rows(setup.mesh),
   )
+  collector = Collector(sampler, setup.prompts, setup.task)
   with jax.sharding.set_mesh(setup.mesh):
     params = sharding.on_devices(setup.trainable.policy_params(setup.read_start()))
     experience = collector.collect(params, 1, np.asarray([0]))
@@ -65,5 +61,5 @@ def show(setup: Setup) -> None:
   print(f'\none episode of problem {problem.id}: {problem.question!r}, answer {problem.answer!r}')
   print(describe_episode(experience.episode, 0, setup.base.tokenizer))
   for k, verdicts in enumerate(experience.verdicts):
-    reward, reason = verdicts[0]
-    print(f'turn {k + 1}: reward {reward:g} ({reason}), text {experience.texts[k][0]!r}')
+    v = verdicts[0]
+    print(f'turn {k + 1}: reward {v.reward:g} ({v.reason}), text {experience.texts[k][0]!r}')

@@ -173,7 +173,7 @@ def compile_update(run: PlannedRun) -> jax.stages.Compiled:
   rows, K = num_rows(run), run.spec.num_turns
   slots = run.spec.first_slot(K)
   options, optimizer = make_step_options(run.config), FrozenConfigDict(run.config.optimizer)
-  _, step = compiled_step(run.base.decoder, run.trainable.lora, options, optimizer)
+  step = compiled_step(run.base.decoder, run.trainable.lora, options, optimizer)
   reward = jax.ShapeDtypeStruct((rows, K), jnp.float32)
   batch = _placed(run.mesh, Batch(episode=abstract_episode(rows, slots, K), reward=reward))
   state, frozen = abstract_update_inputs(run)

@@ -6,6 +6,7 @@ what is filled and the rest of its block, not all that is to come.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -21,7 +22,7 @@ from score_jax.model.sampling import sample
 from score_jax.rollout.layout import RolloutSpec
 
 # A turn is decoded in at most this many blocks, each a loop of its own to be compiled, and none
-# shorter than this: an eighth of the budget is then read in vain on average.
+# shorter than this: an eighth of the budget is then read for nothing on average.
 _MAX_BLOCKS, _MIN_BLOCK = 4, 64
 
 
@@ -98,22 +99,31 @@ def _place_kv(kv: dict[str, jax.Array]) -> dict[str, jax.Array]:
   }
 
 
-def append(decoder, params, state, tokens_BI, is_token_BI, slot, group=1, in_place=False):
+def append(
+  decoder: Decoder,
+  params: dict,
+  state: RolloutState,
+  tokens_BI: jax.Array,
+  is_token_BI: jax.Array,
+  slot: int | jax.Array,
+  group: int = 1,
+  in_place: bool = False,
+) -> tuple[RolloutState, tuple[dict[str, jax.Array], ...]]:
   """Runs tokens through the model and writes them at `slot`; gives their keys and values back.
 
   Args:
     decoder: the model, unrolled.
     params: from `decoding_params`.
     state: the rows.
-    tokens_BI: i32[B, I].
-    is_token_BI: bool[B, I].
-    slot: where they come to lie.
+    tokens_BI: i32[B, I] new tokens of each row.
+    is_token_BI: bool[B, I], False in holes.
+    slot: i32[], the first of the I slots in which they come to lie.
     group: so many rows in a row have the same tokens, which are run once.
     in_place: whether the rows' own cache has the slots already.
 
   Returns:
-    The state but for its caches, and of each layer {'k': [B / group, M, H, I], 'v': ...}; if in
-    place, the rows' own cache with them.
+    The state but for its caches, and of each layer {'k': [B / group, M, H, I], 'v': [B / group, M,
+    I, H]}; if in place, the rows' own cache with them.
   """
   e = state.episode
   count_BI = jnp.cumsum(is_token_BI, axis=1)
@@ -173,7 +183,15 @@ def _blocks(budget: int) -> list[int]:
   return [min(size, budget - start) for start in range(0, budget, size)]
 
 
-def decode(decoder, spec, params, state, keys_B, temperature, turn) -> RolloutState:
+def decode(
+  decoder: Decoder,
+  spec: RolloutSpec,
+  params: dict,
+  state: RolloutState,
+  keys_B: jax.Array,
+  temperature: jax.Array,
+  turn: int,
+) -> RolloutState:
   """Samples one turn of every row.
 
   Args:
@@ -181,9 +199,9 @@ def decode(decoder, spec, params, state, keys_B, temperature, turn) -> RolloutSt
     spec: budgets and ends of turn.
     params: from `decoding_params`.
     state: the rows, prefilled.
-    keys_B: keys of this turn.
+    keys_B: B keys of this turn.
     temperature: f32[]; 0 is greedy.
-    turn: which one.
+    turn: which one, counted from 0.
 
   Returns:
     The state, its own cache grown by the turn's budget.
@@ -198,15 +216,49 @@ def decode(decoder, spec, params, state, keys_B, temperature, turn) -> RolloutSt
   return state.replace(episode=state.episode.replace(is_truncated=is_truncated))
 
 
-def _draw(spec, keys_B, temperature, before, logits_BV, step):
-  """Draws the tokens of a block's step, which `before` tokens of the turn precede."""
+def _draw(
+  spec: RolloutSpec,
+  keys_B: jax.Array,
+  temperature: jax.Array,
+  before: int,
+  logits_BV: jax.Array,
+  step: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Draws the tokens of a block's step, which `before` tokens of the turn precede.
+
+  Returns:
+    i32[B] tokens, f32[B] their log-probabilities in nats, bool[B] which of them end the turn.
+  """
   keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, before + step)
   token_B, logp_B = sample(logits_BV, keys_B, temperature, spec.top_k, spec.top_p)
   return token_B, logp_B, is_end(token_B, spec)
 
 
-def _decode_block(decoder, params, state, is_done_B, draw, start, size, turn):
-  """Samples up to `size` tokens of every row that is not done, into the slots from `start`."""
+def _decode_block(
+  decoder: Decoder,
+  params: dict,
+  state: RolloutState,
+  is_done_B: jax.Array,
+  draw: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]],
+  start: int,
+  size: int,
+  turn: int,
+) -> tuple[RolloutState, jax.Array]:
+  """Samples up to `size` tokens of every row that is not done, into the slots from `start`.
+
+  Args:
+    decoder: the model, unrolled.
+    params: from `decoding_params`.
+    state: the rows, their own cache filled up to `start`.
+    is_done_B: bool[B] rows that have ended their turn.
+    draw: (f32[B, V] logits, i32[] step of the block) -> what `_draw` returns.
+    start: the block's first slot.
+    size: slots of the block.
+    turn: which one, counted from 0.
+
+  Returns:
+    The state, its own cache grown by `size` slots, and bool[B] rows that are done now.
+  """
 
   def keep_going(carry):
     step, is_done_B, _ = carry
@@ -243,7 +295,14 @@ def _decode_block(decoder, params, state, is_done_B, draw, start, size, turn):
   return state, is_done_B
 
 
-def prefill(decoder, params, state, tokens_BI, is_token_BI, slot) -> RolloutState:
-  """Appends tokens to every row, keys and values too."""
+def prefill(
+  decoder: Decoder,
+  params: dict,
+  state: RolloutState,
+  tokens_BI: jax.Array,
+  is_token_BI: jax.Array,
+  slot: int,
+) -> RolloutState:
+  """Appends tokens to every row, keys and values too; arguments as for `append`."""
   state, kv = append(decoder, params, state, tokens_BI, is_token_BI, slot)
   return state.with_more(kv)

@@ -2,7 +2,7 @@
 
 1. Prefill each problem's prompt once; only the last token's logits are made.
 2. Decode turn 1 in a `while_loop` until every row has ended or the turn's budget is spent.
-3. Prefill the *instruction* (and, first, the end of turn that a cut answer still owes).
+3. Prefill the *instruction* (and, first, the end of turn that a cut answer still needs).
 4. Decode turn 2 in the same way; more turns are steps 3 and 4 again.
 
 Slots, with the budget of each turn (holes where a row is short):
@@ -36,38 +36,40 @@ from score_jax.rollout.layout import RolloutSpec
 
 
 def _followup(spec: RolloutSpec, state: RolloutState, turn: int):
-  """Token ids between two answers: the end of turn that a cut answer owes, the instruction."""
-  owes_eot_B1 = state.episode.is_truncated[:, turn - 1 : turn]
+  """Token ids between two answers: the end of turn that a cut answer needs, the instruction."""
+  needs_eot_B1 = state.episode.is_truncated[:, turn - 1 : turn]
   ids_I = jnp.asarray(spec.followup_ids[turn - 1], jnp.int32)
-  ids_BI = jnp.broadcast_to(ids_I, (owes_eot_B1.shape[0], ids_I.shape[0]))
-  eot_B1 = jnp.full(owes_eot_B1.shape, spec.end_of_turn_ids[0], jnp.int32)
-  is_token_BI = jnp.concatenate([owes_eot_B1, jnp.ones(ids_BI.shape, bool)], axis=1)
+  ids_BI = jnp.broadcast_to(ids_I, (needs_eot_B1.shape[0], ids_I.shape[0]))
+  eot_B1 = jnp.full(needs_eot_B1.shape, spec.end_of_turn_ids[0], jnp.int32)
+  is_token_BI = jnp.concatenate([needs_eot_B1, jnp.ones(ids_BI.shape, bool)], axis=1)
   return jnp.concatenate([eot_B1, ids_BI], axis=1), is_token_BI
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _first_segment(decoder, spec, group, given, params, prompt_BT, is_prompt_BT, turn_inputs):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _first_segment(
+  decoder, spec, group, params, prompt_BT, is_prompt_BT, keys_B, temperature, forced
+):
   state = place(empty_state(decoder, spec, prompt_BT.shape[0]))
   state, kv = append(decoder, params, state, prompt_BT, is_prompt_BT, 0, group)
   state = state.with_more(kv) if group == 1 else state.replace(prompt_cache=kv)
-  return place(_answer(decoder, spec, given, params, state, turn_inputs, 0))
+  return place(_answer(decoder, spec, params, state, 0, keys_B, temperature, forced))
 
 
 # The rows' own cache grows, so that its memory cannot serve again: it is not donated.
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(5,))
-def _next_segment(decoder, spec, turn, given, params, state, own_cache, turn_inputs):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(4,))
+def _next_segment(decoder, spec, turn, params, state, own_cache, keys_B, temperature, forced):
   state = state.replace(own_cache=own_cache)
   tokens_BI, is_token_BI = _followup(spec, state, turn)
   state = prefill(decoder, params, state, tokens_BI, is_token_BI, spec.first_slot(turn))
-  return place(_answer(decoder, spec, given, params, state, turn_inputs, turn))
+  return place(_answer(decoder, spec, params, state, turn, keys_B, temperature, forced))
 
 
-def _answer(decoder, spec, given, params, state, turn_inputs, turn) -> RolloutState:
-  if not given:
-    keys_B, temperature = turn_inputs
+def _answer(decoder, spec, params, state, turn, keys_B, temperature, forced) -> RolloutState:
+  """A turn's answers: sampled where `forced` is None, else these tokens."""
+  if forced is None:
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, turn)
     return decode(decoder, spec, params, state, keys_B, temperature, turn)
-  tokens_BI, is_token_BI = turn_inputs
+  tokens_BI, is_token_BI = forced
   slot = spec.first_slot(turn) + spec.input_slots(turn)
   state = prefill(decoder, params, state, tokens_BI, is_token_BI, slot)
   e = state.episode
@@ -86,7 +88,7 @@ def rollout(
   is_prompt_BT: jax.Array,
   keys_B: jax.Array,
   temperature: float,
-  given: Mapping[int, tuple[jax.Array, jax.Array]] | None = None,
+  forced: Mapping[int, tuple[jax.Array, jax.Array]] | None = None,
   after_turn: Callable[[int, Episode], None] | None = None,
   samples_per_prompt: int = 1,
 ) -> Episode:
@@ -100,7 +102,7 @@ def rollout(
     is_prompt_BT: bool[B, prompt_tokens]; holes may lie anywhere.
     keys_B: from `episode_keys`.
     temperature: 0 is greedy.
-    given: answers that are not sampled, by turn: i32 and bool [B, turn_tokens[turn]] (base-model
+    forced: answers that are not sampled, by turn: i32 and bool [B, turn_tokens[turn]] (base-model
       first attempts, a fixed set of first answers, a program to repair). They are context: never
       marked as sampled.
     after_turn: called with the turn and the episode so far while the device goes on; to read is to
@@ -115,25 +117,25 @@ def rollout(
     ValueError: if an array's shape or a turn does not fit the spec, if the rows are no groups of G,
       or for a temperature below 0.
   """
-  given = given or {}
+  forced = forced or {}
   B = prompt_BT.shape[0]
   if prompt_BT.shape != (B, spec.prompt_tokens) or is_prompt_BT.shape != prompt_BT.shape:
     raise ValueError(f'prompts of shape {prompt_BT.shape} for {spec.prompt_tokens} prompt slots')
   if temperature < 0:
     raise ValueError(f'temperature={temperature} must not be below 0')
-  for turn, (tokens, is_token) in given.items():
+  for turn, (tokens, is_token) in forced.items():
     if not 0 <= turn < spec.num_turns:
       raise ValueError(
-        f'given answers of turn {turn}; the episode has turns 0 to {spec.num_turns - 1}'
+        f'forced answers of turn {turn}; the episode has turns 0 to {spec.num_turns - 1}'
       )
     shape = (B, spec.turn_tokens[turn])
     if tokens.shape != shape or is_token.shape != shape:
-      raise ValueError(f'given answers of turn {turn}: shape {tokens.shape}, expected {shape}')
-  sampled = (keys_B, jnp.float32(temperature))
+      raise ValueError(f'forced answers of turn {turn}: shape {tokens.shape}, expected {shape}')
+  temperature = jnp.float32(temperature)
   group = _group(B, samples_per_prompt)
   params, decoder = decoding_params(decoder, params), unrolled(decoder)
   state = _first_segment(
-    decoder, spec, group, 0 in given, params, prompt_BT, is_prompt_BT, given.get(0, sampled)
+    decoder, spec, group, params, prompt_BT, is_prompt_BT, keys_B, temperature, forced.get(0)
   )
   for turn in range(1, spec.num_turns):
     if after_turn is not None:
@@ -141,7 +143,7 @@ def rollout(
       after_turn(turn - 1, jax.tree.map(jnp.copy, state.episode))
     state, own = state.replace(own_cache=()), state.own_cache
     state = _next_segment(
-      decoder, spec, turn, turn in given, params, state, own, given.get(turn, sampled)
+      decoder, spec, turn, params, state, own, keys_B, temperature, forced.get(turn)
     )
   if after_turn is not None:
     after_turn(spec.num_turns - 1, state.episode)
@@ -178,17 +180,16 @@ def compile_segments(
   Returns:
     The program of each turn. Their parameters are those of `decoding_params`.
   """
-  sampled = (keys_B, jax.ShapeDtypeStruct((), jnp.float32))
+  draws = (keys_B, jax.ShapeDtypeStruct((), jnp.float32), None)
   lowered = decoding_params.lower(decoder, params)
   params, decoder = _outputs(lowered, lowered.compile()), unrolled(decoder)
   group = _group(prompt_BT.shape[0], samples_per_prompt)
-  arguments = (params, prompt_BT, is_prompt_BT, sampled)
-  lowered = _first_segment.lower(decoder, spec, group, False, *arguments)
+  lowered = _first_segment.lower(decoder, spec, group, params, prompt_BT, is_prompt_BT, *draws)
   programs = [lowered.compile()]
   for turn in range(1, spec.num_turns):
     state = _outputs(lowered, programs[-1])
     state, own = state.replace(own_cache=()), state.own_cache
-    lowered = _next_segment.lower(decoder, spec, turn, False, params, state, own, sampled)
+    lowered = _next_segment.lower(decoder, spec, turn, params, state, own, *draws)
     programs.append(lowered.compile())
   return programs
 

@@ -1,8 +1,14 @@
-"""Samples whole episodes of many problems, batch by batch."""
+"""Samples whole episodes of many problems: rows, slots, devices, keys, rollout.
+
+    EpisodeRow -> Sampler.place -> PlacedRows -> Sampler.sample_placed -> Episode
+
+Training samples a step's rows in one such batch; `Sampler.sample` goes through any number of rows
+batch by batch, for evaluations, votes, traces and repair.
+"""
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -52,15 +58,51 @@ def grade_episode(
 
 
 @dataclasses.dataclass(frozen=True)
+class EpisodeRow:
+  """One episode to sample.
+
+  Attributes:
+    prompt_ids: token ids of the prompt.
+    problem_id: names the random keys.
+    sample: which sample of the problem it is.
+    first_answer_ids: turn 1, end included, where it is forced and not sampled: in all rows or none.
+  """
+
+  prompt_ids: Sequence[int]
+  problem_id: int
+  sample: int = 0
+  first_answer_ids: Sequence[int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedRows:
+  """A batch of rows in slots, on the devices.
+
+  Attributes:
+    prompt_BT: i32[B, T] token ids of the prompts.
+    is_prompt_BT: bool[B, T].
+    keys_B: the random key of each episode.
+    forced: by turn, answers that are not sampled, as for `rollout`.
+    samples_per_prompt: so many rows in a row have the same prompt.
+  """
+
+  prompt_BT: jax.Array
+  is_prompt_BT: jax.Array
+  keys_B: jax.Array
+  forced: Mapping[int, tuple[jax.Array, jax.Array]]
+  samples_per_prompt: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Sampler:
-  """A policy that is ready to play.
+  """A policy, and how it is sampled.
 
   Attributes:
     decoder: the model.
     spec: budgets and instructions.
     params: the policy's parameters.
     tokenizer: makes text of ids.
-    batch: rows sampled at once, rounded up to what the devices divide.
+    batch: rows that `sample` takes at once, rounded up to what the devices divide.
     temperature: 0 is greedy.
     seed: of the samples, at a temperature above 0.
     mesh: the devices.
@@ -78,14 +120,14 @@ class Sampler:
   mesh: jax.sharding.Mesh
   samples_per_prompt: int = 1
 
-  def play(self, rows: Sequence['Row'], key_step: int) -> Iterator[tuple[slice, Episode]]:
-    """Samples one episode for each row.
+  def sample(self, rows: Sequence[EpisodeRow], step: int) -> Iterator[tuple[slice, Episode]]:
+    """Samples one episode for each row, batch by batch.
 
-    With several processes, each plays its share of a batch, and all get all of it.
+    With several processes, each samples its share of a batch, and all get all of it.
 
     Args:
-      rows: what to play.
-      key_step: names the random keys, as a training step does.
+      rows: what to sample.
+      step: names the random keys: a training step, or a number apart from those.
 
     Yields:
       (which of the rows, their episodes on the host). The last batch is filled up with repeats of
@@ -99,33 +141,67 @@ class Sampler:
       mine = [rows[min(first + i, len(rows) - 1)] for i in range(share)]
       part = slice(start, min(start + batch, len(rows)))
       longest = max(len(row.prompt_ids) for row in rows[part])
-      prompt_tokens = prompt_slots(longest, self.spec.prompt_tokens)
-      episode = sharding.all_rows(self._play(mine, prompt_tokens, key_step))
+      slots = prompt_slots(longest, self.spec.prompt_tokens)
+      shorter = dataclasses.replace(self, spec=dataclasses.replace(self.spec, prompt_tokens=slots))
+      episode = sharding.all_rows(shorter.sample_placed(shorter.place(mine, step)))
       yield part, jax.tree.map(lambda x, n=part.stop - start: x[:n], episode)
 
-  def _play(self, rows: Sequence['Row'], prompt_tokens: int, key_step: int) -> Episode:
-    spec = dataclasses.replace(self.spec, prompt_tokens=prompt_tokens)
+  def place(self, rows: Sequence[EpisodeRow], step: int) -> PlacedRows:
+    """Puts rows into slots and onto the devices, each with its random key.
+
+    Args:
+      rows: of this process; those of all processes are a batch.
+      step: names the random keys.
+
+    Returns:
+      The batch.
+
+    Raises:
+      ValueError: if a prompt or a first answer does not fit its slots.
+    """
     host = {
-      'prompt': fill_slots([row.prompt_ids for row in rows], spec.prompt_tokens),
+      'prompt': fill_slots([row.prompt_ids for row in rows], self.spec.prompt_tokens),
       'problems': np.asarray([row.problem_id for row in rows], np.int32),
       'samples': np.asarray([row.sample for row in rows], np.int32),
     }
     if rows[0].first_answer_ids is not None:
-      host['given'] = fill_slots([row.first_answer_ids for row in rows], spec.turn_tokens[0])
+      answers = [row.first_answer_ids for row in rows]
+      host['first'] = fill_slots(answers, self.spec.turn_tokens[0])
     with jax.sharding.set_mesh(self.mesh):
       x = sharding.put_batch(self.mesh, host)
-      keys_B = episode_keys(self.seed, key_step, x['problems'], x['samples'])
-      given = {0: x['given']} if 'given' in x else None
+      keys_B = episode_keys(self.seed, step, x['problems'], x['samples'])
+    return PlacedRows(
+      *x['prompt'],
+      keys_B,
+      forced={0: x['first']} if 'first' in x else {},
+      # Shares of batches begin at multiples of this.
+      samples_per_prompt=math.gcd(self.samples_per_prompt, len(rows)),
+    )
+
+  def sample_placed(
+    self, placed: PlacedRows, after_turn: Callable[[int, Episode], None] | None = None
+  ) -> Episode:
+    """Samples one batch.
+
+    Args:
+      placed: from `place`, by this sampler or another one with as many slots for prompts.
+      after_turn: as for `rollout`.
+
+    Returns:
+      The episodes, on the devices.
+    """
+    with jax.sharding.set_mesh(self.mesh):
       return rollout(
         self.decoder,
-        spec,
+        self.spec,
         self.params,
-        *x['prompt'],
-        keys_B,
+        placed.prompt_BT,
+        placed.is_prompt_BT,
+        placed.keys_B,
         self.temperature,
-        given,
-        # Shares of batches begin at multiples of this.
-        samples_per_prompt=math.gcd(self.samples_per_prompt, len(rows)),
+        placed.forced,
+        after_turn,
+        placed.samples_per_prompt,
       )
 
 
@@ -142,20 +218,3 @@ def prompt_slots(longest: int, prompt_tokens: int) -> int:
   """
   slots = [-(-prompt_tokens // parts) for parts in (4, 2)]
   return next((n for n in slots if longest <= n), prompt_tokens)
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One episode to play.
-
-  Attributes:
-    prompt_ids: token ids of the prompt.
-    problem_id: names the random keys.
-    sample: which sample of the problem it is.
-    first_answer_ids: turn 1, end included, where it is given and not sampled: in all rows or none.
-  """
-
-  prompt_ids: Sequence[int]
-  problem_id: int
-  sample: int = 0
-  first_answer_ids: Sequence[int] | None = None

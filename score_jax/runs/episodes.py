@@ -129,14 +129,14 @@ def choose(
 
 
 def describe(run: epath.PathLike) -> list[str]:
-  """Says what a run directory is, from the files that tell it.
+  """Says what a run directory is, from its files.
 
   Args:
     run: the directory.
 
   Returns:
     Sentences: its stage, task, row and seed, and what share of the training episodes the run
-    itself saved; without what no file tells.
+    itself saved; without what no file says.
 
   Raises:
     ValueError: if one of the files is damaged.
@@ -155,14 +155,14 @@ def describe(run: epath.PathLike) -> list[str]:
     'row': row.get('row'),
     'seed': row.get('seed', config.get('seed')),
   }
-  told = ', '.join(f'{key} {value}' for key, value in facts.items() if value is not None)
-  notes = [f'Run: {told}.'] if told else []
+  said = ', '.join(f'{key} {value}' for key, value in facts.items() if value is not None)
+  notes = [f'Run: {said}.'] if said else []
   every, saved = train.get('episodes_every_steps'), train.get('num_saved_problems')
-  played = rollout.get('problems_per_step')
-  if None not in (every, saved, played) and (every > 1 or saved < played):
+  sampled = rollout.get('problems_per_step')
+  if None not in (every, saved, sampled) and (every > 1 or saved < sampled):
     often = 'every step' if every == 1 else f'step 1 and every multiple of {every}'
     notes.append(
-      f'Training saved the episodes of {saved} of {played} problems, at {often}: of the others it'
+      f'Training saved the episodes of {saved} of {sampled} problems, at {often}: of the others it'
       ' kept no text.'
     )
   return notes

@@ -27,7 +27,7 @@ MAX_PAIRS = 20_000
 
 
 def split_words(text: str) -> list[str]:
-  """Splits a text into words, single signs and runs of white space, which joined are the text.
+  """Splits a text into words, single signs and runs of white space, none left out.
 
   Example:
     >>> split_words('x = 12;\\n  y')
@@ -62,7 +62,7 @@ def mark_differences(answers: Sequence[str]) -> list[list[list]]:
     answers: the K answers of an episode.
 
   Returns:
-    For each answer its pieces, [mark, text], which joined are the answer. A mark is a sum: 1 for
+    For each answer its pieces, [mark, text], none left out. A mark is a sum: 1 for
     text that is gone from the next answer, 2 for text that is new since the one before.
 
   Example:

@@ -1,4 +1,4 @@
-"""The identity of a run: which configuration a run directory belongs to.
+"""The identity of a run: which configuration a run directory is of.
 
 A run is its mathematics. Continued with another learning rate it would be neither the old run
 nor a new one; continued on another mesh, or for more steps, it is still itself. `config.json`
@@ -69,7 +69,9 @@ def config_differences(
   return {key: pair for key, pair in pairs.items() if json.dumps(pair[0]) != json.dumps(pair[1])}
 
 
-def differences_told(differences: Mapping[str, tuple[Any, Any]], exempt: tuple[str, ...]) -> str:
+def describe_differences(
+  differences: Mapping[str, tuple[Any, Any]], exempt: tuple[str, ...]
+) -> str:
   """Says in what two configurations differ, a line for each key; '' where they do not.
 
   Args:
@@ -77,7 +79,7 @@ def differences_told(differences: Mapping[str, tuple[Any, Any]], exempt: tuple[s
     exempt: dotted keys, each with everything under it, that do not count.
 
   Example:
-    >>> differences_told({'mesh': (1, 2), 'seed': (0, 7)}, exempt=('mesh',))
+    >>> describe_differences({'mesh': (1, 2), 'seed': (0, 7)}, exempt=('mesh',))
     '  seed: 0 in the run, 7 now'
   """
   return '\n'.join(
@@ -141,8 +143,8 @@ def check_or_write_config(
     leftovers = [name for name in RUN_ENTRIES if (workdir / name).exists()]
     if leftovers and is_writer:  # another process may have begun to write just now
       raise ValueError(
-        f'workdir={workdir} holds {", ".join(leftovers)} but no {CONFIG_FILE}, so it cannot be'
-        ' told which run they belong to: choose another --workdir, or move these away'
+        f'workdir={workdir} holds {", ".join(leftovers)} but no {CONFIG_FILE}, and which run they'
+        ' are of is unknown: choose another --workdir, or move these away'
       )
     old = None
   else:
@@ -150,7 +152,7 @@ def check_or_write_config(
     if not isinstance(old, dict):
       raise ValueError(f'{path} is damaged (not a dict): restore it, or choose another --workdir')
   differences = {} if old is None else config_differences(old, config)
-  if lines := differences_told(differences, exempt):
+  if lines := describe_differences(differences, exempt):
     raise ValueError(
       f'workdir={workdir} belongs to a run of another configuration:\n{lines}\n'
       'Set these back to go on with that run, or choose another --workdir to start a new one.'

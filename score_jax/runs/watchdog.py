@@ -118,8 +118,8 @@ class Watchdog:
   def watching(self, agreed: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Watches while the block runs.
 
-    An error of one process leaves the others waiting for it, so they are told of it. But it may be
-    all that this process sees of the loss of another one ("connection closed by peer", which jax
+    An error of one process leaves the others waiting for it, so it is reported. But it may be all
+    that this process sees of the loss of another one ("connection closed by peer", which jax
     raises as one type or another): so a loss is looked for first, since its message says more.
 
     Args:
@@ -141,14 +141,14 @@ class Watchdog:
     except BaseException as error:
       report = f'{type(error).__name__} {self._place}: {error}'
       if isinstance(error, Exception) and self._count > 1:
-        self._say(f'{report}\nIf another process is lost, that is told within {self._grace_s:g} s')
+        self._say(f'{report}\nIf another process is lost, that is said within {self._grace_s:g} s')
         time.sleep(self._grace_s)
       raise
     finally:
       self._is_over.set()
       thread.join()
       if self._count > 1:
-        self._tell(report, is_over=True)
+        self._report(report, is_over=True)
 
   @property
   def _grace_s(self) -> float:
@@ -193,7 +193,7 @@ class Watchdog:
     lost = [i for i, peer in self._peers.items() if peer.num_silent >= LOST_BEATS]
     if lost:
       self._finish(
-        f'no sign of life for {LOST_BEATS * self.beat_s:g} s from {self._told(lost)}; '
+        f'no sign of life for {LOST_BEATS * self.beat_s:g} s from {self._places(lost)}; '
         f'process {self._process} of {self._count} is {self._place}'
       )
 
@@ -209,11 +209,11 @@ class Watchdog:
     is_waited_for = peer.record and not peer.record['is_over']
     peer.num_silent = 0 if is_new or not is_waited_for else peer.num_silent + 1
 
-  def _told(self, indices: list[int]) -> str:
+  def _places(self, indices: list[int]) -> str:
     """Names processes with their places."""
-    told = [f'process {i} (last {self._peers[i].place})' for i in indices[:_MAX_NAMED]]
+    names = [f'process {i} (last {self._peers[i].place})' for i in indices[:_MAX_NAMED]]
     more = [f'{len(indices) - _MAX_NAMED} more'] if len(indices) > _MAX_NAMED else []
-    return ', '.join(told + more)
+    return ', '.join(names + more)
 
   def _behind(self) -> str:
     """Says which processes have got less far than others."""
@@ -223,12 +223,12 @@ class Watchdog:
     marks = {i: peer.place.marks for i, peer in self._peers.items() if peer.record}
     least = min([*marks.values(), self._place.marks])
     behind = [i for i, m in marks.items() if m == least < self._place.marks]
-    told = [f'not heard of since this start: processes {absent[:_MAX_NAMED]}'] if absent else []
+    parts = [f'not heard of since this start: processes {absent[:_MAX_NAMED]}'] if absent else []
     if behind:
-      told.append(f'waiting for {self._told(behind)}')
+      parts.append(f'waiting for {self._places(behind)}')
     elif any(m > least for m in marks.values()):
-      told.append('the others wait for this one')
-    return '; '.join(told) or 'no other one that it watches is behind'
+      parts.append('the others wait for this one')
+    return '; '.join(parts) or 'no other one that it watches is behind'
 
   def _path(self, process: int) -> epath.Path:
     return self._folder / f'process{process:04d}.json'
@@ -238,11 +238,11 @@ class Watchdog:
     record = {'beat': time.time_ns(), 'place': place, 'report': report, 'is_over': is_over}
     write_atomic(self._path(self._process), to_json(record) + '\n')
 
-  def _tell(self, report: str, is_over: bool = False) -> None:
+  def _report(self, report: str, is_over: bool = False) -> None:
     try:
       self._write(report, is_over)
     except OSError as error:
-      self._say(f'the others could not be told: {error}')
+      self._say(f'this could not be reported to the others: {error}')
 
   def _read(self, process: int) -> dict:
     try:
@@ -254,7 +254,7 @@ class Watchdog:
     print(f'watchdog of process {self._process}: {text}', file=sys.stderr, flush=True)
 
   def _finish(self, report: str) -> None:
-    """Reports, tells the others, and ends the program from a thread, whatever the main one does."""
+    """Reports, also to the others, and ends the program from a thread, whatever the main does."""
     if not self._is_ending.acquire(blocking=False):
       return  # the other thread is at it
     if report.endswith('; '):
@@ -265,9 +265,9 @@ class Watchdog:
     )
     faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
     if self._count > 1:
-      telling = threading.Thread(target=self._tell, args=(report,), daemon=True)
-      telling.start()
-      telling.join(2 * self.beat_s)  # no longer: the disk may be what hangs
+      reporting = threading.Thread(target=self._report, args=(report,), daemon=True)
+      reporting.start()
+      reporting.join(2 * self.beat_s)  # no longer: the disk may be what hangs
       if self._process == 0:
         time.sleep(2 * self.beat_s)  # the coordinator goes last: without it jax aborts the others
     self._end()

@@ -1,7 +1,7 @@
 """The last digit of a sum, for the small policy that ships with the package.
 
     problem   4 +7 +9 +2 ?
-    direct    = 2                 given at once; for long sums little better than a guess
+    direct    = 2                 without any work; for long sums little better than a guess
     worked    +7 1 +9 0 +2 = 2    term by term with the last digit of each running total (11, 20,
                                   22); longer, and nearly always right
 
@@ -52,7 +52,7 @@ def question_text(terms: Sequence[int]) -> str:
 
 
 def direct_answer(digit: int) -> str:
-  """The answer given at once: direct_answer(2) is '= 2'."""
+  """An answer without work: direct_answer(2) is '= 2'."""
   return f'= {digit}'
 
 

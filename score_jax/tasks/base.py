@@ -20,7 +20,7 @@ class Problem:
     answer: what the checker compares with, such as a number or a program's tests. The reference
       solution is never shown to the model.
     level: difficulty, as the source names it; '' where it has none.
-    attempt: a wrong first answer that the model is given to correct; '' where it writes its own.
+    attempt: a wrong first answer, forced as turn 1; '' where the model writes its own.
   """
 
   id: int

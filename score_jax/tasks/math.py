@@ -1,6 +1,6 @@
 """MATH: 12,000 problems to train on, and MATH500 to be measured on.
 
-The paper gives its prompts as sentences and does not say how the problem is joined to them; here it
+The paper gives its prompts as sentences and does not say how the problem follows them; here it
 follows after an empty line, behind `Problem:`, the word that the prompt itself uses.
 Source: arXiv:2409.12917, Appendix (prompts); splits of arXiv:2305.20050 (Lightman et al.).
 """

@@ -1,4 +1,4 @@
-"""MBPP-R: correct a given wrong program for an MBPP problem, in one turn.
+"""MBPP-R: correct a wrong program for an MBPP problem, in one turn.
 
 The set is made by `python -m score_jax.repair_set` from a policy of one's own, in the manner of Ni
 et al. 2024, whose set of PaLM 2's failing programs is not public. docs/tasks.md says how the two
@@ -43,11 +43,11 @@ def load_mbpp_r(
   return mbpp_task('mbpp_r', [], problems, prefix, checker)
 
 
-def given_answer(problem: base.Problem) -> str:
-  """The given program as an answer to the prompt, which ends with `[BEGIN]`.
+def forced_answer(problem: base.Problem) -> str:
+  """The wrong program as an answer to the prompt, which ends with `[BEGIN]`.
 
   Example:
-    >>> given_answer(base.Problem(0, 'Add.', '', attempt='def f(x):\\n  return x\\n'))
+    >>> forced_answer(base.Problem(0, 'Add.', '', attempt='def f(x):\\n  return x\\n'))
     'def f(x):\\n  return x\\n[DONE]'
   """
   return f'{problem.attempt.rstrip()}\n[DONE]'

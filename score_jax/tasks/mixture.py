@@ -1,4 +1,4 @@
-"""Two-turn traces of sums to pretrain the small base policy on.
+"""Two-turn examples of sums to pretrain the small base policy on.
 
 The mixture gives the policy the habits of a pretrained model: it can solve a problem the hard
 way, usually answers at once, and at turn 2 mostly repeats itself. Worked answers are no likelier
@@ -24,12 +24,12 @@ class Mixture:
   """How often each habit stands in the pretraining data. Fractions.
 
   Attributes:
-    worked_t1: first answers that are worked; the rest is given at once.
+    worked_t1: first answers that are worked; the rest is direct.
     wrong_t1: first answers whose digit is replaced by a wrong one. They are context for turn 2
       and are not trained, so they teach no errors at turn 1.
-    worked_t2: second answers that are worked, after a first answer given at once.
+    worked_t2: second answers that are worked, after a direct first answer.
     worked_again_t2: the same, after a worked first answer.
-    changed_t2: second answers that give another digit at once (most often a wrong one); the
+    changed_t2: second answers that are direct, with another digit (most often a wrong one); the
       rest repeats the first answer's digit.
     level_weights: relative frequency of each number of terms.
   """
@@ -51,8 +51,8 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trace:
-  """One pretraining example.
+class Example:
+  """One two-turn example to pretrain on.
 
   Attributes:
     question: the problem's text.
@@ -72,15 +72,15 @@ def _another(rng: np.random.Generator, digit: int) -> int:
   return (digit + int(rng.integers(1, 10))) % 10
 
 
-def draw_trace(rng: np.random.Generator, mixture: Mixture) -> Trace:
-  """Draws one trace of a problem that is not held out.
+def draw_example(rng: np.random.Generator, mixture: Mixture) -> Example:
+  """Draws one example of a problem that is not held out.
 
   Args:
     rng: source of randomness.
     mixture: the habits.
 
   Returns:
-    The trace.
+    The example.
   """
   terms = draw_terms(rng, mixture.level_weights, held_out=False)
   said = total = last_digits(terms)[-1]
@@ -98,4 +98,4 @@ def draw_trace(rng: np.random.Generator, mixture: Mixture) -> Trace:
     second = direct_answer(_another(rng, said))
   else:
     second = direct_answer(said)
-  return Trace(question_text(terms), first, not is_wrong, second)
+  return Example(question_text(terms), first, not is_wrong, second)

@@ -27,14 +27,14 @@ class ChatTemplate:
   Args:
     source: jinja2 source.
     special_tokens: names for the template, such as `{'bos_token': '<s>'}`.
-    date: what a template that asks for today's date is told. `transformers` tells it the day on
-      which it runs, so that the same problem has another prompt tomorrow; a run must not change
+    date: what a template gets that asks for today's date. From `transformers` it gets the day on
+      which that runs, so that the same problem has another prompt tomorrow; a run must not change
       while it waits, so here the date is part of the template.
     options: more variables for the template, such as `{'enable_thinking': False}`.
 
   Attributes:
     asked_date: whether the template has asked for the date so far.
-    date: as given.
+    date: that of the arguments.
 
   Raises:
     ValueError: the source does not parse.

@@ -145,7 +145,7 @@ class ChatTokenizer:
         )
     if self.template.asked_date:
       notes.append(
-        f"The chat template asks for today's date; it is told {self.template.date:%Y-%m-%d} on "
+        f"The chat template asks for today's date; it gets {self.template.date:%Y-%m-%d} on "
         'every day, so that a prompt stays what it was.'
       )
     return tuple(notes)

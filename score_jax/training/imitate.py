@@ -22,28 +22,19 @@ import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from score_jax.core import sharding
 from score_jax.core.types import TrainState
 from score_jax.model.lora import policy_params
 from score_jax.rollout.layout import length_step
-from score_jax.rollout.sampler import EVAL_STEP, Row, Sampler, grade_episode
-from score_jax.runs.checkpoints import Checkpoints
+from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, grade_episode
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.runs.metrics import MetricsLog
-from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
-from score_jax.training import profiling
-from score_jax.training.loop import (
-  Preempted,
-  TrainingStopped,
-  claim,
-  fresh_state,
-  run_until_stopped,
-)
-from score_jax.training.supervised import Traces, make_supervised_step
+from score_jax.training.experience import training_sampler
+from score_jax.training.loop import Loop, TrainingStopped, fetch, fresh_state, not_finite
+from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.traces import (
   METHODS,
   Sample,
@@ -73,62 +64,49 @@ def imitate(setup: Setup, workdir: epath.PathLike) -> TrainState:
     Preempted: after SIGTERM, once the state is saved.
     TrainingStopped: if no sample is fit to be imitated, or a loss is not finite.
   """
-  return run_until_stopped(Imitation(setup, epath.Path(workdir)), setup.mesh)
+  imitation = Imitation(setup, epath.Path(workdir))
+  with imitation.running():
+    return imitation.run()
 
 
-class Imitation:
-  """One run of a supervised baseline, and what it keeps on disk."""
+class Imitation(Loop):
+  """One run of a supervised baseline."""
 
   def __init__(self, setup: Setup, workdir: epath.Path):
     """Opens the run directory. Arguments and errors as for `imitate`."""
-    self.setup, self.workdir, self.config = setup, workdir, setup.config
-    if self.config.supervised.method not in METHODS:
+    config = setup.config
+    if config.supervised.method not in METHODS:
       raise ValueError(
-        f'config.supervised.method={self.config.supervised.method!r} is none of {METHODS}'
+        f'config.supervised.method={config.supervised.method!r} is none of {METHODS}'
       )
     if setup.spec.num_turns != 2:
       raise ValueError(
         f'config.rollout.turn_tokens={setup.spec.turn_tokens}: traces of config.supervised have '
         f'two turns, not {setup.spec.num_turns}'
       )
-    self.optimizer = make_optimizer(self.config.optimizer)
+    optimizer = make_optimizer(config.optimizer)
+    # Each iteration begins with it anew.
     self.start = setup.read_start()
-    claim(workdir, setup, self.start)
+    super().__init__(setup, workdir, self.start, MetricsLog(workdir, jax.process_index()))
 
     def policy(trainable, frozen, traces):
       params = policy_params(frozen['base'], trainable, setup.trainable.lora)
       return forward(setup.base.decoder, params, traces)
 
-    self.step = make_supervised_step(policy, self.optimizer, self.config.train.chunk_tokens)
+    self.step = make_supervised_step(policy, optimizer, config.train.chunk_tokens)
     self.frozen = {'base': setup.trainable.frozen_base}
-    self.metrics = MetricsLog(workdir, jax.process_index())
-    self.trace = profiling.StepTrace(self.config.profile, workdir)
-    self.checkpoints = Checkpoints(workdir / 'checkpoints', self.config.train.keep_last)
-    self.watchdog = Watchdog(workdir, self.config.train.hang_s)
-    self.is_stopping = False
-
-  def stop(self, *_) -> None:
-    """Asks the loop to save and end after the update it is at; a signal handler."""
-    self.is_stopping = True
-
-  def close(self) -> None:
-    """Brings the logs up to date and waits for the last checkpoint."""
-    self.metrics.close()
-    self.checkpoints.close()
-    self.trace.close()
 
   def run(self) -> TrainState:
     """The loop; see `imitate`."""
-    o = self.config.supervised
-    restored = self.checkpoints.restore(self.setup.abstract_state(self.optimizer))
+    o = self.setup.config.supervised
+    restored = self.restore()
     state, done = (None, 0) if restored is None else (restored.state, restored.step)
-    self.metrics.rewind(done)
     first = 0
     for iteration in range(1, o.iterations + 1):
       traces = self.traces(iteration, state)
       last = first + o.epochs * -(-len(traces) // o.batch)
       if done <= first:
-        state = fresh_state(self.setup, self.optimizer, sharding.on_devices(self.start))
+        state = fresh_state(self.setup, self.start)
         state = state.replace(step=state.step + first)
       if done < last:
         state = self.train_on(traces, state, iteration, max(first, done) - first, first, last)
@@ -147,8 +125,8 @@ class Imitation:
     trainable = self.start if state is None else state.trainable
     start_s = time.monotonic()
     samples = list(self.samples(iteration, self.setup.trainable.policy_params(trainable)))
-    o = self.config.supervised
-    traces = build_traces(samples, o.method, o.keep_correct, self.config.seed + iteration)
+    config, o = self.setup.config, self.setup.config.supervised
+    traces = build_traces(samples, o.method, o.keep_correct, config.seed + iteration)
     right = np.asarray([s.is_right for s in samples])
     found = (
       f'iteration {iteration}: {len(traces)} traces of {len(samples)} episodes, '
@@ -160,7 +138,7 @@ class Imitation:
     if not traces:
       raise TrainingStopped(
         f'{found}. There is nothing to imitate: sample more '
-        f'(config.rollout.samples_per_problem={self.config.rollout.samples_per_problem}, '
+        f'(config.rollout.samples_per_problem={config.rollout.samples_per_problem}, '
         f'config.supervised.num_problems={o.num_problems}) or keep answers that were right at once '
         '(config.supervised.keep_correct=True)'
       )
@@ -172,31 +150,20 @@ class Imitation:
     return traces
 
   def samples(self, iteration: int, params: dict) -> Iterator[Sample]:
-    """Plays the training problems, G times each."""
-    setup, G = self.setup, self.config.rollout.samples_per_problem
-    prompts, count = setup.prompts, self.config.supervised.num_problems
+    """Samples G episodes of each training problem, or of `config.supervised.num_problems`."""
+    setup, config = self.setup, self.setup.config
+    prompts, G = setup.prompts, config.rollout.samples_per_problem
     chosen = np.arange(len(prompts.problems))
-    if count:
-      chosen = np.random.default_rng((self.config.seed, iteration)).permutation(chosen)[:count]
+    if count := config.supervised.num_problems:
+      chosen = np.random.default_rng((config.seed, iteration)).permutation(chosen)[:count]
     rows = [
-      (prompts.problems[i], Row(prompts.ids[i], prompts.problems[i].id, g))
+      (prompts.problems[i], EpisodeRow(prompts.ids[i], prompts.problems[i].id, g))
       for i in chosen
       for g in range(G)
     ]
-    # Sampled as in training: no top-k, and training's budgets.
-    sampler = Sampler(
-      setup.base.decoder,
-      setup.spec,
-      params,
-      setup.base.tokenizer,
-      batch=self.config.eval.batch,
-      temperature=self.config.rollout.temperature,
-      seed=self.config.seed,
-      mesh=setup.mesh,
-      samples_per_prompt=G,
-    )
-    with tqdm(total=len(rows), desc=f'samples {iteration}', disable=not self.is_shown) as bar:
-      for part, episode in sampler.play([row for _, row in rows], _FIRST_KEY_STEP + iteration):
+    sampler = training_sampler(setup, params)
+    with self.progress(f'samples {iteration}', 0, len(rows)) as bar:
+      for part, episode in sampler.sample([row for _, row in rows], _FIRST_KEY_STEP + iteration):
         self.watchdog.at(part.start, f'samples of iteration {iteration}')
         problems = [problem for problem, _ in rows[part]]
         _, verdicts = grade_episode(episode, problems, setup.task, setup.base.tokenizer)
@@ -205,11 +172,6 @@ class Imitation:
           episode, [p.id for p in problems], [row.prompt_ids for _, row in rows[part]], reward_BK
         )
         bar.update(len(problems))
-
-  @property
-  def is_shown(self) -> bool:
-    """Whether this process shows a progress bar."""
-    return self.config.train.progress and jax.process_index() == 0
 
   def train_on(
     self, traces: list[Trace], state: TrainState, iteration: int, done: int, first: int, last: int
@@ -227,44 +189,33 @@ class Imitation:
     Returns:
       The state at its end.
     """
-    config, setup = self.config, self.setup
-    every = config.train.checkpoint_every_steps
-    with tqdm(
-      total=last - first,
-      initial=done,
-      desc=f'{config.stage.name} {iteration}',
-      disable=not self.is_shown,
-    ) as bar:
-      for i in range(done, last - first):
-        step = first + i + 1
+    config, setup = self.setup.config, self.setup
+    with self.progress(f'{config.stage.name} {iteration}', done, last - first) as bar:
+      for step in range(first + done + 1, last + 1):
         self.watchdog.at(step, 'update')
-        self.trace.begin(step, state)
-        batch = sharding.put_batch(setup.mesh, self.batch(traces, iteration, i))
+        self.profile.begin(step, state)
+        batch = sharding.put_batch(setup.mesh, self.batch(traces, iteration, step - first - 1))
         with jax.profiler.TraceAnnotation('update'):
           state, metrics = self.step(state, self.frozen, batch)
-        values = {key: float(x) for key, x in jax.device_get(metrics).items()}
+        values = fetch(metrics)
         if not values['train/is_finite']:
-          raise TrainingStopped(
-            f'update {step}: loss {values["train/loss_nats"]} or gradient norm '
-            f'{values["train/grad_norm"]} is not finite. The update was not applied'
-          )
-        self.metrics.write(step, values | {'train/iteration': iteration})
-        if step % every == 0 or step == last or self.is_stopping:
-          self.metrics.cut(step)
+          raise TrainingStopped(f'update {step}: {not_finite(values["train/loss_nats"], values)}')
+        self.log.write(step, values | {'train/iteration': iteration})
+        _, is_stopping = self.agree()
+        if self.is_due(step, last) or is_stopping:
           # No training reward is measured: the last one counts.
-          self.checkpoints.save(step, state, metadata={}, reward=math.nan)
+          self.save_checkpoint(step, state, metadata={}, reward=math.nan)
         bar.set_postfix_str(f'loss={values["train/loss_nats"]:.3f}', refresh=False)
         bar.update()
-        if self.is_stopping:
-          self.checkpoints.wait()
-          raise Preempted(f'stopped by SIGTERM; update {step} is saved in {self.workdir}')
-    # Or the samples of the next iteration would be traced too.
-    self.trace.close()
+        if is_stopping:
+          self.end(f'update {step}')
+    # Or the samples of the next iteration would be profiled too.
+    self.profile.close()
     return state
 
-  def batch(self, traces: list[Trace], iteration: int, index: int) -> Traces:
+  def batch(self, traces: list[Trace], iteration: int, index: int) -> TraceBatch:
     """This process's rows of an update: a function of (seed, iteration, update)."""
-    config, setup = self.config, self.setup
+    config, setup = self.setup.config, self.setup
     size = config.supervised.batch
     per_epoch = -(-len(traces) // size)
     epoch, place = divmod(index, per_epoch)

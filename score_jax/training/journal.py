@@ -52,8 +52,8 @@ class Journal:
     """
     step_s, self._last_s = done_s - self._last_s, done_s
     # Shares among this process's own answers: the checker's words are not numbers to add up.
-    kinds = [reason.partition(':')[0] for turn in experience.verdicts for _, reason in turn]
-    graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in set(kinds)}
+    kinds = [verdict.kind for turn in experience.verdicts for verdict in turn]
+    graded = {f'train/graded_{kind}': kinds.count(kind) / len(kinds) for kind in sorted(set(kinds))}
     changed = {}
     for k, (before, now) in enumerate(itertools.pairwise(experience.finals), start=1):
       is_changed_B = [a != b for a, b in zip(before, now, strict=True)]
@@ -85,8 +85,8 @@ class Journal:
           'answer': problem.answer,
           'answers': [turn[b] for turn in experience.texts],
           'finals': [turn[b] for turn in experience.finals],
-          'rewards': [turn[b][0] for turn in experience.verdicts],
-          'reasons': [turn[b][1] for turn in experience.verdicts],
+          'rewards': [turn[b].reward for turn in experience.verdicts],
+          'reasons': [turn[b].reason for turn in experience.verdicts],
           'truncated': experience.episode.is_truncated[b].tolist(),
         }
       )

@@ -1,5 +1,6 @@
-"""What the training loops share: how a run directory is claimed, where a state begins, SIGTERM."""
+"""What the training loops share: a run directory claimed and gone on with, SIGTERM, checkpoints."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -7,19 +8,30 @@ import logging
 import secrets
 import signal
 import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
+from score_jax.core import sharding
 from score_jax.core.config import NOT_IDENTITY
 from score_jax.core.types import TrainState
+from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.files import write_atomic
 from score_jax.runs.identity import check_or_write_config
+from score_jax.runs.metrics import MetricsLog
+from score_jax.runs.restoring import Restored
+from score_jax.runs.watchdog import Watchdog
+from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
 from score_jax.setup.trainable import first_state, params_checksum
+from score_jax.training.journal import Journal
+from score_jax.training.profiling import StepProfile
 
 
 class Preempted(Exception):
@@ -30,26 +42,126 @@ class TrainingStopped(Exception):
   """Going on would be pointless; the message says what was found, at which step, what is saved."""
 
 
-def run_until_stopped(trainer, mesh: jax.sharding.Mesh) -> TrainState:
-  """Runs a training loop that SIGTERM asks to save and end.
+class Loop:
+  """One run of a training loop: what it keeps on disk, and how it is stopped.
 
-  Args:
-    trainer: has `run`, `stop`, `close` and a `watchdog`, as `Trainer`.
-    mesh: the devices.
-
-  Returns:
-    What `trainer.run` returns.
+  Attributes:
+    setup: of the run.
+    workdir: the run directory.
+    log: what is written down of each step.
+    checkpoints: of the run.
+    profile: of the steps that `config.profile` names.
+    watchdog: told where the run is.
+    is_stopping: whether SIGTERM has come to this process.
   """
-  # Python only lets the main thread have signal handlers; elsewhere SIGTERM is its owner's.
-  is_main = threading.current_thread() is threading.main_thread()
-  before = signal.signal(signal.SIGTERM, trainer.stop) if is_main else None
-  try:
-    with trainer.watchdog.watching((Preempted, TrainingStopped)), jax.sharding.set_mesh(mesh):
-      return trainer.run()
-  finally:
-    if is_main:
-      signal.signal(signal.SIGTERM, before)
-    trainer.close()
+
+  def __init__(
+    self,
+    setup: Setup,
+    workdir: epath.Path,
+    start: dict,
+    log: MetricsLog | Journal,
+    num_steps: int | None = None,
+  ):
+    """Claims the run directory and opens it.
+
+    Args:
+      setup: of the run.
+      workdir: the run directory, new or of the same run.
+      start: from `Setup.read_start`; looked at, not kept.
+      log: of the run, of which nothing is read or written yet.
+      num_steps: the run's, where it is known.
+
+    Raises:
+      ValueError: if the directory belongs to another run, showing what differs.
+    """
+    claim(workdir, setup, start)
+    config = setup.config
+    self.setup, self.workdir, self.log = setup, workdir, log
+    self.checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep_last)
+    self.profile = StepProfile(config.profile, workdir, num_steps)
+    self.watchdog = Watchdog(workdir, config.train.hang_s)
+    self.is_stopping = False
+
+  @contextlib.contextmanager
+  def running(self) -> Iterator[None]:
+    """Runs a block that SIGTERM asks to save and end; closes the run's files after it."""
+    # Python only lets the main thread have signal handlers; elsewhere SIGTERM is its owner's.
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, self.stop) if is_main else None
+    try:
+      watching = self.watchdog.watching((Preempted, TrainingStopped))
+      with watching, jax.sharding.set_mesh(self.setup.mesh):
+        yield
+    finally:
+      if is_main:
+        signal.signal(signal.SIGTERM, before)
+      self.close()
+
+  def stop(self, *_) -> None:
+    """Asks the loop to save and end after the step it is at; a signal handler."""
+    self.is_stopping = True
+
+  def close(self) -> None:
+    """Brings the log up to date and waits for the last checkpoint."""
+    self.log.close()
+    self.checkpoints.close()
+    self.profile.close()
+
+  def restore(self) -> Restored | None:
+    """Restores the newest good checkpoint, None of a new run; rewinds the log to it."""
+    optimizer = make_optimizer(self.setup.config.optimizer)
+    restored = self.checkpoints.restore(self.setup.abstract_state(optimizer))
+    self.log.rewind(0 if restored is None else restored.step)
+    if restored is not None:
+      logging.info('%s: going on after step %d', self.workdir, restored.step)
+    return restored
+
+  def progress(self, desc: str, done: int, total: int) -> tqdm:
+    """A progress bar, on the first process alone."""
+    is_shown = self.setup.config.train.progress and jax.process_index() == 0
+    return tqdm(total=total, initial=done, desc=desc, disable=not is_shown)
+
+  def agree(self, number: int = 0) -> tuple[int, bool]:
+    """What all processes must do alike, though each knows only its own part of it.
+
+    Returns:
+      The largest of the processes' numbers, and whether SIGTERM has come to any of them.
+    """
+    mine = np.asarray([number, self.is_stopping], np.int32)
+    if jax.process_count() > 1:
+      mine = np.max(multihost_utils.process_allgather(mine), axis=0)
+    largest, is_stopping = mine.tolist()
+    return largest, bool(is_stopping)
+
+  def is_due(self, step: int, last: int) -> bool:
+    """Whether a checkpoint is on the schedule after a step."""
+    return step % self.setup.config.train.checkpoint_every_steps == 0 or step == last
+
+  def save_checkpoint(
+    self, step: int, state: TrainState, metadata: Mapping[str, Any], reward: float
+  ) -> None:
+    """Saves a checkpoint in the background; see `Checkpoints.save`."""
+    self.log.cut(step)
+    self.checkpoints.save(step, state, metadata=metadata, reward=reward)
+
+  def end(self, saved: str) -> NoReturn:
+    """Ends the loop after SIGTERM, once the last checkpoint, which `saved` names, is there."""
+    self.checkpoints.wait()
+    raise Preempted(f'stopped by SIGTERM; {saved} is saved in {self.workdir}')
+
+
+def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
+  """Waits for an update and brings its metrics to the host."""
+  return {key: float(x) for key, x in jax.device_get(metrics).items()}
+
+
+def not_finite(loss: float, values: dict[str, float]) -> str:
+  """Says that an update was not applied."""
+  return (
+    f'loss {loss} or gradient norm {values["train/grad_norm"]} is not finite. '
+    'The update was not applied'
+  )
 
 
 def claim(workdir: epath.Path, setup: Setup, start: dict) -> None:
@@ -139,13 +251,14 @@ def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
   }
 
 
-def fresh_state(setup: Setup, optimizer, start: dict) -> TrainState:
+def fresh_state(setup: Setup, start: dict) -> TrainState:
   """The state before the first update, on the devices: a copy, for it is donated, `start` not."""
-  wanted = setup.abstract_state(optimizer)
+  optimizer = make_optimizer(setup.config.optimizer)
+  places = jax.tree.map(lambda x: x.sharding, setup.abstract_state(optimizer))
 
-  @functools.partial(jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, wanted))
+  @functools.partial(jax.jit, out_shardings=places)
   def fresh(start):
     start = jax.tree.map(lambda x: jnp.array(x, jnp.float32), start)
     return first_state(optimizer, start, setup.num_adapted)
 
-  return fresh(start)
+  return fresh(sharding.on_devices(start))

@@ -1,4 +1,4 @@
-"""Pretraining of the small base policy: tokenizer, traces, loop, weights folder."""
+"""Pretraining of the small base policy: tokenizer, examples, loop, weights folder."""
 
 import io
 
@@ -13,9 +13,9 @@ from score_jax.formats.weights_folder import save_weights
 from score_jax.model.decoder import Decoder, DecoderConfig, init_params
 from score_jax.setup.trainable import first_state
 from score_jax.tasks.arithmetic import INSTRUCTION
-from score_jax.tasks.mixture import Mixture, Trace, draw_trace
+from score_jax.tasks.mixture import Example, Mixture, draw_example
 from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
-from score_jax.training.supervised import Traces, make_supervised_step
+from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.train_step import forward
 
 
@@ -45,16 +45,16 @@ def train_tokenizer() -> bytes:
   return model.getvalue()
 
 
-def encode_trace(
-  trace: Trace, tokenizer: Tokenizer, first_turn_tokens: int
+def encode_example(
+  example: Example, tokenizer: Tokenizer, first_turn_tokens: int
 ) -> tuple[list[int], list[bool]]:
-  """Lays a trace out as the rollout would.
+  """Lays an example out as the rollout would.
 
   A first answer that does not fit its budget is cut and its end appended, as the sampler does;
   the appended end is not trained.
 
   Args:
-    trace: the example.
+    example: of two turns.
     tokenizer: makes ids.
     first_turn_tokens: budget of turn 1.
 
@@ -62,14 +62,14 @@ def encode_trace(
     Token ids, and which of them are trained.
   """
   end = tokenizer.end_of_turn_ids[0]
-  prompt = tokenizer.prompt_ids(trace.question)
-  first = tokenizer.encode(trace.first) + [end]
-  is_first = [trace.is_first_target] * len(first)
+  prompt = tokenizer.prompt_ids(example.question)
+  first = tokenizer.encode(example.first) + [end]
+  is_first = [example.is_first_target] * len(first)
   if len(first) > first_turn_tokens:
     first = first[:first_turn_tokens] + [end]
     is_first = is_first[:first_turn_tokens] + [False]
   followup = tokenizer.followup_ids(INSTRUCTION)
-  second = tokenizer.encode(trace.second) + [end]
+  second = tokenizer.encode(example.second) + [end]
   ids = prompt + first + followup + second
   is_target = [False] * len(prompt) + is_first + [False] * len(followup) + [True] * len(second)
   return ids, is_target
@@ -82,8 +82,8 @@ def draw_batch(
   num_rows: int,
   first_turn_tokens: int,
   length: int,
-) -> Traces:
-  """Draws a batch of traces.
+) -> TraceBatch:
+  """Draws a batch of examples.
 
   Args:
     rng: source of randomness.
@@ -97,19 +97,19 @@ def draw_batch(
     The batch, on the host.
 
   Raises:
-    ValueError: if a trace is longer than `length`.
+    ValueError: if an example is longer than `length`.
   """
   tokens = np.zeros((num_rows, length), np.int32)
   is_token = np.zeros((num_rows, length), bool)
   is_target = np.zeros((num_rows, length), bool)
   for b in range(num_rows):
-    ids, row_is_target = encode_trace(draw_trace(rng, mixture), tokenizer, first_turn_tokens)
+    ids, row_is_target = encode_example(draw_example(rng, mixture), tokenizer, first_turn_tokens)
     if len(ids) > length:
-      raise ValueError(f'config.length={length} is too short for a trace of {len(ids)} tokens')
+      raise ValueError(f'config.length={length} is too short for an example of {len(ids)} tokens')
     tokens[b, : len(ids)] = ids
     is_token[b, : len(ids)] = True
     is_target[b, : len(ids)] = row_is_target
-  return Traces(tokens, is_token, is_target)
+  return TraceBatch(tokens, is_token, is_target)
 
 
 def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:
@@ -117,13 +117,13 @@ def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:
 
   Args:
     phases: (steps, mixture) in order.
-    batch: traces a step.
+    batch: examples a step.
 
   Returns:
     A Markdown table.
   """
   lines = [
-    '| traces | worked at turn 1 | wrong at turn 1 (context only) | worked at turn 2, '
+    '| examples | worked at turn 1 | wrong at turn 1 (context only) | worked at turn 2, '
     'after an answer at once / a worked one | another number at turn 2 |',
     '|---|---|---|---|---|',
   ]

@@ -1,9 +1,9 @@
-"""What a step takes of the hardware: rates and memory in the metrics, and a trace to look at.
+"""What a step takes of the hardware: rates and memory in the metrics, and a profile.
 
-`config.profile='3:5'` traces steps 3 to 5 into WORKDIR/profile, which TensorBoard's profile plugin
-(XProf) opens: `tensorboard --logdir=WORKDIR`. Steps are marked there, and on the host the phases
-`rollout`, `grade` and `update`; the update's own time is on the device's lines, for the host only
-hands it over.
+`config.profile='3:5'` profiles steps 3 to 5 into WORKDIR/profile, which TensorBoard's profile
+plugin (XProf) opens: `tensorboard --logdir=WORKDIR`. Steps are marked there, and on the host the
+phases `rollout`, `grade` and `update`; the update's own time is on the device's lines, for the host
+only hands it over.
 """
 
 import logging
@@ -26,11 +26,11 @@ from score_jax.runs.files import write_atomic
 DIRECTORY = 'profile'
 
 
-class StepTrace:
-  """Traces the steps of a window, on the first process alone; does nothing outside it.
+class StepProfile:
+  """Profiles the steps of a window, on the first process alone; does nothing outside it.
 
-  The trace is made on the local disk and copied when it is whole, so that the run directory may be
-  in a bucket and never holds half of one.
+  The profile is made on the local disk and copied when it is whole, so that the run directory may
+  be in a bucket and never holds half of one.
   """
 
   def __init__(self, window: str, workdir: epath.Path, num_steps: int | None = None):
@@ -47,7 +47,7 @@ class StepTrace:
     self._window = profile_steps(window) if jax.process_index() == 0 else None
     self._directory = workdir / DIRECTORY
     self._is_new, self._num_steps = True, num_steps
-    self._local: pathlib.Path | None = None  # where the running trace goes
+    self._local: pathlib.Path | None = None  # where the running profile goes
     self._step: jax.profiler.StepTraceAnnotation | None = None
 
   def begin(self, step: int, state) -> None:
@@ -55,8 +55,8 @@ class StepTrace:
 
     Args:
       step: counted from 1.
-      state: what the step before made. Where a trace begins or ends it is waited for, so that the
-        device's work lies in the trace of its own step.
+      state: what the step before made. Where a profile begins or ends it is waited for, so that the
+        device's work lies in the profile of its own step.
     """
     if self._window is None:
       return
@@ -64,7 +64,7 @@ class StepTrace:
     if self._is_new and (step > last or first > (self._num_steps or first)):
       end = f'{self._num_steps}' if self._num_steps else 'the last'
       logging.warning(
-        'config.profile=%d:%d: steps %d to %s are made now, nothing is traced',
+        'config.profile=%d:%d: steps %d to %s are made now, nothing is profiled',
         *(first, last, step, end),
       )
     self._is_new = False
@@ -84,7 +84,7 @@ class StepTrace:
     self._step.__enter__()
 
   def close(self) -> None:
-    """Writes the trace if one is running: at the window's end, or where a run ends inside it."""
+    """Writes the profile if one is running: at the window's end, or where a run ends inside it."""
     self._end_step()
     if self._local is None:
       return

@@ -1,4 +1,4 @@
-"""Supervised training on given answers: next-token cross-entropy on masked tokens."""
+"""Supervised training on traces: next-token cross-entropy on the tokens to imitate."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,11 @@ from score_jax.core.masked import masked_mean, masked_sum
 from score_jax.core.sharding import on_devices
 from score_jax.core.types import TrainState
 from score_jax.objective.logprobs import token_logp
+from score_jax.training.train_step import apply_gradient
 
 
 @flax.struct.dataclass
-class Traces:
+class TraceBatch:
   """Left-aligned rows of tokens to imitate.
 
   Attributes:
@@ -34,11 +35,11 @@ class Traces:
 
 
 # From (trainable, frozen, traces) to (hidden_BTD, head), as in `score_jax.training.train_step`.
-Policy = Callable[[dict, dict, Traces], tuple[jax.Array, jax.Array]]
+Policy = Callable[[dict, dict, TraceBatch], tuple[jax.Array, jax.Array]]
 
 
 def cross_entropy(
-  policy: Policy, trainable: dict, frozen: dict, traces: Traces, chunk: int = 128
+  policy: Policy, trainable: dict, frozen: dict, traces: TraceBatch, chunk: int = 128
 ) -> tuple[jax.Array, dict]:
   """Mean negative log-likelihood of the target tokens.
 
@@ -66,7 +67,7 @@ def cross_entropy(
 
 def make_supervised_step(
   policy: Policy, optimizer: optax.GradientTransformation, chunk: int = 128
-) -> Callable[[TrainState, dict, Traces], tuple[TrainState, dict]]:
+) -> Callable[[TrainState, dict, TraceBatch], tuple[TrainState, dict]]:
   """Builds the jitted update.
 
   Args:
@@ -79,19 +80,13 @@ def make_supervised_step(
     not finite changes nothing, and `train/is_finite` says so.
   """
 
-  def step(state: TrainState, frozen: dict, traces: Traces):
+  def step(state: TrainState, frozen: dict, traces: TraceBatch):
     frozen = on_devices(frozen)
     grads, metrics = jax.grad(
       lambda trainable: cross_entropy(policy, trainable, frozen, traces, chunk), has_aux=True
     )(state.trainable)
-    grad_norm = optax.tree.norm(grads)
-    is_finite = jnp.isfinite(metrics['train/loss_nats']) & jnp.isfinite(grad_norm)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
-    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
-    new = jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state)
-    metrics['train/grad_norm'] = grad_norm
-    metrics['train/is_finite'] = is_finite.astype(jnp.float32)
+    new, norms = apply_gradient(optimizer, state, grads, metrics['train/loss_nats'])
+    metrics |= {key: norms[key] for key in ('train/grad_norm', 'train/is_finite')}
     return new, metrics
 
   return jax.jit(step, donate_argnums=(0,))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from score_jax.core.types import Episode
-from score_jax.training.supervised import Traces
+from score_jax.training.supervised import TraceBatch
 
 METHODS = ('star', 'pair_sft')
 
@@ -128,8 +128,8 @@ def batch_traces(
   end_id: int,
   num_rows: int,
   length_bucket: int,
-) -> Traces:
-  """Lays traces out as the rollout would have: what a cut answer owes, and the instruction.
+) -> TraceBatch:
+  """Lays traces out as the rollout would have: a cut answer's end of turn, and the instruction.
 
   Args:
     traces: at most `num_rows`.
@@ -144,8 +144,8 @@ def batch_traces(
   rows = []
   for trace in traces:
     s = trace.sample
-    owed = [end_id] if s.is_truncated[0] else []
-    rows.append(([*s.prompt_ids, *s.answer_ids[0], *owed, *followup_ids], trace.second_ids))
+    end = [end_id] if s.is_truncated[0] else []
+    rows.append(([*s.prompt_ids, *s.answer_ids[0], *end, *followup_ids], trace.second_ids))
   longest = max(len(context) + len(target) for context, target in rows)
   shape = (num_rows, -(-longest // length_bucket) * length_bucket)
   tokens, is_token = np.zeros(shape, np.int32), np.zeros(shape, bool)
@@ -155,4 +155,4 @@ def batch_traces(
     tokens[b, :end] = [*context, *target]
     is_token[b, :end] = True
     is_target[b, len(context) : end] = True
-  return Traces(tokens, is_token, is_target)
+  return TraceBatch(tokens, is_token, is_target)

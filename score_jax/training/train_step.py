@@ -1,6 +1,6 @@
 """One update, in four moves:
 
-1. Rewards become per-turn pay and per-turn advantages over each problem's samples.
+1. Rewards become shaped rewards of each turn, and advantages over each problem's samples.
 2. Policy and frozen reference score the same tokens, in one forward pass for all turns.
 3. The loss is summed over tokens, divided once by the declared normaliser; micro-batches add up.
 4. The gradient is clipped and applied; a gradient that is not finite changes nothing.
@@ -122,66 +122,101 @@ def make_train_step(
     was.
   """
 
-  def loss_of(trainable, frozen, batch, adv_BK, stage, normaliser):
-    e = batch.episode
-    scores = score_episode(policy(trainable, frozen, e), reference(frozen, e), e, options)
-    mask_BKT = turn_masks(e, adv_BK.shape[1])[..., 1:]
-    loss = policy_loss(
-      scores,
-      mask_BKT,
-      adv_BK,
-      stage.kl_weight,
-      normaliser,
-      options.kl_estimator,
-      options.kl_credit,
-    )
-    return loss, jax.lax.stop_gradient(_token_sums(scores, mask_BKT, e))
-
   def step(state: TrainState, frozen: dict, batch: Batch, stage: StageArrays, length: int):
     # An offloaded reference comes to the device once, not for each part.
     frozen = on_devices(frozen)
     batch = batch.replace(episode=compact(batch.episode, length))
-    shaped_BK = shape_rewards(batch.reward, stage.reward_weight, stage.bonus, stage.discount)
-    adv_BK = advantages(
-      shaped_BK, batch.reward, stage.bonus, options.samples_per_problem, options.baseline
-    )
     normaliser = float(batch.reward.shape[0])
     if state.kl_scale is not None:
       stage = stage.replace(kl_weight=stage.kl_weight * state.kl_scale)
 
-    def one(carry, part):
-      part_batch, part_adv_BK = part
-      (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(
-        state.trainable, frozen, part_batch, part_adv_BK, stage, normaliser
-      )
-      return jax.tree.map(jnp.add, carry, (grads, loss)), sums
+    # 1. Rewards become shaped rewards and advantages.
+    shaped_BK = shape_rewards(batch.reward, stage.reward_weight, stage.bonus, stage.discount)
+    adv_BK = advantages(
+      shaped_BK, batch.reward, stage.bonus, options.samples_per_problem, options.baseline
+    )
 
-    zero = (jax.tree.map(jnp.zeros_like, state.trainable), jnp.float32(0))
-    if options.micro_batches == 1:
-      (grads, loss), sums = one(zero, (batch, adv_BK))
-    else:
-      (grads, loss), sums = jax.lax.scan(one, zero, _split((batch, adv_BK), options.micro_batches))
-      sums = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sums)
-    grad_norm = optax.tree.norm(grads)
-    is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
-    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
-    if state.kl_scale is not None:
-      kl_scale_K = adapt_kl(state.kl_scale, sums['kl'].mean(axis=0), stage.kl_target)
-      new = new.replace(kl_scale=kl_scale_K)
-    new = jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state)
+    def loss_of(trainable, e: Episode, adv_BK):
+      # 2. Policy and frozen reference score the same tokens.
+      scores = score_episode(policy(trainable, frozen, e), reference(frozen, e), e, options)
+      mask_BKT = turn_masks(e, adv_BK.shape[1])[..., 1:]
+      # 3. The loss: a sum over tokens, divided once, so that micro-batches add up.
+      choice = options.kl_estimator, options.kl_credit
+      loss = policy_loss(scores, mask_BKT, adv_BK, stage.kl_weight, normaliser, *choice)
+      return loss, jax.lax.stop_gradient(_token_sums(scores, mask_BKT, e))
+
+    grads, loss, sums = _add_up(
+      loss_of, state.trainable, (batch.episode, adv_BK), options.micro_batches
+    )
+
+    # 4. The gradient is clipped and applied, where it is finite.
+    kl_scale = state.kl_scale
+    if kl_scale is not None:
+      kl_scale = adapt_kl(kl_scale, sums['kl'].mean(axis=0), stage.kl_target)
+    new, norms = apply_gradient(optimizer, state, grads, loss, kl_scale=kl_scale)
+
     metrics = batch_metrics(batch, shaped_BK, adv_BK, sums, options.samples_per_problem)
-    metrics |= {
-      'train/loss': loss,
-      'train/grad_norm': grad_norm,
-      'train/update_norm': jnp.where(is_finite, optax.tree.norm(updates), 0.0),
-      'train/is_finite': is_finite.astype(jnp.float32),
-    }
+    metrics |= {'train/loss': loss} | norms
     metrics |= {f'train/kl_weight_t{k + 1}': w for k, w in enumerate(stage.kl_weight)}
     return new, metrics
 
   return jax.jit(step, static_argnums=(4,), donate_argnums=(0,))
+
+
+def _add_up(loss_of, trainable: dict, rows, parts: int):
+  """Adds up gradient and loss over micro-batches, one after the other.
+
+  Args:
+    loss_of: (trainable, *rows) -> (loss, sums of each row).
+    trainable: what the gradient is of.
+    rows: a batch, as what `loss_of` takes.
+    parts: micro-batches.
+
+  Returns:
+    Gradient, loss, and the sums of all rows.
+  """
+
+  def one(carry, part):
+    (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable, *part)
+    return jax.tree.map(jnp.add, carry, (grads, loss)), sums
+
+  zero = (jax.tree.map(jnp.zeros_like, trainable), jnp.float32(0))
+  if parts == 1:
+    (grads, loss), sums = one(zero, rows)
+    return grads, loss, sums
+  (grads, loss), sums = jax.lax.scan(one, zero, _split(rows, parts))
+  return grads, loss, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sums)
+
+
+def apply_gradient(
+  optimizer: optax.GradientTransformation,
+  state: TrainState,
+  grads: dict,
+  loss: jax.Array,
+  **changes,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """The state after an update; that before it, where loss or gradient is not finite.
+
+  Args:
+    optimizer: optax transformation, clipping included.
+    state: before the update.
+    grads: the gradient.
+    loss: f32[].
+    **changes: other fields of the state after the update.
+
+  Returns:
+    The state, and `train/grad_norm`, `train/update_norm`, `train/is_finite`.
+  """
+  grad_norm = optax.tree.norm(grads)
+  is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+  trainable = optax.apply_updates(state.trainable, updates)
+  new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state, **changes)
+  return jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state), {
+    'train/grad_norm': grad_norm,
+    'train/update_norm': jnp.where(is_finite, optax.tree.norm(updates), 0.0),
+    'train/is_finite': is_finite.astype(jnp.float32),
+  }
 
 
 def _split(tree, parts: int):
@@ -217,7 +252,7 @@ def batch_metrics(
 
   Args:
     batch: B rows, problem-major.
-    shaped_BK: f32[B, K] pay.
+    shaped_BK: f32[B, K] shaped rewards.
     adv_BK: f32[B, K].
     sums: per-row sums: 'kl', 'entropy', 'tokens' f32[B, K]; 'gap_max', 'gap_sum' f32[B].
     samples_per_problem: G.

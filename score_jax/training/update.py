@@ -15,7 +15,6 @@ def compiled_step(
   decoder: Decoder, lora: Lora | None, options: StepOptions, optimizer_config: FrozenConfigDict
 ):
   """Builds the update once for all runs of a process that differ only in their stage."""
-  optimizer = make_optimizer(optimizer_config)
 
   def policy(trainable, frozen, episode):
     return forward(decoder, policy_params(frozen['base'], trainable, lora), episode)
@@ -23,13 +22,7 @@ def compiled_step(
   def reference(frozen, episode):
     return forward(decoder, frozen['reference'], episode)
 
-  step = make_train_step(
-    policy=policy,
-    reference=reference,
-    optimizer=optimizer,
-    options=options,
-  )
-  return optimizer, step
+  return make_train_step(policy, reference, make_optimizer(optimizer_config), options)
 
 
 def make_step_options(config: ConfigDict) -> StepOptions:

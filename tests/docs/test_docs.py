@@ -4,7 +4,6 @@ import importlib
 import inspect
 import pathlib
 import re
-import runpy
 import sys
 from unittest import mock
 
@@ -16,7 +15,7 @@ from makers import ROOT, table_rows
 from ml_collections import ConfigDict, config_flags
 
 from score_jax.analysis import statistics
-from score_jax.core.config import default_config
+from score_jax.core.config import default_config, read_config
 from score_jax.core.config_check import check_config
 from score_jax.core.types import TrainState
 from score_jax.evaluation import evaluate as evaluation
@@ -25,7 +24,7 @@ from score_jax.objective import stages
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.segments import read_segments
 from score_jax.setup import run as setup_run
-from score_jax.training.supervised import Traces, make_supervised_step
+from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.train import train
 from score_jax.training.train_step import forward
 
@@ -68,7 +67,7 @@ def fields(name):
 @pytest.fixture(scope='module')
 def short_run(tiny_run, tmp_path_factory):
   """The directory of a run of two steps, each of 4 problems with 4 samples of two turns."""
-  config = runpy.run_path(str(tiny_run))['get_config']()
+  config = read_config(str(tiny_run))
   config.train.num_steps = 2
   workdir = tmp_path_factory.mktemp('run')
   setup = setup_run.prepare(config)
@@ -91,7 +90,7 @@ def test_every_supervised_metric_is_documented():
   step = jax.ShapeDtypeStruct((), 'int32')
   state = TrainState(step, params, jax.eval_shape(optimizer.init, params))
   is_token = jax.ShapeDtypeStruct((2, 3), bool)
-  traces = Traces(jax.ShapeDtypeStruct((2, 3), 'int32'), is_token, is_token)
+  traces = TraceBatch(jax.ShapeDtypeStruct((2, 3), 'int32'), is_token, is_token)
   decoder = Decoder(config)
   step = make_supervised_step(lambda params, _, traces: forward(decoder, params, traces), optimizer)
   _, metrics = jax.eval_shape(step, state, {}, traces)
@@ -122,7 +121,7 @@ def stage_functions():
 
 
 def test_every_stage_is_in_the_table():
-  text = section(read('docs/algorithm.md'), 'What each turn is paid')
+  text = section(read('docs/algorithm.md'), 'Shaped rewards')
   rows = {row[0].strip('`'): row[1:5] for row in table_rows(text)}
   functions = stage_functions()
   assert rows.keys() == functions.keys() and len(rows) >= 5
@@ -210,10 +209,9 @@ def command_complaints(module, arguments):
   names -= set(re.findall(r"(?:DEFINE_\w+|add_argument)\(\s*'(?:--)?(\w+)'", source))
   complaints = [f'{module}: no flag --{name}' for name in sorted(names)]
   if given and given[0].startswith('--config='):
-    path, _, preset = given[0].removeprefix('--config=').partition(':')
     values = flags.FlagValues()
     try:
-      config = runpy.run_path(path)['get_config'](*filter(None, [preset]))
+      config = read_config(given[0].removeprefix('--config='))
       # ml_collections looks for the keys in sys.argv itself.
       with mock.patch.object(sys, 'argv', ['program', *given[1:]]):
         config_flags.DEFINE_config_dict('config', config, flag_values=values)

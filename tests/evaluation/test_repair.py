@@ -9,11 +9,11 @@ import pytest
 
 from score_jax.core.config import default_config
 from score_jax.core.sharding import make_mesh
-from score_jax.evaluation import evaluate as evaluation
 from score_jax.evaluation import repair
 from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.rollout import sampler as sampler_lib
 from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.sampler import Row, Sampler
+from score_jax.rollout.sampler import EpisodeRow, Sampler
 from score_jax.rollout.text import encode_prompts
 from score_jax.setup.task import make_checker
 from score_jax.tasks import base, mbpp_r
@@ -108,17 +108,17 @@ def test_a_given_program_is_corrected_in_one_turn(counter):
 @pytest.mark.parametrize(('batch', 'shared'), [(4, 4), (8, 4), (6, 2), (3, 1), (2, 2)])
 def test_samples_of_a_problem_share_its_prompt(counter, monkeypatch, batch, shared):
   """As far as batches cut rows into groups of samples; the last batch is filled up."""
-  rows = [Row([i + 1] * (i % 3 + 1), i, g) for i in range(3) for g in range(4)]
+  rows = [EpisodeRow([i + 1] * (i % 3 + 1), i, g) for i in range(3) for g in range(4)]
   alone = sampler(counter, batch=batch, temperature=1.0)
   together = dataclasses.replace(alone, samples_per_prompt=4)
-  groups, play = [], evaluation.rollout
+  groups, rollout = [], sampler_lib.rollout
 
-  def watched(*args, **more):
-    groups.append(more['samples_per_prompt'])
-    return play(*args, **more)
+  def watched(*args):
+    groups.append(args[-1])
+    return rollout(*args)
 
-  monkeypatch.setattr(evaluation, 'rollout', watched)
-  want, have = ([e.tokens for _, e in s.play(rows, 0)] for s in (alone, together))
+  monkeypatch.setattr(sampler_lib, 'rollout', watched)
+  want, have = ([e.tokens for _, e in s.sample(rows, 0)] for s in (alone, together))
   assert set(groups) == {1, shared}
   assert [x.tolist() for x in have] == [x.tolist() for x in want]
 
@@ -133,8 +133,8 @@ def test_repair_takes_two_turns(counter):
 
 def collect(params, task, batch=4, num_samples=3, num_kept=2):
   prompts = encode_prompts(task.test, task, Digits(), 3)
-  player = sampler(params, batch=batch, temperature=1.0)
-  return repair.collect_failures(player, prompts, task, num_samples, num_kept)
+  policy = sampler(params, batch=batch, temperature=1.0)
+  return repair.collect_failures(policy, prompts, task, num_samples, num_kept)
 
 
 def test_failing_answers_are_kept_once(counter):
@@ -181,7 +181,7 @@ def test_a_set_is_read_back(data_dir, tmp_path):
     (i, row['question'], row['tests'], row['program']) for i, row in enumerate(rows)
   ]
   assert task.prompt(task.test[1]).endswith(f'{rows[1]["question"]}\n\n[BEGIN]\n')
-  given = [mbpp_r.given_answer(problem) for problem in task.test]
+  given = [mbpp_r.forced_answer(problem) for problem in task.test]
   try:
     assert [v.reward for v in task.grade(task.test, given)] == [0.0, 0.0]
   finally:

@@ -5,20 +5,13 @@ import math
 
 import jax
 import pytest
+from makers import tiny_decoder
 
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.presets import PRESETS, preset
 
-PLAIN = DecoderConfig(
-  vocab_size=11,
-  num_layers=3,
-  embed_dim=12,
-  mlp_dim=16,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=8,
-)
+PLAIN = tiny_decoder()
 
 
 @pytest.mark.parametrize(
@@ -33,6 +26,9 @@ PLAIN = DecoderConfig(
     (dict(activation='relu'), "activation='relu'"),
     (dict(attn_softcap=-1.0), 'attn_softcap'),
     (dict(rope_factor=0.0), 'rope_factor=0.0'),
+    (dict(num_kv_heads=3), 'num_kv_heads'),
+    (dict(head_dim=5), 'head_dim'),
+    (dict(remat='everything'), 'remat'),
   ],
 )
 def test_choices_that_make_no_sense(changes, complaint):

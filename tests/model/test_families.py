@@ -5,18 +5,15 @@ with a window that counts positions. `tests/parity` compares with `transformers`
 """
 
 import dataclasses
-import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from makers import GEMMA_CHOICES, compiled_decoder, random_params, tiny_decoder
 
-from score_jax.core.logits import CappedHead, project
+from score_jax.core.logits import CappedHead
 from score_jax.core.types import compact
-from score_jax.model.attention import causal_mask, rope_frequencies
-from score_jax.model.cache import join
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.rollout.keys import episode_keys
@@ -24,35 +21,13 @@ from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import rollout
 from score_jax.training.train_step import StepOptions, forward, score_episode
 
-PLAIN = DecoderConfig(
-  vocab_size=11,
-  num_layers=3,
-  embed_dim=12,
-  mlp_dim=16,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=8,
-  rope_base=100.0,
-)
+PLAIN = tiny_decoder()
 # Mixtures in which every choice occurs.
 MIXTURES = {
   'qwen': dict(
     qkv_bias=True, qk_norm=True, rope_factor=4.0, rope_bands=(1.0, 4.0, 12.0), scan_unroll=3
   ),
-  'gemma': dict(
-    activation='gelu_tanh',
-    qk_norm=True,
-    post_norms=True,
-    norm_plus_one=True,
-    scale_embedding=True,
-    query_pre_attn_scalar=5.0,
-    attn_softcap=0.5,
-    logit_softcap=3.0,
-    window=3,
-    window_pattern=(True, True, False),
-    window_rope_base=7.0,
-    rope_factor=2.0,
-  ),
+  'gemma': GEMMA_CHOICES,
   'others': dict(rope_fraction=0.5, window=2, window_pattern=(False, True), remat='block'),
 }
 OFF = {f.name: f.default for f in dataclasses.fields(DecoderConfig)}
@@ -63,16 +38,6 @@ IS_TOKEN = np.array(
   [[1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1]], bool
 )
 POSITIONS = np.maximum(np.cumsum(IS_TOKEN, axis=1) - 1, 0).astype(np.int32)
-
-
-def make_params(config):
-  rng = np.random.default_rng(1)
-
-  def draw(path, x):
-    centre = float(path[-1].key == 'scale' and not config.norm_plus_one)
-    return (centre + rng.normal(0.0, 0.4, x.shape)).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, abstract_params(config)[0])
 
 
 def frequency(config, windowed, i):
@@ -152,11 +117,8 @@ def numpy_logits(c, params, tokens, positions):
   return c.logit_softcap * np.tanh(logits / c.logit_softcap) if c.logit_softcap else logits
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def run(config, params, tokens, positions, is_token):
-  mask = causal_mask(positions, positions, is_token)
-  hidden, head, _ = Decoder(config).apply({'params': params}, tokens, positions, mask)
-  return project(hidden, head)
+def run(config, params):
+  return compiled_decoder(config)(params, TOKENS, POSITIONS, IS_TOKEN)[1]
 
 
 def rows():
@@ -167,8 +129,8 @@ def rows():
 @pytest.mark.parametrize('mixture', MIXTURES)
 def test_forward_is_the_loops(mixture):
   config = dataclasses.replace(PLAIN, **MIXTURES[mixture])
-  params = make_params(config)
-  logits = np.asarray(run(config, params, TOKENS, POSITIONS, IS_TOKEN))
+  params = random_params(config)
+  logits = np.asarray(run(config, params))
   assert np.isfinite(logits).all()
   for b, row in enumerate(rows()):
     want = numpy_logits(config, params, *row)
@@ -180,7 +142,7 @@ def test_every_choice_matters(mixture):
   """The check above would see each of them missing: the oracle's answer changes without it."""
   choices = MIXTURES[mixture]
   config = dataclasses.replace(PLAIN, **choices)
-  params, row = make_params(config), rows()[0]
+  params, row = random_params(config), rows()[0]
   want = numpy_logits(config, params, *row)
   for name in choices.keys() - {'scan_unroll', 'remat', 'window_pattern'}:
     off = {name: OFF[name]}
@@ -195,47 +157,12 @@ def test_every_choice_matters(mixture):
     assert np.abs(numpy_logits(wider, params, *row) - want).max() > 1e-2
 
 
-# The cache, where a window looks at positions and not at slots.
-
 GEMMA = dataclasses.replace(PLAIN, **MIXTURES['gemma'])
-APPLY = jax.jit(Decoder(GEMMA).apply)
-
-
-def in_pieces(sizes, faulty_positions=0):
-  """Logits of the two rows, run piece by piece from a cache."""
-  params, cache, out, start = make_params(GEMMA), None, [], 0
-  for size in sizes:
-    now, seen = slice(start, start + size), slice(0, start)
-    old = causal_mask(POSITIONS[:, now], POSITIONS[:, seen], IS_TOKEN[:, seen])
-    own = causal_mask(POSITIONS[:, now], POSITIONS[:, now], IS_TOKEN[:, now])
-    mask = np.concatenate([old, own], axis=-1)
-    places = POSITIONS[:, seen] + faulty_positions
-    hidden, head, kv = APPLY(
-      {'params': params}, TOKENS[:, now], POSITIONS[:, now], mask, cache and [cache], places
-    )
-    cache = kv if cache is None else join(cache, kv)
-    out.append(project(hidden, head))
-    start += size
-  return np.concatenate(out, axis=1)[IS_TOKEN]
-
-
-def test_cache_is_full_forward():
-  sizes = (7, 1, 4)
-  full = np.asarray(run(GEMMA, make_params(GEMMA), TOKENS, POSITIONS, IS_TOKEN))[IS_TOKEN]
-  np.testing.assert_allclose(in_pieces(sizes), full, atol=2e-5)
-  assert np.abs(in_pieces(sizes, faulty_positions=1) - full).max() > 1e-2  # the window moves
-
-
-def test_cache_without_positions_is_refused():
-  params, x = make_params(GEMMA), np.zeros((1, 1), np.int32)
-  kv = np.zeros((3, 1, 1, 2, 8), np.float32)
-  with pytest.raises(ValueError, match='window of 3 goes by the positions'):
-    Decoder(GEMMA).apply({'params': params}, x, x, np.ones((1, 1, 2), bool), [{'k': kv, 'v': kv}])
 
 
 def test_sampler_and_scorer_agree():
   """With caps and windows: what the sampler says of its tokens, the scorer says too."""
-  params = make_params(GEMMA)
+  params = random_params(GEMMA)
   spec = RolloutSpec(prompt_tokens=T, turn_tokens=(7,), followup_ids=(), end_of_turn_ids=(7,))
   keys = episode_keys(0, 0, np.arange(2), np.zeros(2, np.int32))
   e = rollout(Decoder(GEMMA), spec, params, TOKENS, IS_TOKEN, keys, 0.8)
@@ -256,19 +183,11 @@ def test_sampler_and_scorer_agree():
   assert np.abs(scores.ref_logp - scores.logp)[is_sampled].max() > 1e-2
 
 
-def test_no_logit_is_beyond_the_cap():
-  head = jnp.asarray(np.random.default_rng(0).normal(0, 100, (4, 9)), jnp.float32)
-  logits = project(jnp.ones((2, 4)), CappedHead(head, 3.0))
-  assert logits.shape == (2, 9) and np.abs(logits).max() <= 3.0
-  small = project(jnp.ones((2, 4)), CappedHead(head * 1e-6, 3.0))
-  np.testing.assert_allclose(small, project(jnp.ones((2, 4)), head * 1e-6), rtol=1e-5)
-
-
 def test_gradients_are_finite():
   def loss(params):
-    return run(GEMMA, params, TOKENS, POSITIONS, IS_TOKEN).sum()
+    return run(GEMMA, params).sum()
 
-  grads = jax.grad(loss)(make_params(GEMMA))
+  grads = jax.grad(loss)(random_params(GEMMA))
   assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
 
 
@@ -284,13 +203,3 @@ def test_embedding_is_scaled_in_the_compute_type():
     c = dataclasses.replace(config, dtype=dtype, norm_eps=4.0**10)
     hidden, _, _ = jax.jit(Decoder(c).apply)({'params': params}, x, x, np.ones((1, 1, 1), bool))
     np.testing.assert_allclose(float(hidden[0, 0, 0]) * 2**10, scale, rtol=rtol)
-
-
-def test_rope_frequencies_of_llama_3_1():
-  """By hand: wavelengths under 8192 / 4 stay, those over 8192 are 8 times as long."""
-  plain, stretched = rope_frequencies(128, 5e5), rope_frequencies(128, 5e5, 8.0, (1.0, 4.0, 8192.0))
-  wavelength = 2 * math.pi / plain
-  np.testing.assert_array_equal(stretched[wavelength < 2048], plain[wavelength < 2048])
-  np.testing.assert_allclose(stretched[wavelength > 8192], plain[wavelength > 8192] / 8, rtol=1e-6)
-  ratio = (plain / stretched)[(wavelength > 2048) & (wavelength < 8192)]
-  assert len(ratio) > 3 and (np.diff(ratio) > 0).all() and 1 < ratio[0] < ratio[-1] < 8

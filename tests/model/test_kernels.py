@@ -1,17 +1,18 @@
 """Attention kernels against the plain sum, forward and backward, and within the decoder."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from makers import random_params, tiny_decoder
 
 from score_jax.core.config import default_config
 from score_jax.core.types import Episode
-from score_jax.model.decoder import Decoder, init_params
-from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.decoder import Decoder
 from score_jax.model.kernels import attend_rows, best_kernel, why_not
 from score_jax.setup.base_model import check_kernel, run_config
 from score_jax.training.train_step import forward
@@ -20,8 +21,17 @@ B, T, N, M, H = 2, 140, 4, 2, 64  # a length that is no multiple of a block
 SCALE = 0.3
 
 
-def by_loops(q, k, v, softcap, window):
+@functools.cache
+def drawn():
+  """Queries, keys, values, and a direction."""
+  rng = np.random.default_rng(0)
+  return [rng.normal(size=(B, T, heads, H)).astype(np.float32) for heads in (N, M, M, N)]
+
+
+@functools.cache
+def by_loops(softcap, window):
   """Attention of one head group by NumPy, a query at a time, in float64."""
+  q, k, v, _ = (x.astype(np.float64) for x in drawn())
   out = np.zeros(q.shape)
   for b, t, n in np.ndindex(B, T, N):
     first = max(0, t - window + 1) if window else 0
@@ -34,12 +44,6 @@ def by_loops(q, k, v, softcap, window):
   return out
 
 
-@pytest.fixture(scope='module')
-def qkv():
-  rng = np.random.default_rng(0)
-  return tuple(rng.normal(size=(B, T, heads, H)).astype(np.float32) for heads in (N, M, M))
-
-
 CASES = [
   (kernel, softcap, window)
   for kernel in ('plain', 'xla', 'splash')
@@ -48,33 +52,28 @@ CASES = [
 ]
 
 
+@functools.cache
+def by_kernel(kernel, softcap, window):
+  """What a kernel makes of random queries, keys and values, and gradients toward some direction."""
+  *qkv, toward = drawn()
+
+  def loss(qkv):
+    out = attend_rows(*qkv, kernel, SCALE, softcap, window, interpret=kernel == 'splash')
+    return jnp.vdot(out, toward), out
+
+  grads, out = jax.jit(jax.grad(loss, has_aux=True))(qkv)
+  return out, grads
+
+
 @pytest.mark.parametrize(('kernel', 'softcap', 'window'), CASES)
-def test_kernel(qkv, kernel, softcap, window):
-  def run(kernel, *qkv):
-    return attend_rows(*qkv, kernel, SCALE, softcap, window, interpret=kernel == 'splash')
-
-  want = by_loops(*(x.astype(np.float64) for x in qkv), softcap, window)
-  np.testing.assert_allclose(run(kernel, *qkv), want, atol=2e-5)
-  toward = np.random.default_rng(1).normal(size=want.shape).astype(np.float32)
-  grads, plain = (
-    jax.grad(lambda qkv, name=name: jnp.vdot(run(name, *qkv), toward))(qkv)
-    for name in (kernel, 'plain')
-  )
-  for mine, theirs in zip(grads, plain, strict=True):
-    np.testing.assert_allclose(mine, theirs, atol=1e-4)
+def test_kernel(kernel, softcap, window):
+  out, grads = by_kernel(kernel, softcap, window)
+  np.testing.assert_allclose(out, by_loops(softcap, window), atol=2e-5)
+  for mine, plain in zip(grads, by_kernel('plain', softcap, window)[1], strict=True):
+    np.testing.assert_allclose(mine, plain, atol=1e-4)
 
 
-SIZES = DecoderConfig(
-  vocab_size=11,
-  num_layers=3,
-  embed_dim=16,
-  mlp_dim=16,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=8,
-  window=3,
-  window_pattern=(True, False),
-)
+SIZES = tiny_decoder(num_layers=2, window=3, window_pattern=(True, False))
 
 
 def test_decoder_attends_by_a_kernel():
@@ -92,20 +91,27 @@ def test_decoder_attends_by_a_kernel():
     sampled_logp=np.zeros(shape, np.float32),
     is_truncated=np.zeros((3, 1), bool),
   )
-  params = init_params(SIZES, jax.random.key(0))
+  params = random_params(SIZES)
   kernel = dataclasses.replace(SIZES, attention='xla')
 
-  def loss(config, params):
-    hidden, head = forward(Decoder(config), params, episode)
-    return jnp.sum(jnp.where(is_token[..., None], hidden, 0.0) ** 3), hidden
+  @functools.partial(jax.jit, static_argnums=0)
+  def hidden_and_grads(config, params):
+    def loss(params):
+      hidden, _ = forward(Decoder(config), params, episode)
+      return jnp.sum(jnp.where(is_token[..., None], hidden, 0.0) ** 3), hidden
 
-  (_, have), have_grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(kernel, params)
-  (_, want), want_grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(SIZES, params)
+    grads, hidden = jax.grad(loss, has_aux=True)(params)
+    return hidden, grads
+
+  have, have_grads = hidden_and_grads(kernel, params)
+  want, want_grads = hidden_and_grads(SIZES, params)
   np.testing.assert_allclose(np.asarray(have)[is_token], np.asarray(want)[is_token], atol=2e-5)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-3, 1e-2), have_grads, want_grads)
   no_window = dataclasses.replace(kernel, window=0, window_pattern=())
-  other = np.asarray(forward(Decoder(no_window), params, episode)[0])
-  assert np.abs(other - np.asarray(want))[is_token].max() > 1e-2  # the window is looked at
+  other = jax.jit(lambda params: forward(Decoder(no_window), params, episode)[0])(params)
+  assert (
+    np.abs(np.asarray(other) - np.asarray(want))[is_token].max() > 1e-2
+  )  # the window is looked at
 
 
 def test_choice_and_refusal():

@@ -8,6 +8,7 @@ from scipy import stats
 
 from score_jax.model.sampling import sample, sampling_logp
 
+compiled_sample = jax.jit(sample, static_argnames=('top_k', 'top_p'))
 LOGITS = np.array([0.3, -1.2, 2.0, 0.0, 1.1, -0.4, 0.9], np.float32)
 
 
@@ -67,9 +68,9 @@ def test_rows_are_cut_on_their_own():
 
 
 def draw(temperature, num=20_000, seed=0, **options):
-  logits = jnp.broadcast_to(jnp.asarray(LOGITS), (num, LOGITS.size))
   keys = jax.random.split(jax.random.key(seed), num)
-  return jax.jit(lambda x, k: sample(x, k, jnp.float32(temperature), **options))(logits, keys)
+  logits = np.broadcast_to(LOGITS, (num, LOGITS.size))
+  return compiled_sample(logits, keys, np.float32(temperature), **options)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +102,10 @@ def test_frequency_check_can_fail():
 def test_temperature_zero_is_greedy(options):
   """The most likely token, the lowest id of equals, logp 0, and nothing is divided by 0."""
   logits = jnp.array([[0.0, 5.0, 5.0, -1.0], [1e4, -1e4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-  jitted = jax.jit(lambda x, k, t: sample(x, k, t, **options))
   with jax.debug_nans(True):
     for seed in range(3):
       keys = jax.random.split(jax.random.key(seed), 3)
-      tokens, logp = jitted(logits, keys, jnp.float32(0.0))
+      tokens, logp = compiled_sample(logits, keys, jnp.float32(0.0), **options)
       assert tokens.tolist() == [1, 0, 0]
       assert logp.tolist() == [0.0, 0.0, 0.0]
   assert tokens.dtype == jnp.int32
@@ -115,13 +115,13 @@ def test_draw_depends_on_own_key_and_logits():
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.normal(size=(16, 9)), jnp.float32)
   keys = jax.random.split(jax.random.key(3), 16)
-  tokens, logp = sample(logits, keys, jnp.float32(1.0))
+  tokens, logp = compiled_sample(logits, keys, jnp.float32(1.0))
   order = rng.permutation(16)
-  permuted, permuted_logp = sample(logits[order], keys[order], jnp.float32(1.0))
+  permuted, permuted_logp = compiled_sample(logits[order], keys[order], jnp.float32(1.0))
   assert permuted.tolist() == tokens[order].tolist()
   np.testing.assert_allclose(permuted_logp, logp[order], rtol=1e-6)
   for b in (0, 7):
-    alone, _ = sample(logits[b : b + 1], keys[b : b + 1], jnp.float32(1.0))
+    alone, _ = compiled_sample(logits[b : b + 1], keys[b : b + 1], jnp.float32(1.0))
     assert alone[0] == tokens[b]
   assert len(set(tokens.tolist())) > 3  # not one token for all
 

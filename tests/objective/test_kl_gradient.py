@@ -6,6 +6,7 @@ probabilities. The oracle is the definition, `sum_y p(y) (log p(y) - log q(y))`.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from score_jax.objective.loss import KL_CREDITS, KL_ESTIMATORS, kl_surrogate, po
 
 V = 3  # token 0 ends a turn
 TURN_TOKENS = (3, 2)
+CHOICES = list(itertools.product(KL_ESTIMATORS, KL_CREDITS))
 SLOTS = sum(TURN_TOKENS)
 
 
@@ -60,6 +62,7 @@ def probabilities(table):
   return jnp.exp(jnp.where(MASK_BKT, logp_BT[:, None], 0.0).sum(-1))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def exact_kl(table, k):
   """KL of turn k's whole sequence; the contexts in which turn 2 begins stay as they are."""
   p_BK, q_BK = probabilities(table), probabilities(REFERENCE)
@@ -74,23 +77,26 @@ EPISODE_P = np.asarray(probabilities(POLICY)).prod(axis=1)
 
 @functools.cache
 def expected_gradients():
-  """E over the policy's episodes of each surrogate's gradient: {(estimator, credit): [K, C, V]}.
+  """E over the policy's episodes of the gradient of all that is judged here, compiled once.
 
-  'k1' is what is refused: log pi - log pi_ref as the loss.
+  Per-turn terms, [K, C, V]: of each (estimator, credit) and ('fault', name). Stage I's KL alone as
+  the loss, [C, V]: of each ('anchor', estimator, credit) and ('anchor', fault).
   """
   mask_BKT = jnp.asarray(MASK_BKT)
 
-  def terms_K(table):
+  def terms(table):
     scores = scores_of(table)
-    terms = {
-      (estimator, credit): kl_surrogate(scores, mask_BKT, estimator, credit)
-      for estimator in KL_ESTIMATORS
-      for credit in KL_CREDITS
-    }
-    terms['k1', 'token'] = turn_sums(scores.logp - scores.ref_logp, mask_BKT)
-    return {name: EPISODE_P @ term_BK for name, term_BK in terms.items()}
+    terms = {choice: kl_surrogate(scores, mask_BKT, *choice) for choice in CHOICES}
+    terms |= {('fault', name): fault(scores, mask_BKT) for name, fault in FAULTS.items()}
+    anchors = {('anchor', *choice): anchor_of(*choice) for choice in CHOICES}
+    anchors |= {('anchor', name): fault for name, fault in ANCHOR_FAULTS.items()}
+    for name, loss in anchors.items():  # of each episode alone
+      terms[name] = jax.vmap(lambda s, m, f=loss: f(jax.tree.map(lambda x: x[None], s), m[None]))(
+        scores, mask_BKT
+      )
+    return {name: EPISODE_P @ term for name, term in terms.items()}
 
-  return jax.device_get(jax.jit(jax.jacrev(terms_K))(POLICY))
+  return jax.device_get(jax.jit(jax.jacrev(terms))(POLICY))
 
 
 @functools.cache
@@ -156,42 +162,14 @@ def test_k1_as_a_loss_has_no_expected_gradient():
 
   # A single episode has a gradient, which is why this fault goes unseen.
   assert np.abs(jax.jit(jax.grad(k1_of_one_episode))(POLICY)).max() > 0.1
-  np.testing.assert_allclose(expected_gradients()['k1', 'token'], 0, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-  ('estimator', 'credit', 'message'),
-  [
-    ('k1', 'turn', 'zero expected gradient'),
-    ('k1_loss', 'token', 'zero expected gradient'),
-    ('k3', 'turn', "kl_estimator='k3' is none of"),
-    ('exact', 'episode', "kl_credit='episode' is none of"),
-  ],
-)
-def test_wrong_choices_are_refused(estimator, credit, message):
-  scores, mask_BKT = scores_of(POLICY), jnp.asarray(MASK_BKT)
-  with pytest.raises(ValueError, match=message):
-    kl_surrogate(scores, mask_BKT, estimator, credit)
-  with pytest.raises(ValueError, match=message):
-    policy_loss(scores, mask_BKT, jnp.ones((105, 2)), jnp.ones(2), 1.0, estimator, credit)
+  np.testing.assert_allclose(expected_gradients()['fault', 'k1 as a loss'], 0, atol=1e-6)
 
 
 # From here on: Stage I's anchor, and faults of other implementations that the check must catch.
 
 
-def check_anchor_holds_turn1(loss):
-  """Stage I's KL alone must give turn 1 a gradient, and following it must lower turn 1's KL.
-
-  Args:
-    loss: from (scores, mask_BKT) of one episode to its KL term, without any reward.
-  """
-
-  def expected_loss(table):
-    scores = scores_of(table)
-    one = jax.vmap(lambda s, m: loss(jax.tree.map(lambda x: x[None], s), m[None]))
-    return jnp.sum(EPISODE_P * one(scores, jnp.asarray(MASK_BKT)))
-
-  gradient = np.asarray(jax.jit(jax.grad(expected_loss))(POLICY))
+def check_anchor_holds_turn1(gradient):
+  """Stage I's KL alone must give turn 1 a gradient, and following it must lower turn 1's KL."""
   turn1 = np.unique(PREFIX_BT[MASK_BKT[:, 0]])
   assert np.abs(gradient[turn1]).max() > 1e-3, 'turn 1 gets no gradient from its own anchor'
   before, after = exact_kl(POLICY, 0), exact_kl(POLICY - 0.5 * gradient, 0)
@@ -201,14 +179,14 @@ def check_anchor_holds_turn1(loss):
 STAGE1_KL = jnp.array([0.25, 0.0])  # beta2 on turn 1, nothing on turn 2
 
 
-@pytest.mark.parametrize('credit', KL_CREDITS)
-@pytest.mark.parametrize('estimator', KL_ESTIMATORS)
+def anchor_of(*choice):
+  """Stage I's loss without any reward: from (scores, mask_BKT) of one episode to its KL term."""
+  return lambda s, mask_BKT: policy_loss(s, mask_BKT, jnp.zeros((1, 2)), STAGE1_KL, 1.0, *choice)
+
+
+@pytest.mark.parametrize(('estimator', 'credit'), CHOICES)
 def test_stage1_anchor_holds_turn1(estimator, credit):
-  check_anchor_holds_turn1(
-    lambda scores, mask_BKT: policy_loss(
-      scores, mask_BKT, jnp.zeros((1, 2)), STAGE1_KL, 1.0, estimator, credit
-    )
-  )
+  check_anchor_holds_turn1(expected_gradients()['anchor', estimator, credit])
 
 
 def anchor_on_turn2(scores, mask_BKT):
@@ -229,18 +207,22 @@ def anchor_is_k1(scores, mask_BKT):
   return jnp.sum(STAGE1_KL[None] * k1_BK)
 
 
-@pytest.mark.parametrize('fault', [anchor_on_turn2, anchor_is_a_number, anchor_is_k1])
+def anchor_pushes_away(scores, mask_BKT):
+  """The sign is wrong."""
+  return policy_loss(scores, mask_BKT, jnp.zeros((1, 2)), -STAGE1_KL, 1.0)
+
+
+ANCHOR_FAULTS = {
+  f.__name__: f for f in (anchor_on_turn2, anchor_is_a_number, anchor_is_k1, anchor_pushes_away)
+}
+
+
+@pytest.mark.parametrize('fault', ANCHOR_FAULTS)
 def test_stage1_anchor_check_can_fail(fault):
-  with pytest.raises(AssertionError, match='no gradient from its own anchor'):
-    check_anchor_holds_turn1(fault)
-
-
-def test_stage1_anchor_check_knows_up_from_down():
-  def wrong_sign(scores, mask_BKT):
-    return policy_loss(scores, mask_BKT, jnp.zeros((1, 2)), -STAGE1_KL, 1.0)
-
-  with pytest.raises(AssertionError, match="turn 1's KL went from"):
-    check_anchor_holds_turn1(wrong_sign)
+  is_up = fault == 'anchor_pushes_away'
+  message = "turn 1's KL went from" if is_up else 'no gradient from its own anchor'
+  with pytest.raises(AssertionError, match=message):
+    check_anchor_holds_turn1(expected_gradients()['anchor', fault])
 
 
 # The same gradient by finite differences of a KL in plain NumPy, and faults that it must catch.
@@ -276,25 +258,17 @@ def finite_differences(k):
   return slopes
 
 
-def check_finite_differences(surrogate):
-  """The expected gradient of a per-turn KL term must be the slope of the turn's KL.
-
-  Args:
-    surrogate: from (scores, mask_BKT) to f32[B, K].
-  """
-
-  def expected_K(table):
-    return EPISODE_P @ surrogate(scores_of(table), jnp.asarray(MASK_BKT))
-
-  got = np.asarray(jax.jit(jax.jacrev(expected_K))(POLICY))
+def check_finite_differences(gradient_KCV):
+  """The expected gradient of a per-turn KL term must be the slope of the turn's KL."""
   for k in (0, 1):
-    np.testing.assert_allclose(got[k], finite_differences(k), atol=1e-5, err_msg=f'turn {k + 1}')
+    want = finite_differences(k)
+    np.testing.assert_allclose(gradient_KCV[k], want, atol=1e-5, err_msg=f'turn {k + 1}')
 
 
 @pytest.mark.parametrize('estimator', KL_ESTIMATORS)
 def test_gradient_against_finite_differences(estimator):
   assert min(np.abs(finite_differences(k)).max() for k in (0, 1)) > 0.01
-  check_finite_differences(lambda scores, mask: kl_surrogate(scores, mask, estimator, 'turn'))
+  check_finite_differences(expected_gradients()[estimator, 'turn'])
 
 
 def k3(scores):
@@ -315,4 +289,4 @@ FAULTS = {
 @pytest.mark.parametrize('fault', FAULTS)
 def test_finite_differences_can_fail(fault):
   with pytest.raises(AssertionError, match='turn [12]'):
-    check_finite_differences(FAULTS[fault])
+    check_finite_differences(expected_gradients()['fault', fault])

@@ -107,13 +107,12 @@ PLACED = """
 import runpy, sys, jax
 from score_jax.planning import memory
 from score_jax.setup import run as setup_run
-from score_jax.setup.optimizer import make_optimizer
 from score_jax.training.loop import fresh_state
 config = runpy.run_path(sys.argv[1])['get_config']()
 config.mesh = (2, 2, 1)
 setup = setup_run.prepare(config)
 with jax.sharding.set_mesh(setup.mesh):
-  state = fresh_state(setup, make_optimizer(config.optimizer), setup.read_start())
+  state = fresh_state(setup, setup.read_start())
 counted = memory.count_memory(setup)
 
 def there(tree):

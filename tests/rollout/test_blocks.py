@@ -38,7 +38,7 @@ def params():
   )
 
 
-def play(params, **how):
+def sample(params, **how):
   problem, sample = np.repeat(np.arange(4), G), np.tile(np.arange(G), 4)
   keys, prompt = episode_keys(0, 5, problem, sample), PROMPT[problem]
   return jax.device_get(
@@ -49,7 +49,7 @@ def play(params, **how):
 @pytest.fixture(scope='module')
 def whole(params):
   """Each turn in one block, each row with its own prompt."""
-  e = play(params)
+  e = sample(params)
   assert e.is_truncated.any(axis=0).all() and not e.is_truncated.all(axis=0).any()
   return e
 
@@ -64,10 +64,10 @@ def block(request, monkeypatch):
 
 @pytest.mark.parametrize('samples', [1, G])
 def test_blocks_and_shared_prompts_change_nothing(params, whole, block, samples):
-  cut = play(params, samples_per_prompt=samples)
+  cut = sample(params, samples_per_prompt=samples)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cut, whole)
-  given = {0: (whole.tokens[:, 5:10], whole.is_token[:, 5:10])}
-  again = play(params, samples_per_prompt=samples, given=given)
+  forced = {0: (whole.tokens[:, 5:10], whole.is_token[:, 5:10])}
+  again = sample(params, samples_per_prompt=samples, forced=forced)
   np.testing.assert_array_equal(again.tokens, whole.tokens)
   np.testing.assert_array_equal(again.positions, whole.positions)
 
@@ -78,5 +78,5 @@ def test_a_block_that_is_written_late_is_seen(params, whole, monkeypatch, block)
   monkeypatch.setattr(
     generation.cache, 'write', lambda piece, new, slot: write(piece, new, slot + 1)
   )
-  late = play(params)
+  late = sample(params)
   assert np.abs(late.sampled_logp - whole.sampled_logp).max() > 1e-2

@@ -29,14 +29,14 @@ IS_PROMPT = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1]], bool)
 def counter():
   """Parameters with which token v is followed by v + 1: one-hot embeddings, layers that add 0."""
   params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), abstract_params(CONFIG)[0])
-  for room, name in (('attn', 'o'), ('mlp', 'down')):
-    params['layers'][room][name] = np.zeros_like(params['layers'][room][name])
+  for part, name in (('attn', 'o'), ('mlp', 'down')):
+    params['layers'][part][name] = np.zeros_like(params['layers'][part][name])
   params['embedder']['embedding'] = np.eye(V, 16, dtype=np.float32)
   params['head']['kernel'] = 50 * np.roll(np.eye(16, V, dtype=np.float32), 1, axis=1)
   return params
 
 
-def play(params, spec, temperature=1.0):
+def sample(params, spec, temperature=1.0):
   keys = episode_keys(0, 0, np.arange(3), np.zeros(3, np.int32))
   return jax.device_get(
     rollout(Decoder(CONFIG), spec, params, PROMPT, IS_PROMPT, keys, temperature)
@@ -50,11 +50,11 @@ def real(episode):
 
 @pytest.mark.parametrize('temperature', [1.0, 0.0])
 def test_two_turns(counter, temperature):
-  """The whole table by hand. Slots: 3 prompt, 4 y1, 1 owed end of turn, 2 instruction, 40 y2."""
+  """The whole table by hand. Slots: 3 prompt, 4 y1, 1 needed end of turn, 2 instruction, 40 y2."""
   spec = RolloutSpec(
     prompt_tokens=3, turn_tokens=(4, 40), followup_ids=((0, 4),), end_of_turn_ids=(EOT,)
   )
-  e = play(counter, spec, temperature)
+  e = sample(counter, spec, temperature)
   assert real(e) == [
     [5, 6, 7, 0, 4, 5, 6, 7],
     [2, 3, 4, 5, 6, 7, 0, 4, 5, 6, 7],  # the budget ends at 6; the first 7 is appended
@@ -77,8 +77,8 @@ def test_three_turns(counter):
   spec = RolloutSpec(
     prompt_tokens=3, turn_tokens=(2, 3, 2), followup_ids=((4,), (8, 5)), end_of_turn_ids=(EOT, 6)
   )
-  e = play(counter, spec)
-  # 6 ends a turn too; the owed end of turn is always the first of the ids, 7.
+  e = sample(counter, spec)
+  # 6 ends a turn too; the needed end of turn is always the first of the ids, 7.
   assert real(e) == [
     [5, 6, 4, 5, 6, 8, 5, 6],
     [2, 3, 4, 7, 4, 5, 6, 8, 5, 6],
@@ -90,13 +90,13 @@ def test_three_turns(counter):
 
 def test_one_turn(counter):
   spec = RolloutSpec(prompt_tokens=3, turn_tokens=(4,), followup_ids=(), end_of_turn_ids=(EOT,))
-  e = play(counter, spec)
+  e = sample(counter, spec)
   assert real(e) == [[5, 6, 7], [2, 3, 4, 5, 6], [3, 6, 7]]
   assert e.is_truncated.tolist() == [[False], [True], [False]]
 
 
-def test_given_turns(counter):
-  """Given answers are context; a cut one gets an end of turn, an empty one too."""
+def test_forced_turns(counter):
+  """Forced answers are context; a cut one gets an end of turn, an empty one too."""
   spec = RolloutSpec(
     prompt_tokens=3, turn_tokens=(2, 4), followup_ids=((4,),), end_of_turn_ids=(EOT,)
   )
@@ -105,7 +105,7 @@ def test_given_turns(counter):
   keys = episode_keys(0, 0, np.arange(3), np.zeros(3, np.int32))
   e = jax.device_get(
     rollout(
-      Decoder(CONFIG), spec, counter, PROMPT, IS_PROMPT, keys, 1.0, given={0: (tokens, is_token)}
+      Decoder(CONFIG), spec, counter, PROMPT, IS_PROMPT, keys, 1.0, forced={0: (tokens, is_token)}
     )
   )
   assert real(e) == [

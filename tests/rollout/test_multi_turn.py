@@ -46,8 +46,8 @@ def params():
   return jax.tree_util.tree_map_with_path(draw, abstract_params(CONFIG)[0])
 
 
-def play(params, problem=PROBLEM, sample=SAMPLE, temperature=1.0, seed=0, **kwargs):
-  """Rolls out the given samples of the given problems; the episode is on the host."""
+def sample_rows(params, problem=PROBLEM, sample=SAMPLE, temperature=1.0, seed=0, **kwargs):
+  """Samples the named samples of the named problems; the episode is on the host."""
   keys = episode_keys(seed, 5, problem, sample)
   prompt, is_prompt = PROBLEMS[problem], IS_PROBLEM[problem]
   spec = kwargs.pop('spec', SPEC)
@@ -59,7 +59,7 @@ def play(params, problem=PROBLEM, sample=SAMPLE, temperature=1.0, seed=0, **kwar
 @pytest.fixture(scope='module')
 def episode(params):
   """The episode that most tests look at."""
-  e = play(params)
+  e = sample_rows(params)
   # It holds what the tests are about: ended and cut answers of both turns.
   assert e.is_truncated.any(axis=0).all() and not e.is_truncated.all(axis=0).any()
   return e
@@ -118,7 +118,7 @@ def gap(episode, logp_BT):
 
 @pytest.mark.parametrize('temperature', [1.0, 0.7])
 def test_sampled_logp_is_teacher_forced(params, episode, temperature):
-  e = episode if temperature == 1.0 else play(params, temperature=temperature)
+  e = episode if temperature == 1.0 else sample_rows(params, temperature=temperature)
   assert max(gap(e, plain_logp(params, e, temperature))) < 1e-4
   # The scorer of the update, over compacted rows.
   short = compact(jax.tree.map(jnp.asarray, e), int(e.is_token.sum(axis=1).max()))
@@ -146,12 +146,12 @@ def test_compact_keeps_rows(episode):
 
 
 def check_contexts(episode):
-  """Turn 2's context is prompt, the exact ids of turn 1, an owed end of turn, the instruction."""
+  """Turn 2's context is prompt, the exact ids of turn 1, an needed end of turn, the instruction."""
   for b, row in enumerate(rows_of(episode)):
     prompt = PROBLEMS[PROBLEM[b], IS_PROBLEM[PROBLEM[b]]].tolist()
-    owed = [EOT] if episode.is_truncated[b, 0] else []
+    end = [EOT] if episode.is_truncated[b, 0] else []
     y1, y2 = answer(episode, b, 0), answer(episode, b, 1)
-    assert row == prompt + y1 + owed + [9, 3, 10] + y2
+    assert row == prompt + y1 + end + [9, 3, 10] + y2
     is_mine = np.zeros(len(row), bool)
     is_mine[len(prompt) : len(prompt) + len(y1)] = True
     is_mine[len(row) - len(y2) :] = True
@@ -188,33 +188,33 @@ def test_end_of_turn_is_sampled_and_last(episode):
 def test_sample_depends_on_its_own_key_alone(params, episode):
   rows = rows_of(episode)
   order = np.random.default_rng(0).permutation(len(rows))
-  permuted = play(params, PROBLEM[order], SAMPLE[order])
+  permuted = sample_rows(params, PROBLEM[order], SAMPLE[order])
   assert rows_of(permuted) == [rows[b] for b in order]
   np.testing.assert_allclose(permuted.sampled_logp, episode.sampled_logp[order], atol=1e-5)
   for b in (1, 8):
-    assert rows_of(play(params, PROBLEM[b : b + 1], SAMPLE[b : b + 1])) == [rows[b]]
+    assert rows_of(sample_rows(params, PROBLEM[b : b + 1], SAMPLE[b : b + 1])) == [rows[b]]
   # G = 2 gives the first two of the three samples, in a batch of other problems.
   problem, sample = np.repeat([0, 1, 2, 3, 3, 0], 2), np.tile(np.arange(2), 6)
   want = [rows[G * p + i] for p, i in zip(problem, sample, strict=True)]
-  assert rows_of(play(params, problem, sample)) == want
+  assert rows_of(sample_rows(params, problem, sample)) == want
   # And keys matter: another seed, other samples; samples of one problem differ.
-  assert rows_of(play(params, seed=1)) != rows
+  assert rows_of(sample_rows(params, seed=1)) != rows
   assert len({tuple(row) for row in rows}) > 8
 
 
 def test_greedy_ignores_keys(params):
-  one, two = play(params, temperature=0.0), play(params, temperature=0.0, seed=9)
+  one, two = sample_rows(params, temperature=0.0), sample_rows(params, temperature=0.0, seed=9)
   assert rows_of(one) == rows_of(two)
   assert (one.sampled_logp == 0).all()
   first = rows_of(one)[::G]
   assert rows_of(one) == [row for row in first for _ in range(G)]
 
 
-# (f) Given answers.
+# (f) Forced answers.
 
 
-def given_turn(episode, edit=lambda y: y):
-  """Turn 1 of an episode as a given answer, after `edit` of each list of ids."""
+def forced_turn(episode, edit=lambda y: y):
+  """Turn 1 of an episode as a forced answer, after `edit` of each list of ids."""
   tokens = np.zeros((len(episode.tokens), SPEC.turn_tokens[0]), np.int32)
   is_token = np.zeros(tokens.shape, bool)
   for b in range(len(tokens)):
@@ -224,20 +224,20 @@ def given_turn(episode, edit=lambda y: y):
 
 
 @pytest.fixture(scope='module')
-def with_given(params, episode):
-  """The episode again, with its first answers given instead of sampled."""
-  return play(params, given=given_turn(episode))
+def with_forced(params, episode):
+  """The episode again, with its first answers forced instead of sampled."""
+  return sample_rows(params, forced=forced_turn(episode))
 
 
-def test_given_answers_are_context(params, episode, with_given):
-  assert rows_of(with_given) == rows_of(episode)
-  np.testing.assert_array_equal(with_given.is_truncated, episode.is_truncated)
-  np.testing.assert_array_equal(with_given.turn, episode.turn)
-  is_turn_1 = with_given.turn == 1
-  assert is_turn_1.any() and not with_given.is_sampled[is_turn_1].any()
-  np.testing.assert_array_equal(with_given.is_sampled[~is_turn_1], episode.is_sampled[~is_turn_1])
+def test_forced_answers_are_context(params, episode, with_forced):
+  assert rows_of(with_forced) == rows_of(episode)
+  np.testing.assert_array_equal(with_forced.is_truncated, episode.is_truncated)
+  np.testing.assert_array_equal(with_forced.turn, episode.turn)
+  is_turn_1 = with_forced.turn == 1
+  assert is_turn_1.any() and not with_forced.is_sampled[is_turn_1].any()
+  np.testing.assert_array_equal(with_forced.is_sampled[~is_turn_1], episode.is_sampled[~is_turn_1])
   np.testing.assert_allclose(
-    with_given.sampled_logp[:, FIRST_Y2:], episode.sampled_logp[:, FIRST_Y2:], atol=1e-5
+    with_forced.sampled_logp[:, FIRST_Y2:], episode.sampled_logp[:, FIRST_Y2:], atol=1e-5
   )
 
 
@@ -247,17 +247,17 @@ def test_given_answers_are_context(params, episode, with_given):
 @pytest.mark.parametrize(
   'edit', [lambda y: y[:1], lambda y: [(y[0] + 1) % 11, *y[1:]]], ids=['cut', 'retokenised']
 )
-def test_other_context_is_seen(params, episode, with_given, edit):
+def test_other_context_is_seen(params, episode, with_forced, edit):
   """Turn 2 sampled after something else than turn 1's ids, in an episode that shows turn 1."""
-  e = play(params, given=given_turn(episode, edit))
+  e = sample_rows(params, forced=forced_turn(episode, edit))
   is_late = np.arange(e.tokens.shape[1]) >= FIRST_Y2
   claimed = jax.tree.map(
     lambda true, seen: np.where(is_late[None], seen, true) if true.shape[1] > 2 else true,
-    with_given,
+    with_forced,
     e,
   )
   claimed = claimed.replace(positions=np.maximum(np.cumsum(claimed.is_token, axis=1) - 1, 0))
-  assert gap(with_given, plain_logp(params, with_given))[1] < 1e-4
+  assert gap(with_forced, plain_logp(params, with_forced))[1] < 1e-4
   assert gap(claimed, plain_logp(params, claimed))[1] > 1e-2
 
 
@@ -297,7 +297,7 @@ def test_other_temperature_is_seen(params, episode):
 
 def test_after_turn_sees_a_turn_before_the_next(params, episode):
   seen = []
-  play(params, after_turn=lambda turn, e: seen.append((turn, e)))
+  sample_rows(params, after_turn=lambda turn, e: seen.append((turn, e)))
   assert [turn for turn, _ in seen] == [0, 1]
   first, last = (jax.device_get(e) for _, e in seen)  # readable after the state was donated
   np.testing.assert_array_equal(first.turn == 1, episode.turn == 1)
@@ -313,5 +313,5 @@ def test_shapes_are_checked(params):
   with pytest.raises(ValueError, match='5 prompt slots'):
     rollout(DECODER, SPEC, params, prompt, is_prompt[:2], keys, 1.0)
   wrong = {0: (np.zeros((12, 3), np.int32), np.ones((12, 3), bool))}
-  with pytest.raises(ValueError, match='given answers of turn 0'):
-    rollout(DECODER, SPEC, params, prompt, is_prompt, keys, 1.0, given=wrong)
+  with pytest.raises(ValueError, match='forced answers of turn 0'):
+    rollout(DECODER, SPEC, params, prompt, is_prompt, keys, 1.0, forced=wrong)

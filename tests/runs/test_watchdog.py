@@ -146,7 +146,7 @@ def test_an_error_waits_for_the_loss_that_made_it(tmp_path, capfd):
   with pytest.raises(RuntimeError), kennel.dogs[0].watching():
     raise RuntimeError('connection closed by peer')
   said = capfd.readouterr().err
-  assert 'connection closed by peer' in said and 'told within 2 s' in said
+  assert 'connection closed by peer' in said and 'said within 2 s' in said
   assert 'from process 1 (last at step 2 (rollout)' in said  # the others did not write meanwhile
 
 

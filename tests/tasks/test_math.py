@@ -1,13 +1,11 @@
-"""MATH: prompts to the letter, answers found and graded, hostile answers survived."""
+"""MATH: prompts to the letter, answers graded, hostile answers survived."""
 
 import itertools
 import json
-import time
 
 import pytest
 
 from score_jax.tasks import base, math
-from score_jax.tasks.math_checker import answers
 
 
 def _sentence(answer: str) -> str:
@@ -29,54 +27,6 @@ def test_the_prompts_are_the_papers():
     'solution! At the end of the Solution, when you give your final answer, write it in the form '
     '"Final Answer: The final answer is $answer$. I hope it is correct."'
   )
-
-
-@pytest.mark.parametrize(
-  'text, answer',
-  [
-    (_sentence('4'), '4'),
-    (_sentence(r'\frac{1}{2}') + ' Thank you. 7', r'\frac{1}{2}'),
-    (_sentence('1') + '\n' + _sentence('2'), '2'),
-    (r'\boxed{3} ' + _sentence('4'), '4'),
-    (_sentence(r'\boxed{4}'), '4'),
-    ('The final answer is: $$\n 4 \n$$\nI hope it is correct.', '4'),
-    ('the final answer is 4. i hope it is correct', '4'),
-    ('The final answer is $4$. I hope this helps!', '4'),
-    ('The final answer is $3.5$.\nDone', '3.5'),
-    ('The final answer is\n\\[\n\\frac{1}{2}\n\\]\nas shown.', r'\frac{1}{2}'),
-    (r'The final answer is **\(4\)**.', '4'),
-    ('The final answer is $5$ cm. I hope it is correct.', r'5 \text{cm}'),
-    ('The final answer is $2$ or $3$. I hope it is correct.', '2 or 3'),
-    (r'The final answer is \boxed{2} or \boxed{3}.', r'\boxed{2} or \boxed{3}'),
-    (r'We add, and the final answer is 1+1=\boxed{2} apples.', '2'),
-    (_sentence(r'\$18.90'), r'\$18.90'),
-    (
-      _sentence(r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}'),
-      r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}',
-    ),
-    (r'\boxed{1} and \boxed{\frac{1}{\sqrt{2}}}', r'\frac{1}{\sqrt{2}}'),
-    (r'\boxed{\{1, 2\}}', r'\{1, 2\}'),
-    (r'\boxed{5} then \boxed{6', '5'),
-    ('The answer is 4.', None),
-    ('', None),
-    (r'\boxed{}', None),
-    (r'\boxed{', None),
-    ('Final Answer: The final answer is $$. I hope it is correct.', None),
-  ],
-)
-def test_the_final_answer_is_found(text, answer):
-  assert answers.extract_answer(text) == answer
-
-
-@pytest.mark.parametrize(
-  'piece', [' ', '$', '\\', '*', '{', '\\boxed{', 'final answer is ', '1,', '-']
-)
-def test_extraction_is_linear_in_what_a_policy_may_write(piece):
-  text = 'final answer is ' + piece * (200_000 // len(piece))
-  start = time.monotonic()
-  answers.extract_answer(text)
-  answers.last_number(text)
-  assert time.monotonic() - start < 5
 
 
 @pytest.fixture(scope='module')

@@ -1,159 +1,37 @@
-"""What the model is shown, to the letter, as text and as token ids."""
+"""What the model is shown, as token ids: with the chat template of a real model, and with none.
+
+The texts themselves are held to the letter where each task is tested; those of the real code tasks
+by their hashes, since the data is not part of the repository.
+"""
 
 import hashlib
 import io
+import types
 
 import pytest
 import sentencepiece
 
 from score_jax.formats.gguf_tokenizer import read_tokenizer
-from score_jax.tasks import base, gsm8k, humaneval, mbpp, mbpp_r, programs
+from score_jax.tasks import base, humaneval, mbpp, programs
 from score_jax.tasks import math as math_task
 from score_jax.tokenizers.base import SentencePieceTokenizer
 
-MATH_PROMPT = (
-  'You are a math expert. When you respond, respond only with the Solution of the final Problem, '
-  'thinking step by step. At the end of the Solution, when you give your final answer, write it in '
-  'the form "Final Answer: The final answer is $answer$. I hope it is correct."\n'
-  '\n'
-  'Problem: What is $2+2$?'
-)
-MATH_INSTRUCTION = (
-  'There might be an error in the solution above because of lack of understanding of the question. '
-  'Please correct the error, if any, and rewrite the solution. Only output the final solution! At '
-  'the end of the Solution, when you give your final answer, write it in the form "Final Answer: '
-  'The final answer is $answer$. I hope it is correct."'
-)
-CODE_INSTRUCTION = (
-  '# There might be an error in the code above because of lack of understanding of the question. '
-  'Please correct the error, if any, and rewrite the solution. Only output the final correct '
-  'Python program!'
-)
+MATH_PROMPT = math_task.math_prompt(base.Problem(0, 'What is $2+2$?', '4'))
 MBPP_PROMPT = """\
 You are an expert Python programmer, and here is your task: \
 Write two. Your code should pass these tests:
 
 assert two() == 2
-assert two() != 3 
-
-[BEGIN]
-def two():
-  return 2 
-[DONE]
-
-You are an expert Python programmer, and here is your task: \
-Write three. Your code should pass these tests:
-
-assert three() == 3
-
-[BEGIN]
-def three():
-  return 3
-[DONE]
-
-You are an expert Python programmer, and here is your task: \
-Write four. Your code should pass these tests:
-
-assert four() == 4
-
-[BEGIN]
-def four():
-  return 4
-[DONE]
-
-You are an expert Python programmer, and here is your task: \
-Write a function to add. Your code should pass these tests:
-
-assert add(1, 2) == 3
-assert add(0, 0) == 0
 
 [BEGIN]
 """
-TWO = 'def two():\r\n  return 2 '
-
-
-def mbpp_row(task_id, text, tests, code='', setup=''):
-  return {
-    'id': task_id - 1,
-    'task_id': task_id,
-    'text': text,
-    'test_list': tests,
-    'test_setup_code': setup,
-    'code': code,
-  }
-
-
-SHOTS = [
-  mbpp_row(1, 'Write one.', ['assert one() == 1'], 'def one():\n  return 1'),
-  mbpp_row(2, 'Write two.', ['assert two() == 2', 'assert two() != 3 '], TWO),
-  mbpp_row(3, 'Write three.', ['assert three() == 3'], 'def three():\n  return 3'),
-  mbpp_row(4, 'Write four.', ['assert four() == 4'], 'def four():\n  return 4'),
-  mbpp_row(5, 'Write five.', ['assert five() == 5'], 'def five():\n  return 5'),
-]
-TWO_PLUS_TWO = base.Problem(0, 'What is $2+2$?', '4')
-ADD = mbpp.mbpp_problem(
-  mbpp_row(11, 'Write a function to add.', ['assert add(1, 2) == 3', 'assert add(0, 0) == 0'])
-)
-
-
-class NoChecker:
-  """Stands where a checker stands, in tests that grade nothing."""
-
-  def close(self):
-    pass
-
-
-def test_math_and_gsm8k():
-  assert math_task.math_prompt(TWO_PLUS_TWO) == MATH_PROMPT
-  assert math_task.MATH_INSTRUCTION == MATH_INSTRUCTION
-  task = math_task.math_task('gsm8k', [TWO_PLUS_TWO], [])
-  assert (task.prompt(TWO_PLUS_TWO), task.instruction) == (MATH_PROMPT, MATH_INSTRUCTION)
-  assert gsm8k.final_number('He has 3.\n#### 1,200 ') == '1200'
-
-
-def test_mbpp_is_three_shots_and_the_problem():
-  prefix = mbpp.few_shot_prefix(SHOTS)
-  assert mbpp.mbpp_prompt(prefix, ADD) == MBPP_PROMPT
-  task = mbpp.mbpp_task('mbpp', [ADD], [], prefix, NoChecker())
-  assert (task.prompt(ADD), task.instruction) == (MBPP_PROMPT, CODE_INSTRUCTION)
-  assert programs.CODE_INSTRUCTION == CODE_INSTRUCTION
-  with pytest.raises(ValueError, match=r'the shots of the prompt, task_id \[3, 4\], are missing'):
-    mbpp.few_shot_prefix(SHOTS[:2])
-
-
-def test_mbpp_tests_have_their_setup_and_one_kind_of_line_end():
-  row = mbpp_row(7, 'Walk.', ['assert f(root)'], setup='root = Node(1) \r\nroot.left = Node(2)')
-  assert mbpp.mbpp_problem(row) == base.Problem(
-    id=6,
-    question='Walk. Your code should pass these tests:\n\nassert f(root)',
-    answer='root = Node(1) \nroot.left = Node(2)\nassert f(root)',
-  )
-  assert mbpp.mbpp_statement(ADD) == 'Write a function to add.'
-
-
-def test_a_program_to_repair_ends_as_the_shots_do():
-  wrong = base.Problem(0, 'Add.', '', attempt='def add(a, b):\n  return a\n\n')
-  assert mbpp_r.given_answer(wrong) == 'def add(a, b):\n  return a\n[DONE]'
-
-
+NO_CHECKER = types.SimpleNamespace(grade=None, close=None)  # where nothing is graded
 HEADER = """\
-from typing import List
-
 def f(x: List[int]) -> int:
     ''' Sum. >>> f([1])
     1
     '''
 """
-
-
-def test_humaneval_is_the_published_prompt_without_its_tests():
-  problem = base.Problem(0, HEADER, 'def check(candidate):\n  assert candidate([2]) == 2\ncheck(f)')
-  assert humaneval.humaneval_prompt(problem) == HEADER
-  assert humaneval.entry_point(problem) == 'f'
-  assert humaneval.humaneval_statement(problem) == ' Sum. '
-
-
-# With the real shots: hashes, since the data is not part of the repository.
 
 
 def digest(value):
@@ -166,8 +44,8 @@ def digest(value):
 def real(data_dir, tmp_path_factory):
   cache = tmp_path_factory.mktemp('cache')
   return {
-    'mbpp': mbpp.load_mbpp(data_dir, NoChecker(), cache=cache),
-    'humaneval': humaneval.load_humaneval(data_dir, NoChecker(), cache=cache),
+    'mbpp': mbpp.load_mbpp(data_dir, NO_CHECKER, cache=cache),
+    'humaneval': humaneval.load_humaneval(data_dir, NO_CHECKER, cache=cache),
   }
 
 
@@ -184,8 +62,6 @@ def test_the_real_code_prompts(real):
       else:
         assert 'check(' not in prompt.replace('_check(', '') and 'METADATA' not in prompt
 
-
-# As token ids: with the chat template of a real model, and with no chat format at all.
 
 SYSTEM = (
   '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face'
@@ -208,12 +84,20 @@ def test_the_ids_of_a_chat_model(smollm2_gguf, real):
   assert ids[:15] == begin
   end = [33348, 42, 1812, 314, 1885, 34, 27, 34, 20, 47, 2, 198, 1, 520, 9531, 198]
   assert ids[-16:] == end and len(ids) == 103
-  assert tokenizer.followup_ids(CODE_INSTRUCTION) == [
+  assert tokenizer.followup_ids(programs.CODE_INSTRUCTION) == [
     *[198, 1, 4093, 198, 19, 1385, 1124, 325, 354, 4514, 281, 260, 2909, 2120, 975, 282, 3096],
     *[282, 1725, 282, 260, 1962, 30, 8765, 2887, 260, 4514, 28, 585, 750, 28, 284, 34013, 260],
     *[3564, 30, 6906, 3124, 260, 3403, 2887, 5905, 1578, 17, 2, 198, 1, 520, 9531, 198],
   ]
-  assert tokenizer.followup_ids(MATH_INSTRUCTION)[-10:] == [357, 314, 2887, 1270, 2, 198, *end[-4:]]
+  assert tokenizer.followup_ids(math_task.MATH_INSTRUCTION)[-10:] == [
+    357,
+    314,
+    2887,
+    1270,
+    2,
+    198,
+    *end[-4:],
+  ]
   ids = tokenizer.prompt_ids(real['mbpp'].prompt(real['mbpp'].test[0]))
   assert len(ids) == 746 and digest(ids) == 'eed7827162d1c07e'
   ids = tokenizer.prompt_ids(real['humaneval'].prompt(real['humaneval'].test[0]))
@@ -221,7 +105,7 @@ def test_the_ids_of_a_chat_model(smollm2_gguf, real):
 
 
 def test_a_model_without_a_chat_format_sees_the_plain_text(tmp_path):
-  texts = [MATH_PROMPT, MATH_INSTRUCTION, MBPP_PROMPT, CODE_INSTRUCTION, HEADER]
+  texts = [MATH_PROMPT, math_task.MATH_INSTRUCTION, MBPP_PROMPT, programs.CODE_INSTRUCTION, HEADER]
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(texts),

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from score_jax.core import sharding
 from score_jax.core.types import compact
 from score_jax.evaluation import protocol
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup import run as setup_run
-from score_jax.training.experience import Collector
+from score_jax.training.experience import Collector, training_sampler
 
 P, G = 8, 4
 
@@ -39,19 +38,13 @@ def policy(setup):
 
 def collect(setup, params, step=3, **options):
   collector = Collector(
-    decoder=setup.base.decoder,
-    spec=setup.spec,
+    sampler=training_sampler(setup, setup.base.params),
     prompts=setup.prompts,
     task=setup.task,
-    tokenizer=setup.base.tokenizer,
-    samples_per_problem=G,
-    temperature=1.0,
-    put=lambda tree: sharding.put_batch(setup.mesh, tree),
-    seed=0,
     **options,
   )
   with jax.sharding.set_mesh(setup.mesh):
-    return collector.collect(params, step, np.arange(P), setup.base.params), collector
+    return collector.collect(params, step, np.arange(P)), collector
 
 
 def rows(experience, which):
@@ -62,13 +55,13 @@ def rows(experience, which):
 def test_first_attempts_of_the_base_model(setup, policy):
   own, _ = collect(setup, policy)
   base, _ = collect(setup, setup.base.params)
-  given, _ = collect(setup, policy, base_turn1_share=1.0)
+  forced, _ = collect(setup, policy, base_turn1_share=1.0)
   assert own.texts[0] != base.texts[0]
   # The base model's own first answers, word for word, with the same random keys.
-  assert given.texts[0] == base.texts[0]
-  turn = np.asarray(given.episode.turn)
-  assert not given.episode.is_sampled[turn == 1].any()
-  assert given.episode.is_sampled[turn == 2].all()
+  assert forced.texts[0] == base.texts[0]
+  turn = np.asarray(forced.episode.turn)
+  assert not forced.episode.is_sampled[turn == 1].any()
+  assert forced.episode.is_sampled[turn == 2].all()
 
 
 def test_share_of_first_attempts(setup, policy):
@@ -105,19 +98,19 @@ def test_which_problems_get_them_is_drawn_anew(setup):
 
 def test_random_rewards_know_nothing_of_the_answers(setup, policy):
   true, _ = collect(setup, policy)
-  coins = [collect(setup, policy, step=s, random_reward=0.5)[0] for s in (3, 3, 4)]
-  # What the checker said stays as the reason; the reward is a coin.
-  assert [v[1] for v in coins[0].verdicts[0]] == [v[1] for v in true.verdicts[0]]
-  assert coins[0].texts == true.texts
-  np.testing.assert_array_equal(coins[0].reward_BK, coins[1].reward_BK)
-  assert (coins[0].reward_BK != coins[2].reward_BK).any()
-  tosses = np.concatenate(
+  control = [collect(setup, policy, step=s, random_reward=0.5)[0] for s in (3, 3, 4)]
+  # What the checker said stays as the reason; the reward is random.
+  assert [v.reason for v in control[0].verdicts[0]] == [v.reason for v in true.verdicts[0]]
+  assert control[0].texts == true.texts
+  np.testing.assert_array_equal(control[0].reward_BK, control[1].reward_BK)
+  assert (control[0].reward_BK != control[2].reward_BK).any()
+  drawn = np.concatenate(
     [collect(setup, policy, step=s, random_reward=0.5)[0].reward_BK for s in range(5, 13)]
   )
   truth = np.concatenate([collect(setup, policy, step=s)[0].reward_BK for s in range(5, 13)])
-  # 512 coins: five standard errors.
-  assert abs(tosses.mean() - 0.5) < 0.11
-  assert abs(np.corrcoef(tosses.ravel(), truth.ravel())[0, 1]) < 0.22
+  # 512 rewards: five standard errors.
+  assert abs(drawn.mean() - 0.5) < 0.11
+  assert abs(np.corrcoef(drawn.ravel(), truth.ravel())[0, 1]) < 0.22
 
 
 def test_more_turns_and_self_refine_are_evaluations(setup):

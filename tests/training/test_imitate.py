@@ -14,14 +14,14 @@ from etils import epath
 
 from score_jax.core.paths import leaf_paths
 from score_jax.runs.metrics import read_metrics
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import restore_params
 from score_jax.setup import run as setup_run
 from score_jax.setup import trainable
 from score_jax.tasks.arithmetic import grade_one
 from score_jax.tasks.base import Verdict
 from score_jax.training import imitate as imitate_lib
 from score_jax.training.imitate import Imitation, imitate
-from score_jax.training.loop import Preempted, TrainingStopped, run_until_stopped
+from score_jax.training.loop import Preempted, TrainingStopped
 
 NUM_PROBLEMS, G, BATCH, EPOCHS, EVERY = 24, 3, 8, 2, 4
 # Two iterations of STaR, D+, from the small policy that ships with the package. Evaluation has
@@ -97,10 +97,11 @@ class Watched:
       raise Killed
 
   def finish(self):
-    make = imitate_lib.make_sampler
-    with mock.patch.object(imitate_lib, 'make_sampler', wraps=make) as watched:
-      state = copied(run_until_stopped(self.run, self.run.setup.mesh))
-    self.sampled = [copied(call.args[2]) for call in watched.call_args_list]
+    make = imitate_lib.training_sampler
+    patch = mock.patch.object(imitate_lib, 'training_sampler', wraps=make)
+    with patch as watched, self.run.running():
+      state = copied(self.run.run())
+    self.sampled = [copied(call.args[1]) for call in watched.call_args_list]
     return state
 
 
@@ -114,7 +115,7 @@ class Outcome:
 
   @classmethod
   def read(cls, workdir):
-    params = restore_subtree(workdir, 'trainable', step='latest').state
+    params = restore_params(workdir, step='latest').params
     files = {path.name: path.read_bytes() for path in (workdir / 'traces').iterdir()}
     metrics = read_metrics(workdir)
     return cls(params, files, [{k: r[k] for k in r if not k.startswith('time/')} for r in metrics])
@@ -192,7 +193,7 @@ def test_each_iteration_samples_the_last_result_and_trains_the_start(setup, whol
   for which in ('best', 'latest'):  # no reward is measured: the last one counts
     restored = trainable.restore_policy(str(workdir), setup.base, which)
     assert restored.step == len(watched.after)
-    assert_same(restored.state, watched.after[-1].trainable)
+    assert_same(restored.params, watched.after[-1].trainable)
 
 
 def at(number, action):
@@ -305,7 +306,7 @@ def test_adapters_are_trained_alone(setup, tmp_path):
   moved = jax.tree.map(lambda x, y: bool((x != y).any()), copied(state.trainable), start)
   assert all(jax.tree.leaves(moved)), moved
   assert_same(setup.base.params, base)
-  restored = trainable.restore_policy(str(tmp_path), setup.base, 'latest').state
+  restored = trainable.restore_policy(str(tmp_path), setup.base, 'latest').params
   assert_same(restored, setup.trainable.policy_params(state.trainable))
 
 

@@ -1,4 +1,4 @@
-"""Operations against XLA's own count and by hand, rates and memory of a step, traces of steps."""
+"""Rates and memory of a step, profiles of steps."""
 
 import dataclasses
 import re
@@ -15,96 +15,16 @@ from makers import ROOT
 
 from score_jax.core.config import default_config
 from score_jax.core.config_check import check_config, profile_steps
-from score_jax.core.logits import project
 from score_jax.core.types import Episode
 from score_jax.model import flops
-from score_jax.model.attention import causal_mask, is_within
-from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.model.decoder import DecoderConfig
+from score_jax.rollout.sampler import Sampler
 from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
 from score_jax.training import profiling
-from score_jax.training.experience import Collector
-from score_jax.training.loop import run_until_stopped
 from score_jax.training.train import Trainer, train
 
-# Heads do not add up to the width, and queries are more than keys: no factor hides another.
-SIZES = DecoderConfig(512, 2, 128, 512, num_heads=4, num_kv_heads=2, head_dim=32, scan_unroll=2)
-B, T = 2, 64
-
-
-# Operations.
-
-
-def programs():
-  """The decoder's forward pass with all logits, and its gradient, as XLA lowered them."""
-
-  def logits(params, tokens_BT):
-    positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-    mask_BTT = causal_mask(positions_BT, positions_BT, jnp.ones((B, T), bool))
-    variables = {'params': params}
-    hidden_BTD, head, _ = Decoder(SIZES).apply(variables, tokens_BT, positions_BT, mask_BTT)
-    return project(hidden_BTD, head)
-
-  def loss(params, tokens_BT):
-    return jax.nn.logsumexp(logits(params, tokens_BT), axis=-1).sum()
-
-  arguments = abstract_params(SIZES)[0], jax.ShapeDtypeStruct((B, T), jnp.int32)
-  return [jax.jit(f).lower(*arguments) for f in (logits, jax.grad(loss))]
-
-
-def test_flops_are_xlas():
-  """The plain attention computes all T * T pairs of a row, seen or not."""
-  work = (B * T, B * T, SIZES.num_layers * B * T * T)
-  forward, gradient = (p.compile().cost_analysis()['flops'] for p in programs())
-  assert flops.forward_flops(SIZES, *work) == pytest.approx(forward, rel=0.03)
-  assert flops.gradient_flops(SIZES, *work) == pytest.approx(gradient, rel=0.03)
-  # Half the pairs, or a head that nobody needs, would be seen.
-  assert flops.forward_flops(SIZES, B * T, 0, work[2]) < 0.95 * forward
-  assert flops.forward_flops(SIZES, B * T, B * T, 0) < 0.95 * forward
-
-
-def test_flops_by_hand():
-  """One layer of width 2 with one head of size 2, F = 3, V = 5; two rows, G = 2."""
-  c = DecoderConfig(5, 1, 2, 3, num_heads=1, num_kv_heads=1, head_dim=2, qkv_bias=True)
-  assert flops.matmul_weights(c) == (4 * 2 * 2 + 3 * 2 * 3, 2 * 5)
-  lengths, prompts, sampled = np.array([3, 4]), np.array([2, 2]), 3
-  assert flops.seen_pairs(c, lengths) == (1 + 2 + 3) + (1 + 2 + 3 + 4)
-  forward = 2 * (34 * 7 + 10 * 3) + 4 * 2 * 16
-  assert flops.update_flops(c, lengths, sampled) == 4 * forward
-  # With adapters no weight has a gradient, attention has one as before.
-  assert flops.update_flops(c, lengths, sampled, True) == 3 * forward + 4 * 2 * 16
-  one_prompt = 2 * 34 * 2 + 4 * 2 * 3
-  assert flops.sampling_flops(c, lengths, prompts, sampled, 2) == forward - one_prompt
-  assert flops.sampling_flops(c, lengths, prompts, sampled) == forward
-
-
-@pytest.mark.parametrize(('window', 'pattern'), [(0, ()), (3, (True, False)), (9, (True,))])
-def test_seen_pairs_are_the_masks(window, pattern):
-  c = dataclasses.replace(SIZES, num_layers=3, window=window, window_pattern=pattern)
-  counted = 0
-  for n in (1, 3, 7):
-    positions = jnp.arange(n)[None]
-    mask = causal_mask(positions, positions, jnp.ones((1, n), bool))
-    near = mask & is_within(jnp.int32(window), positions, positions)
-    counted += sum(int((near if windowed else mask).sum()) for windowed in c.is_windowed)
-  assert flops.seen_pairs(c, [1, 3, 7]) == counted
-
-
-@pytest.mark.parametrize(
-  ('kind', 'tflops'),
-  [
-    *[('TPU v4', 275), ('TPU v5 lite', 197), ('TPU v5', 459), ('TPU v5p', 459)],
-    *[('TPU v6 lite', 918), ('NVIDIA A100-SXM4-80GB', 312), ('NVIDIA H100 80GB HBM3', 989)],
-    *[('NVIDIA H100 PCIe', 756), ('NVIDIA H200', 989)],
-  ],
-)
-def test_peaks(kind, tflops):
-  assert flops.peak_flops(kind) == tflops * 1e12
-
-
-@pytest.mark.parametrize('kind', ['cpu', 'TPU v3', 'TPU7x', 'NVIDIA L4', ''])
-def test_no_peak_is_made_up(kind):
-  assert flops.peak_flops(kind) is None
+SIZES = DecoderConfig(512, 2, 128, 512, num_heads=4, num_kv_heads=2, head_dim=32)
 
 
 # Rates and memory.
@@ -173,20 +93,22 @@ def step_keys():
 def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, monkeypatch):
   """Whether its record is written after the next rollout, or at once for a checkpoint."""
   slow = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, y: 1e-3 * y @ x, x))
-  x, pause_s, play = jnp.ones((1000, 1000)), 0.3, Collector._play
+  x, pause_s, sample = jnp.ones((1000, 1000)), 0.3, Sampler.sample_placed
   jax.block_until_ready(slow(x))
   start_s = time.monotonic()
   jax.block_until_ready(slow(x))
   update_s = time.monotonic() - start_s
 
-  def slow_play(*args, **more):
+  def slow_sample(*args):
     time.sleep(pause_s)
-    return play(*args, **more)
+    return sample(*args)
 
-  monkeypatch.setattr(Collector, '_play', slow_play)
+  monkeypatch.setattr(Sampler, 'sample_placed', slow_sample)
   config = runpy.run_path(str(tiny_run))['get_config']()
   config.train.num_steps, config.train.checkpoint_every_steps = 5, 2
-  trainer = Trainer(setup_run.prepare(config), epath.Path(tmp_path))
+  setup = setup_run.prepare(config)
+  start = setup.read_start()
+  trainer = Trainer(setup, epath.Path(tmp_path), start)
   update = trainer.train_step
 
   def slow_update(*args):
@@ -197,9 +119,10 @@ def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, 
 
   trainer.train_step = slow_update
   start_s = time.monotonic()
-  run_until_stopped(trainer, trainer.setup.mesh)
+  with trainer.running():
+    trainer.run(trainer.first_state(start))
   run_s = time.monotonic() - start_s
-  trainer.setup.task.close()
+  setup.task.close()
   records = read_metrics(tmp_path)
   assert len(records) == 5 and sum(r['time/step_s'] for r in records) < run_s + 1
   for r in records[1:]:
@@ -207,11 +130,11 @@ def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, 
     assert r['time/step_s'] > r['time/rollout_s'] + 0.6 * update_s
 
 
-# Traces.
+# Profiles.
 
 
 def marks(workdir):
-  """What the traces of a run hold: (numbers of the steps, names of all events)."""
+  """What the profiles of a run hold: (numbers of the steps, names of all events)."""
   steps, names = [], set()
   for path in sorted(workdir.rglob('*.xplane.pb')):
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
@@ -223,9 +146,9 @@ def marks(workdir):
 
 
 @pytest.fixture(scope='module')
-def traced_run(tiny_run, tmp_path_factory):
+def profiled_run(tiny_run, tmp_path_factory):
   """A run that ends inside its window, and the function that starts it with another one."""
-  workdir = tmp_path_factory.mktemp('traced')
+  workdir = tmp_path_factory.mktemp('profiled')
 
   def start(profile, num_steps):
     config = runpy.run_path(str(tiny_run))['get_config']()
@@ -239,9 +162,9 @@ def traced_run(tiny_run, tmp_path_factory):
   return start
 
 
-def test_a_run_writes_its_trace(traced_run):
-  """Steps 2 and 3 of 3, with their phases; started again behind its window it traces nothing."""
-  workdir = traced_run('2:3', 4)
+def test_a_run_writes_its_profile(profiled_run):
+  """Steps 2 and 3 of 3, with their phases; started again behind its window it profiles nothing."""
+  workdir = profiled_run('2:3', 4)
   steps, names = marks(workdir)
   assert steps == [2, 3]
   assert {'rollout', 'grade', 'update'} <= names
@@ -255,43 +178,43 @@ def test_a_run_writes_its_trace(traced_run):
   [('2:3', None, 4, '4 to the last'), ('2:3', 6, 4, '4 to 6'), ('7:9', 6, 1, '1 to 6')],
 )
 def test_a_window_without_a_step_is_told(tmp_path, caplog, window, num_steps, first, made):
-  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
+  profile = profiling.StepProfile(window, epath.Path(tmp_path), num_steps)
   for step in (first, first + 1):
-    trace.begin(step, None)
+    profile.begin(step, None)
   assert [record.getMessage() for record in caplog.records] == [
-    f'config.profile={window}: steps {made} are made now, nothing is traced'
+    f'config.profile={window}: steps {made} are made now, nothing is profiled'
   ]
 
 
 @pytest.mark.parametrize(('window', 'num_steps'), [('2:3', 6), ('6:9', 6), ('1:1', None)])
 def test_a_window_with_a_step_is_not_told(tmp_path, caplog, window, num_steps):
-  trace = profiling.StepTrace(window, epath.Path(tmp_path), num_steps)
-  trace.begin(1, None)
-  trace.close()
+  profile = profiling.StepProfile(window, epath.Path(tmp_path), num_steps)
+  profile.begin(1, None)
+  profile.close()
   assert not caplog.records
 
 
-def test_a_trace_ends_with_its_window(tmp_path):
-  trace = profiling.StepTrace('2:2', epath.Path(tmp_path))
+def test_a_profile_ends_with_its_window(tmp_path):
+  profile = profiling.StepProfile('2:2', epath.Path(tmp_path))
   state = jnp.ones(3)
   for step in (1, 2):
-    trace.begin(step, state)
+    profile.begin(step, state)
     assert not (tmp_path / 'profile').exists()
     state = jax.jit(lambda x: x + 1)(state)
-  trace.begin(3, state)
+  profile.begin(3, state)
   assert marks(tmp_path)[0] == [2]
-  trace.close()
-  trace.begin(7, state)
-  trace.close()
+  profile.close()
+  profile.begin(7, state)
+  profile.close()
   assert len(list(tmp_path.rglob('*.xplane.pb'))) == 1
 
 
 @pytest.mark.parametrize(('window', 'process'), [('', 0), ('1:2', 1)])
-def test_no_trace(tmp_path, monkeypatch, window, process):
+def test_no_profile(tmp_path, monkeypatch, window, process):
   monkeypatch.setattr(jax, 'process_index', lambda: process)
-  trace = profiling.StepTrace(window, epath.Path(tmp_path))
-  trace.begin(1, None)
-  trace.close()
+  profile = profiling.StepProfile(window, epath.Path(tmp_path))
+  profile.begin(1, None)
+  profile.close()
   assert not list(tmp_path.iterdir())
 
 

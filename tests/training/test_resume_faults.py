@@ -13,12 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from score_jax.rollout import keys, order
+from score_jax.rollout import keys, order, sampler
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup import run as setup_run
 from score_jax.tasks.base import Verdict
-from score_jax.training import experience, train
+from score_jax.training import train
 
 NUM_STEPS, RESTORED = 6, 4
 
@@ -117,7 +117,7 @@ def data_order_restarts(patch):
 
 def random_keys_restart(patch):
   patch.setattr(
-    experience,
+    sampler,
     'episode_keys',
     lambda seed, step, *rest: keys.episode_keys(seed, step - RESTORED, *rest),
   )
@@ -126,8 +126,8 @@ def random_keys_restart(patch):
 def optimizer_forgotten(patch):
   first_state = train.Trainer.first_state
 
-  def forgetful(self):
-    state = first_state(self)
+  def forgetful(self, start):
+    state = first_state(self, start)
     return state.replace(opt_state=jax.tree.map(np.zeros_like, state.opt_state))
 
   patch.setattr(train.Trainer, 'first_state', forgetful)
@@ -136,8 +136,8 @@ def optimizer_forgotten(patch):
 def parameters_forgotten(patch):
   first_state = train.Trainer.first_state
 
-  def forgetful(self):
-    return first_state(self).replace(trainable=jax.tree.map(np.copy, self.setup.read_start()))
+  def forgetful(self, start):
+    return first_state(self, start).replace(trainable=jax.tree.map(np.copy, start))
 
   patch.setattr(train.Trainer, 'first_state', forgetful)
 

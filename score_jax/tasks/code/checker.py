@@ -129,5 +129,5 @@ def _verdict(index: int, verdict: base.Verdict) -> base.Verdict:
     raise ValueError(f'item {index}: {words}')
   if what == 'RuntimeError' and words:
     raise RuntimeError(words)
-  # The judge had no room left for what the program made it hold.
+  # The judge had no memory left for what the program made it hold.
   return base.Verdict(0.0, 'error: memory') if what == 'MemoryError' else verdict

@@ -96,27 +96,27 @@ def grade(settings: str, tests: str, program: str) -> tuple[float, str]:
   """
   timeout_s, memory_bytes, allow_unsandboxed = json.loads(settings)
   prepared = counting.prepare(tests)
-  room = _sandbox(memory_bytes, int(timeout_s) + 1, allow_unsandboxed)
+  box = _sandbox(memory_bytes, int(timeout_s) + 1, allow_unsandboxed)
   words = ''
   for _ in range(_MAX_TRIES):
-    room.warm()
+    box.warm()
     # From here on, tests that never end (a comparison of huge values) end this worker: the alarm
     # that the worker set for each item, brought forward, since the start is over.
     signal.setitimer(signal.ITIMER_REAL, timeout_s + SPARE_S)
     try:
-      return judge(room, prepared, program, timeout_s)
+      return judge(box, prepared, program, timeout_s)
     except sandbox.SandboxDied as error:
-      words = f'{error}. {room.close()[-500:]}'
+      words = f'{error}. {box.close()[-500:]}'
   return 0.0, f'error: sandbox died: {words}'
 
 
 def judge(
-  room: sandbox.Sandbox, tests: counting.Tests, program: str, timeout_s: float
+  box: sandbox.Sandbox, tests: counting.Tests, program: str, timeout_s: float
 ) -> tuple[float, str]:
   """Runs prepared tests against a program.
 
   Args:
-    room: a warm sandbox.
+    box: a warm sandbox.
     tests: from `counting.prepare`.
     program: untrusted source.
     timeout_s: wall-clock seconds for the program and all calls of it.
@@ -128,7 +128,7 @@ def judge(
     sandbox.SandboxDied: the sandbox was killed; nothing is known of the program.
   """
   random.seed(0)  # tests that draw inputs draw the same ones each time
-  with room.start(timeout_s) as candidate:
+  with box.start(timeout_s) as candidate:
     count = counting.Count()
     reason = _run(candidate, tests, program, count)
     if reason == 'correct' and count.num_reached != count.num_held:

@@ -41,7 +41,7 @@ class Split:
 
   Attributes:
     file: where its rows lie, in this order.
-    task_ids: those of the file's rows that belong to it; None takes all.
+    task_ids: those of the file's rows that are of it; None takes all.
   """
 
   file: RawFile

@@ -70,7 +70,7 @@ def is_equal(reference: str, answer: str) -> bool:
 
   Args:
     reference: what is right.
-    answer: what was given.
+    answer: the model's.
 
   Example:
     >>> is_equal(r'\frac{1}{2}', '0.5'), is_equal(r'\frac{1}{3}', '0.333333')
@@ -267,14 +267,14 @@ def _shortened(parsed):
   return sympy.Eq(links[0].lhs, links[-1].rhs, evaluate=False)
 
 
-def _is_same_list(wanted: Sequence, given: Sequence) -> bool:
+def _is_same_list(wanted: Sequence, found: Sequence) -> bool:
   """Whether each element of one has its equal in the other, in any order."""
-  left = list(given)
+  left = list(found)
   for each in wanted:
-    found = next((n for n, other in enumerate(left) if _is_same(each, other)), None)
-    if found is None:
+    place = next((n for n, other in enumerate(left) if _is_same(each, other)), None)
+    if place is None:
       return False
-    del left[found]
+    del left[place]
   return not left
 
 

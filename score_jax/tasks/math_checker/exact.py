@@ -7,7 +7,7 @@ from sympy.core import function
 
 from score_jax.tasks.math_checker import latex
 
-# Digits to which two numbers are told apart: more than an answer has characters.
+# Digits to which two numbers are distinguished: more than an answer has characters.
 _MAX_DIGITS = 600
 # Functions that evalf does not know are computed in plain floats, whose last digits are noise.
 _NOISE = sympy.Rational(1, 10 ** (_MAX_DIGITS - 50))
@@ -25,14 +25,14 @@ def is_same_number(gold: sympy.Expr, target: sympy.Expr) -> bool:
 
   `50\%` answers a reference of 50, but no `\frac12\%` a probability of `\frac12`.
   """
-  wanted, given = _amount(gold), _amount(target)
-  if wanted is None and given is None:
+  wanted, found = _amount(gold), _amount(target)
+  if wanted is None and found is None:
     return is_zero(gold, target)
   if wanted is None:
-    return is_zero(gold, given / 100) or (is_zero(gold, given) and (gold - 1).is_positive is True)
-  if given is None:
+    return is_zero(gold, found / 100) or (is_zero(gold, found) and (gold - 1).is_positive is True)
+  if found is None:
     return is_zero(wanted / 100, target) or is_zero(wanted, target)
-  return is_zero(wanted, given)
+  return is_zero(wanted, found)
 
 
 def _amount(number: sympy.Expr) -> sympy.Expr | None:

@@ -45,7 +45,7 @@ def _reply(grade, item: list[str]) -> tuple[float, str, bool]:
   """(reward, reason, whether this process can go on).
 
   An exception is the verdict on this text, and the parent sees what it was. After a MemoryError
-  there may be no room for the next item either.
+  there may be no memory for the next item either.
   """
   try:
     reward, reason = grade(*item)

@@ -62,6 +62,34 @@ EQUAL_REFERENCES = {
     ('The final answer is $18$ dollars a day.', r'18 \text{dollars a day}'),
     (r'The final answer is $\text{13}$.', '13'),
     ('The final answer is 90\N{DEGREE SIGN}.', r'90^\circ'),
+    (CLOSING.format('4'), '4'),
+    (CLOSING.format(r'\frac{1}{2}') + ' Thank you. 7', r'\frac{1}{2}'),
+    (CLOSING.format('1') + '\n' + CLOSING.format('2'), '2'),
+    (r'\boxed{3} ' + CLOSING.format('4'), '4'),
+    (CLOSING.format(r'\boxed{4}'), '4'),
+    ('The final answer is: $$\n 4 \n$$\nI hope it is correct.', '4'),
+    ('the final answer is 4. i hope it is correct', '4'),
+    ('The final answer is $4$. I hope this helps!', '4'),
+    ('The final answer is $3.5$.\nDone', '3.5'),
+    ('The final answer is\n\\[\n\\frac{1}{2}\n\\]\nas shown.', r'\frac{1}{2}'),
+    (r'The final answer is **\(4\)**.', '4'),
+    ('The final answer is $5$ cm. I hope it is correct.', r'5 \text{cm}'),
+    ('The final answer is $2$ or $3$. I hope it is correct.', '2 or 3'),
+    (r'The final answer is \boxed{2} or \boxed{3}.', r'\boxed{2} or \boxed{3}'),
+    (r'We add, and the final answer is 1+1=\boxed{2} apples.', '2'),
+    (CLOSING.format(r'\$18.90'), r'\$18.90'),
+    (
+      CLOSING.format(r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}'),
+      r'\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}',
+    ),
+    (r'\boxed{1} and \boxed{\frac{1}{\sqrt{2}}}', r'\frac{1}{\sqrt{2}}'),
+    (r'\boxed{\{1, 2\}}', r'\{1, 2\}'),
+    (r'\boxed{5} then \boxed{6', '5'),
+    ('The answer is 4.', None),
+    ('', None),
+    (r'\boxed{}', None),
+    (r'\boxed{', None),
+    ('Final Answer: The final answer is $$. I hope it is correct.', None),
   ],
 )
 def test_the_final_answer(text, answer):
@@ -96,6 +124,17 @@ def test_cleaning_takes_time_linear_in_the_length(text):
   start = time.monotonic()
   answers.clean(text)
   assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+  'piece', [' ', '$', '\\', '*', '{', '\\boxed{', 'final answer is ', '1,', '-']
+)
+def test_extraction_is_linear_in_what_a_policy_may_write(piece):
+  text = 'final answer is ' + piece * (200_000 // len(piece))
+  start = time.monotonic()
+  answers.extract_answer(text)
+  answers.last_number(text)
+  assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize('answer', ['18 eggs', r'\text{5 cm}', '$5$ cm', '45^o', r'x = \boxed{5}'])
