@@ -26,7 +26,7 @@ from score_jax.formats.hf_tokenizer_files import tokenizer_files
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.lora import abstract_adapters, merge
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import restore_params
 from score_jax.setup import base_model
 from score_jax.setup.trainable import check_same_base, lora_of_run
 from score_jax.tokenizers.base import Tokenizer
@@ -84,7 +84,7 @@ def read_params(config: ConfigDict, decoder: DecoderConfig, run: str | None, whi
 
   if not run:
     return read_base(np.float32)
-  params, lora = restore_subtree(run, 'trainable', step=which).state, lora_of_run(run)
+  params, lora = restore_params(run, step=which).params, lora_of_run(run)
   want = abstract_params(decoder)[0] if lora is None else abstract_adapters(decoder, lora)[0]
   if jax.tree.map(lambda x: x.shape, params) != jax.tree.map(lambda x: x.shape, want):
     raise ValueError(f'the parameters of {run} are not those of its base model: other shapes')

@@ -93,3 +93,39 @@ def row_logits(config, params, tokens):
   positions_BT = np.arange(tokens_BT.size, dtype=np.int32)[None]
   is_token_BT = np.ones(tokens_BT.shape, bool)
   return np.asarray(compiled_decoder(config)(params, tokens_BT, positions_BT, is_token_BT)[1])[0]
+
+
+def counting_model(vocab_size=12):
+  """A decoder, and NumPy parameters with which token v is followed by v + 1.
+
+  One-hot embeddings, layers that add 0.
+  """
+  import jax
+  import numpy as np
+
+  from score_jax.model.decoder import Decoder, abstract_params
+
+  sizes = dict(num_layers=1, embed_dim=16, mlp_dim=8, num_heads=2, num_kv_heads=1, head_dim=4)
+  config = tiny_decoder(vocab_size=vocab_size, tie_embeddings=False, **sizes)
+  params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), abstract_params(config)[0])
+  for part, name in (('attn', 'o'), ('mlp', 'down')):
+    params['layers'][part][name] = np.zeros_like(params['layers'][part][name])
+  params['embedder']['embedding'] = np.eye(vocab_size, 16, dtype=np.float32)
+  params['head']['kernel'] = 50 * np.roll(np.eye(16, vocab_size, dtype=np.float32), 1, axis=1)
+  return Decoder(config), params
+
+
+class Digits:
+  """A tokenizer of digits for a counting model; 9 ends a turn."""
+
+  vocab_size, pad_id, end_of_turn_ids = 12, 0, (9,)
+
+  def encode(self, text):
+    """The digits as ids."""
+    return [int(digit) for digit in text]
+
+  prompt_ids = followup_ids = encode
+
+  def decode(self, ids):
+    """The ids as digits, ends of turn left out."""
+    return ''.join(str(i) for i in ids if i not in self.end_of_turn_ids)

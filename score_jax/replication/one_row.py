@@ -12,7 +12,6 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax.core import sharding
 from score_jax.evaluation import protocol
 from score_jax.evaluation.evaluate import evaluate, make_records
 from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
@@ -20,8 +19,9 @@ from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler
 from score_jax.rollout.text import Prompts
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.setup import run as setup_run
-from score_jax.setup import trainable
+from score_jax.setup.policy import Policy
 from score_jax.setup.run import Setup
+from score_jax.tasks.base import Task
 from score_jax.training import imitate, pretraining, train
 from score_jax.training.loop import Preempted, TrainingStopped
 
@@ -89,36 +89,36 @@ def _train_and_evaluate(config, row: ReplicationRow, run, workdir, about) -> dic
   folder, start_s = seed_dir(workdir, row.name, run.seed), time.monotonic()
   setup = setup_run.prepare(run)
   try:
-    params = setup.base.params
+    policy = Policy.of_base(run, setup.base)
     if row.num_steps:
       (imitate.imitate if run.supervised.method else train.train)(setup, folder)
-      params = trainable.restore_policy(str(folder), setup.base, run.init.which).state
+      policy = Policy.of_run(run, setup.base, str(folder), run.init.which)
     trained_s = round(time.monotonic() - start_s, 1)
     for name in row.evaluations:
-      _evaluate(config, setup, sharding.on_devices(params), name, workdir, folder, about)
+      _evaluate(config, setup, policy, name, workdir, folder, about)
   finally:
     setup.task.close()
   count = run.eval.num_problems or len(setup.task.test)
   return {'num_problems': count, 'trained_s': trained_s}
 
 
-def _evaluate(config, setup: Setup, params, name, workdir, folder, about) -> None:
+def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about) -> None:
   done = folder / ('votes.jsonl' if name == 'votes' else f'eval_{name}/metrics.json')
   if done.exists():
     return
   if name == 'votes':
-    write_votes(config.num_vote_problems, setup, params, done)
+    write_votes(config.num_vote_problems, setup.task, policy, done)
     return
   run, forced = setup.config, None
   temperature = 1.0 if name == 'sampled' else 0.0
-  prompts = protocol.make_prompts(run, setup.task, setup.base.tokenizer, run.eval.num_problems)
+  prompts = protocol.make_prompts(policy, setup.task, run.eval.num_problems)
   if name == 'turns':
     first, *later = run.eval.turn_tokens or run.rollout.turn_tokens
     run = run.copy_and_resolve_references()
     run.eval.turn_tokens = (first, *[later[-1]] * (config.num_turns - 1))
   if name == 'fixed':
     forced = base_first_answers(seed_dir(workdir, 'base', run.seed), prompts, setup)
-  sampler = protocol.make_sampler(run, setup.base, params, setup.task, temperature, setup.mesh)
+  sampler = protocol.make_sampler(dataclasses.replace(policy, config=run), setup.task, temperature)
   turns = (0, 2) if run.eval.protocol == 'self_refine' else None
   found = evaluate(sampler, prompts, setup.task, forced, turns)
   protocol.save_evaluation(
@@ -149,18 +149,17 @@ def base_first_answers(base: epath.Path, prompts: Prompts, setup: Setup) -> list
   return [ids(records[problem.id]) for problem in prompts.problems]
 
 
-def write_votes(num_problems: int, setup: Setup, params: dict, path: epath.Path) -> None:
+def write_votes(num_problems: int, task: Task, policy: Policy, path: epath.Path) -> None:
   """Samples what inference scaling compares: 32 first answers, and 16 answers corrected once.
 
   Args:
     num_problems: evaluation problems.
-    setup: of the row.
-    params: the policy.
+    task: of the row.
+    policy: of the row.
     path: of the file.
   """
-  run, task, tokenizer = setup.config, setup.task, setup.base.tokenizer
-  prompts = protocol.make_prompts(run, task, tokenizer, num_problems)
-  sampler = protocol.make_sampler(run, setup.base, params, task, VOTE_TEMPERATURE, setup.mesh)
+  prompts = protocol.make_prompts(policy, task, num_problems)
+  sampler = protocol.make_sampler(policy, task, VOTE_TEMPERATURE)
   first = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
   alone = _samples(first, prompts, task, range(32))
   pairs = _samples(sampler, prompts, task, range(32, 48))
@@ -184,7 +183,7 @@ def _column(records: Sequence[Mapping], turn: int, prefix: str) -> dict:
   }
 
 
-def _samples(sampler: Sampler, prompts: Prompts, task, samples: range) -> list[list[dict]]:
+def _samples(sampler: Sampler, prompts: Prompts, task: Task, samples: range) -> list[list[dict]]:
   """Records of several samples of each problem."""
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in samples]

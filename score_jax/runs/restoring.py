@@ -40,6 +40,19 @@ class Restored:
   metadata: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class RestoredParams:
+  """Parameters that a checkpoint gave back.
+
+  Attributes:
+    step: the last step that they have seen.
+    params: what the run trained, or of it the decoder's parameters.
+  """
+
+  step: int
+  params: dict
+
+
 def _restore_args(leaf):
   """Returns the Orbax arguments that restore one leaf as the program wants it."""
   if isinstance(leaf, (np.ndarray, np.generic)):
@@ -206,7 +219,7 @@ def restore_subtree(
   abstract=None,
   step: int | Literal['best', 'latest'] = 'best',
 ) -> Restored:
-  """Restores one part of a run's state, such as the parameters for the next stage.
+  """Restores one part of a run's state.
 
   Args:
     path: a run directory, its `checkpoints` directory, or the directory of one step.
@@ -240,3 +253,11 @@ def restore_subtree(
     raise ValueError(f"{directory} has no checkpoint '{wanted}', only {steps}, best or latest")
   prefix = tuple(subtree.split('/')) if subtree else ()
   return first_good(directory, tried, abstract, prefix)[0]
+
+
+def restore_params(
+  run: epath.PathLike, abstract=None, step: int | Literal['best', 'latest'] = 'best'
+) -> RestoredParams:
+  """Restores what a run trained; arguments and errors as for `restore_subtree`."""
+  restored = restore_subtree(run, 'trainable', abstract, step)
+  return RestoredParams(restored.step, restored.state)

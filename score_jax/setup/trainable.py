@@ -20,7 +20,7 @@ from score_jax.model import lora as lora_lib
 from score_jax.model.lora import Lora
 from score_jax.runs import leaves as leaves_lib
 from score_jax.runs.identity import read_run_config
-from score_jax.runs.restoring import Restored, restore_subtree
+from score_jax.runs.restoring import RestoredParams, restore_params
 from score_jax.setup.base_model import Base, BaseWeights, param_shardings, place_params, reader_of
 
 
@@ -116,7 +116,7 @@ class Trainable:
       return place_params(adapters, self.shardings())
     theirs = Trainable(self.base, lora_of_run(path))
     if theirs.lora == self.lora:
-      return self.restore(path, which).state
+      return self.restore(path, which).params
     if self.lora is not None:
       raise ValueError(
         f'config.init.path={path} trained {theirs.lora or "all weights"}, and this run trains '
@@ -124,7 +124,7 @@ class Trainable:
       )
     return place_params(theirs.iter_merged(path, which), self.shardings())
 
-  def restore(self, run: epath.PathLike, which: str) -> Restored:
+  def restore(self, run: epath.PathLike, which: str) -> RestoredParams:
     """Reads what a run trained, adapters only beside the weights that they were trained beside.
 
     Args:
@@ -132,14 +132,14 @@ class Trainable:
       which: 'best' by training reward, or 'latest'.
 
     Returns:
-      Step, what was trained on the devices, and metadata.
+      Step, and what was trained, on the devices.
 
     Raises:
       ValueError: if there is no good checkpoint, or one of other shapes or another base model.
     """
     if self.lora is not None:
       check_same_base(run, self.base.params)
-    return restore_subtree(run, 'trainable', self.abstract(), which)
+    return restore_params(run, self.abstract(), which)
 
   def iter_merged(self, run: epath.PathLike, which: str):
     """Yields (path, f32 array) of all weights with a run's adapters added; see `restore`.
@@ -149,7 +149,7 @@ class Trainable:
     sizes, path = self.base.decoder.config, self.base.path
     check_same_base(run, self.base.params)
     weights = nest(reader_of(path).iter_params(path, sizes, jnp.dtype(sizes.param_dtype)))
-    adapters = restore_subtree(run, 'trainable', step=which).state
+    adapters = restore_params(run, step=which).params
     merged = lora_lib.merge(weights, adapters, self.lora)
     for keys, x in jax.tree_util.tree_flatten_with_path(merged)[0]:
       yield leaf_path(keys), np.asarray(x, np.float32)
@@ -182,7 +182,7 @@ def first_state(
   return TrainState(jnp.int32(0), params, optimizer.init(params), kl_scale)
 
 
-def restore_policy(run: str, base: Base, which: str) -> Restored:
+def restore_policy(run: str, base: Base, which: str) -> RestoredParams:
   """Reads the trained policy of a run, whatever it trained.
 
   Args:
@@ -191,14 +191,14 @@ def restore_policy(run: str, base: Base, which: str) -> Restored:
     which: 'best' by training reward, or 'latest'.
 
   Returns:
-    Step, parameters for the decoder on the devices, and metadata.
+    Step, and parameters for the decoder, on the devices.
 
   Raises:
     ValueError: if there is no good checkpoint, or one of other shapes or another base model.
   """
   trainable = Trainable(base, lora_of_run(run))
   restored = trainable.restore(run, which)
-  return dataclasses.replace(restored, state=trainable.policy_params(restored.state))
+  return RestoredParams(restored.step, trainable.policy_params(restored.params))
 
 
 def params_checksum(params: dict) -> str:

@@ -19,7 +19,7 @@ import pytest
 
 from score_jax.cli.distributed import is_first_process
 from score_jax.runs.metrics import read_metrics
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import restore_params
 from score_jax.runs.segments import read_segments
 from score_jax.runs.watchdog import STATUS
 
@@ -96,7 +96,7 @@ def outcome(workdir, num_processes=1):
     for record in read_metrics(workdir)
   ]
   episodes = [read_segments(workdir / 'episodes', f'process{i:04d}') for i in range(num_processes)]
-  return restore_subtree(workdir, 'trainable', step='latest').state, metrics, episodes
+  return restore_params(workdir, step='latest').params, metrics, episodes
 
 
 @pytest.fixture(scope='module')
@@ -252,7 +252,7 @@ def test_sigterm_to_one_stops_both(tiny_run, root, single, tmp_path):
   assert statuses == [143, 143], outputs
   steps = [record['step'] for record in read_metrics(tmp_path)]
   assert steps == list(range(1, steps[-1] + 1))
-  assert restore_subtree(tmp_path, 'trainable', step='latest').step == steps[-1]
+  assert restore_params(tmp_path, step='latest').step == steps[-1]
   # However soon the signal was heard, what was done until then is the run's beginning.
   assert steps[-1] >= 2
   for mine, theirs in zip(read_metrics(tmp_path), single[1], strict=False):
@@ -282,7 +282,7 @@ def test_sigkill_of_one_ends_the_other(tiny_run, root, double, tmp_path):
   assert re.search(r'no sign of life for 18 s from process 1 \(last at step \d+ \(', output), output
   assert re.search(r'process 0 of 2 is at step \d+ \(', output), output
   # The same command goes on, bit for bit as if nothing had been.
-  last = max(NUM_STEPS, restore_subtree(tmp_path, 'trainable', step='latest').step + 1)
+  last = max(NUM_STEPS, restore_params(tmp_path, step='latest').step + 1)
   statuses, outputs = finish(start_two(training(tiny_run, tmp_path, last), root))
   assert statuses == [0, 0], outputs
   have, want = outcome(tmp_path, 2), outcome(double, 2)

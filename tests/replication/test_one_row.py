@@ -16,6 +16,7 @@ from score_jax.replication import one_row
 from score_jax.replication.one_row import base_first_answers, run_row, run_rows
 from score_jax.replication.rows import read_rows, row_config
 from score_jax.setup import run as setup_run
+from score_jax.setup.policy import Policy
 from score_jax.training.loop import Preempted, TrainingStopped
 
 
@@ -62,7 +63,7 @@ def test_fixed_first_answers_are_the_bases_samples(base_row):
 
   setup = setup_run.prepare(row_config(config, row, 0, workdir))
   try:
-    prompts = make_prompts(setup.config, setup.task, setup.base.tokenizer, 64)
+    prompts = make_prompts(Policy.of_base(setup.config, setup.base), setup.task, 64)
     forced = base_first_answers(folder, prompts, setup)
   finally:
     setup.task.close()

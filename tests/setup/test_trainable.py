@@ -15,9 +15,10 @@ from score_jax.evaluation import protocol
 from score_jax.export import read_params
 from score_jax.model import lora as lora_lib
 from score_jax.model.lora import Lora
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import restore_params
 from score_jax.setup import run as setup_run
 from score_jax.setup import trainable
+from score_jax.setup.policy import Policy
 from score_jax.setup.trainable import Trainable
 from score_jax.training import train
 
@@ -69,7 +70,7 @@ def test_a_run_trains_adapters_alone(run, config):
   workdir, setup, state = run
   names = {path[-1] for path in leaf_paths(state.trainable)}
   assert names == {f'{name}_{x}' for name in ('q', 'o', 'down') for x in 'ab'}
-  saved = restore_subtree(workdir, 'trainable', step='latest').state
+  saved = restore_params(workdir, step='latest').params
   jax.tree.map(np.testing.assert_array_equal, saved, state.trainable)
   start = setup.read_start()
   moved = jax.tree.map(lambda x, old: bool(np.any(x != old)), state.trainable, start)
@@ -88,10 +89,9 @@ def test_evaluation_export_and_full_training_go_on_from_adapters(run, config, tm
   workdir, setup, state = run
   joined = setup.trainable.policy_params(state.trainable)
   restored = trainable.restore_policy(str(workdir), setup.base, 'latest')
-  jax.tree.map(np.testing.assert_array_equal, restored.state, joined)
-  found = protocol.evaluate_params(
-    config, setup.base, restored.state, setup.task, 4, 0.0, setup.mesh
-  )
+  jax.tree.map(np.testing.assert_array_equal, restored.params, joined)
+  policy = Policy.of_run(config, setup.base, str(workdir), 'latest')
+  found = protocol.evaluate_policy(policy, setup.task, 0.0, num_problems=4)
   assert len(found.records) == 4
 
   sizes = setup.base.decoder.config
@@ -157,9 +157,7 @@ def test_a_run_on_a_mesh_goes_on_from_its_adapters(tmp_path, run_python, tiny_ru
   """Four devices, the reference is where the stage began; ended after a step and started again."""
   done = run_python('-c', MESH_RUNS, tiny_run, tmp_path, devices=4)
   assert done.returncode == 0, done.stderr
-  states = [
-    restore_subtree(tmp_path / name, 'trainable', step='latest').state for name in ('run', 'whole')
-  ]
+  states = [restore_params(tmp_path / name, step='latest').params for name in ('run', 'whole')]
   jax.tree.map(np.testing.assert_array_equal, *states)
   lora = Lora(2, 32.0, tuple(lora_lib.TARGETS))
   assert leaf_paths(states[0]) == leaf_paths(lora_lib.abstract_adapters(tiny_decoder(), lora)[0])

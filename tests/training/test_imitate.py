@@ -14,7 +14,7 @@ from etils import epath
 
 from score_jax.core.paths import leaf_paths
 from score_jax.runs.metrics import read_metrics
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import restore_params
 from score_jax.setup import run as setup_run
 from score_jax.setup import trainable
 from score_jax.tasks.arithmetic import grade_one
@@ -115,7 +115,7 @@ class Outcome:
 
   @classmethod
   def read(cls, workdir):
-    params = restore_subtree(workdir, 'trainable', step='latest').state
+    params = restore_params(workdir, step='latest').params
     files = {path.name: path.read_bytes() for path in (workdir / 'traces').iterdir()}
     metrics = read_metrics(workdir)
     return cls(params, files, [{k: r[k] for k in r if not k.startswith('time/')} for r in metrics])
@@ -193,7 +193,7 @@ def test_each_iteration_samples_the_last_result_and_trains_the_start(setup, whol
   for which in ('best', 'latest'):  # no reward is measured: the last one counts
     restored = trainable.restore_policy(str(workdir), setup.base, which)
     assert restored.step == len(watched.after)
-    assert_same(restored.state, watched.after[-1].trainable)
+    assert_same(restored.params, watched.after[-1].trainable)
 
 
 def at(number, action):
@@ -306,7 +306,7 @@ def test_adapters_are_trained_alone(setup, tmp_path):
   moved = jax.tree.map(lambda x, y: bool((x != y).any()), copied(state.trainable), start)
   assert all(jax.tree.leaves(moved)), moved
   assert_same(setup.base.params, base)
-  restored = trainable.restore_policy(str(tmp_path), setup.base, 'latest').state
+  restored = trainable.restore_policy(str(tmp_path), setup.base, 'latest').params
   assert_same(restored, setup.trainable.policy_params(state.trainable))
 
 

@@ -13,7 +13,7 @@ import pytest
 from makers import ROOT
 
 from score_jax.runs.metrics import read_metrics
-from score_jax.runs.restoring import restore_subtree
+from score_jax.runs.restoring import restore_params
 from score_jax.runs.segments import read_segments
 
 NUM_STEPS = 12
@@ -52,13 +52,13 @@ def finish(command, workdir) -> str:
 
 def outcome(workdir):
   """Parameters, metrics without clocks, and episodes of a finished run."""
-  params = restore_subtree(workdir, 'trainable', step='latest')
+  params = restore_params(workdir, step='latest')
   assert params.step == NUM_STEPS
   metrics = [
     {k: v for k, v in record.items() if not k.startswith(('time/', 'device/', 'host/'))}
     for record in read_metrics(workdir)
   ]
-  return params.state, metrics, read_segments(workdir / 'episodes', 'process0000')
+  return params.params, metrics, read_segments(workdir / 'episodes', 'process0000')
 
 
 def assert_same(one, other):
