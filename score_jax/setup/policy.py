@@ -52,4 +52,4 @@ class Policy:
       ValueError: if there is no good checkpoint, or one of other shapes or another base model.
     """
     restored = restore_policy(run, base, which)
-    return cls(config, base, restored.state, run, restored.step)
+    return cls(config, base, restored.params, run, restored.step)
