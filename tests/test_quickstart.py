@@ -2,10 +2,18 @@
 
 import json
 
+import pytest
+from etils import epath
 from makers import ROOT
 
+from score_jax.core.config import read_config
+from score_jax.replication.one_row import run_rows
+from score_jax.replication.report import write_short_report
+from score_jax.replication.rows import check_workdir, read_rows
+from score_jax.setup import run as setup_run
 
-def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path):
+
+def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path, monkeypatch):
   config = tmp_path / 'config.py'
   config.write_text(
     'import dataclasses\n'
@@ -19,8 +27,8 @@ def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path):
     '  return c\n'
   )
   workdir = tmp_path / 'out'
-  command = ('-m', 'score_jax.quickstart', f'--config={config}', f'--workdir={workdir}', '--seed=3')
-  done = run_python(*command)
+  options = (f'--config={config}', f'--workdir={workdir}', '--seed=3')
+  done = run_python('-m', 'score_jax.quickstart', *options)
   assert done.returncode == 0, done.stderr
   report = json.loads((workdir / 'report.json').read_text())
   assert list(report['rows']) == ['base', 'stage1', 'stage2', 'multiturn_rl']
@@ -38,6 +46,12 @@ def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path):
   assert text.count('| SCoRe | ') == 2 and 'Accuracy@t1' in text
   assert text.count("**: SCoRe's Δ(t1,t2) above that of “") == 2
   # A second start finds everything done and only writes the report again.
-  again = run_python(*command)
-  assert again.returncode == 0
+  again = read_config(str(config))
+  again.run.seed = 3
+  rows, there = list(read_rows(again).values()), epath.Path(workdir)
+  monkeypatch.setattr(setup_run, 'prepare', lambda run: pytest.fail('a row was run again'))
+  check_workdir(there, again, rows)
+  run_rows(again, [(row, 3) for row in rows], there, {})
+  (workdir / 'report.json').unlink()
+  write_short_report(there, rows, 3)
   assert json.loads((workdir / 'report.json').read_text()) == report

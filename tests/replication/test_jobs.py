@@ -3,6 +3,8 @@
 The processes here are a script that writes down that it was there, and takes milliseconds.
 """
 
+import inspect
+import os
 import pathlib
 import signal
 import subprocess
@@ -247,23 +249,30 @@ def test_a_broken_log_of_a_running_row_does_not_stop_the_others(tmp_path, monkey
   assert replication.run() == []
 
 
-PARENT = """
-import sys, pathlib
+# WORKDIR CHILD NAME...: one program for each name, as forks of what has imported all they need.
+PARENTS = """
+import os, pathlib, sys
 from etils import epath
 from score_jax.objective.stages import multiturn_rl
 from score_jax.replication import jobs
 from score_jax.replication.rows import ReplicationRow
 
 jobs._POLL_S = 0.05
-workdir = epath.Path(sys.argv[1])
 rows = {'a': ReplicationRow('a', 'a', 'method', multiturn_rl(0.0), 10)}
-command = [sys.executable, '-c', pathlib.Path(sys.argv[2]).read_text(), str(workdir)]
-jobs.run_jobs(['a'], rows, lambda row: [0], lambda name: command, workdir, 1)
+for name in sys.argv[3:]:
+  if os.fork() == 0:
+    workdir = epath.Path(sys.argv[1]) / name
+    (workdir / 'parent').write_text(str(os.getpid()))
+    command = [sys.executable, '-I', '-S', sys.argv[2], str(workdir)]
+    jobs.run_jobs(['a'], rows, lambda row: [0], lambda name: command, workdir, 1)
+    os._exit(0)
+for _ in sys.argv[3:]:
+  os.wait()
 """
-SAVING_CHILD = """
-import os, pathlib, signal, sys, time
-from score_jax.replication.jobs import end_with_parent
+SAVING_CHILD = f"""
+import os, pathlib, signal, sys, threading, time
 
+{inspect.getsource(jobs.end_with_parent)}
 workdir = pathlib.Path(sys.argv[1])
 
 def save(*_):
@@ -293,19 +302,20 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not pathlib.Path('/proc/self/stat').exists(), reason='needs /proc')
-@pytest.mark.parametrize('kill', [signal.SIGKILL, signal.SIGTERM])
-def test_no_row_outlives_a_killed_program(tmp_path, kill):
+def test_no_row_outlives_a_killed_program(tmp_path):
   script = tmp_path / 'child.py'
   script.write_text(SAVING_CHILD)
-  with subprocess.Popen(
-    [sys.executable, '-c', PARENT, str(tmp_path), str(script)],
-    cwd=ROOT,
-    stderr=subprocess.DEVNULL,
-  ) as parent:
-    wait_for(lambda: (tmp_path / 'pid').exists() and (tmp_path / 'pid').read_text(), parent)
-    pid = int((tmp_path / 'pid').read_text())
-    assert not is_gone(pid) and not (tmp_path / 'saved').exists()
-    parent.send_signal(kill)
-    parent.wait(timeout=30)
-  wait_for(lambda: is_gone(pid), None)
-  assert (tmp_path / 'saved').exists(), 'it had no chance to save'
+  kills = {'killed': signal.SIGKILL, 'stopped': signal.SIGTERM}
+  for name in kills:
+    (tmp_path / name).mkdir()
+  command = [sys.executable, '-c', PARENTS, str(tmp_path), str(script), *kills]
+  with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as parents:
+    for name, kill in kills.items():
+      workdir = tmp_path / name
+      wait_for(lambda at=workdir / 'pid': at.exists() and at.read_text(), parents)
+      pid = int((workdir / 'pid').read_text())
+      assert not is_gone(pid) and not (workdir / 'saved').exists()
+      os.kill(int((workdir / 'parent').read_text()), kill)
+      wait_for(lambda pid=pid: is_gone(pid), None)
+      assert (workdir / 'saved').exists(), 'it had no chance to save'
+    parents.wait(timeout=30)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import re
-import types
 
 import pytest
 from etils import epath
@@ -122,12 +121,12 @@ def test_a_trained_row_is_evaluated_at_its_best_checkpoint(base_row, monkeypatch
   config, row, _, about = base_row
   asked = []
 
-  def restore(run, base, which):
+  def of_run(config, base, run, which):
     asked.append((run, which))
-    return types.SimpleNamespace(state=base.params)
+    return Policy.of_base(config, base)
 
   monkeypatch.setattr(one_row.train, 'train', lambda setup, folder: folder.mkdir(parents=True))
-  monkeypatch.setattr(one_row.trainable, 'restore_policy', restore)
+  monkeypatch.setattr(Policy, 'of_run', of_run)
   row = dataclasses.replace(row, num_steps=2, evaluations=())
   run_row(config, row, 0, epath.Path(tmp_path), about)
   assert asked == [(f'{tmp_path}/base/seed0', 'best')]

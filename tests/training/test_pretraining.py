@@ -1,4 +1,4 @@
-"""The small policy's pretraining: how a trace is laid out, and what a weights folder gets."""
+"""The small policy's pretraining: how a example is laid out, and what a weights folder gets."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from makers import ROOT
 from score_jax.core.config import read_config
 from score_jax.formats import weights_folder
 from score_jax.tasks.arithmetic import INSTRUCTION, question_text, worked_answer
-from score_jax.tasks.mixture import Trace
+from score_jax.tasks.mixture import Example
 from score_jax.tokenizers.base import SentencePieceTokenizer
 from score_jax.training import pretraining
 
@@ -33,30 +33,30 @@ def tokenizer(tmp_path_factory):
 
 
 @pytest.mark.parametrize('is_first_target', [True, False])
-def test_a_trace_lies_as_the_rollout_would_lay_it(tokenizer, is_first_target):
-  trace = Trace(question_text([1, 2, 3]), WORKED, is_first_target, WORKED)
+def test_an_example_lies_as_the_rollout_would_lay_it(tokenizer, is_first_target):
+  example = Example(question_text([1, 2, 3]), WORKED, is_first_target, WORKED)
   (end,) = tokenizer.end_of_turn_ids
   parts = [
-    (tokenizer.prompt_ids(trace.question), False),
+    (tokenizer.prompt_ids(example.question), False),
     ([*tokenizer.encode(WORKED), end], is_first_target),
     (tokenizer.followup_ids(INSTRUCTION), False),
     ([*tokenizer.encode(WORKED), end], True),
   ]
-  ids, is_target = pretraining.encode_trace(trace, tokenizer, first_turn_tokens=10)
+  ids, is_target = pretraining.encode_example(example, tokenizer, first_turn_tokens=10)
   assert ids == [i for part, _ in parts for i in part]
   assert is_target == [trained for part, trained in parts for _ in part]
 
 
 def test_a_first_answer_is_cut_at_its_budget_and_its_end_is_not_trained(tokenizer):
-  trace = Trace(question_text([1, 2, 3]), WORKED, True, WORKED)
+  example = Example(question_text([1, 2, 3]), WORKED, True, WORKED)
   (end,) = tokenizer.end_of_turn_ids
-  start = len(tokenizer.prompt_ids(trace.question))
-  ids, is_target = pretraining.encode_trace(trace, tokenizer, first_turn_tokens=3)
+  start = len(tokenizer.prompt_ids(example.question))
+  ids, is_target = pretraining.encode_example(example, tokenizer, first_turn_tokens=3)
   assert ids[start : start + 4] == [*tokenizer.encode(WORKED)[:3], end]
   assert is_target[start : start + 4] == [True] * 3 + [False]
 
 
-def test_a_batch_holds_whole_traces(config, tokenizer):
+def test_a_batch_holds_whole_examples(config, tokenizer):
   mixture = pretraining.mixture_of(config.phases[0], config)
 
   def draw(length):
@@ -70,7 +70,7 @@ def test_a_batch_holds_whole_traces(config, tokenizer):
     count = is_token.sum()
     assert is_token[:count].all() and not (is_target & ~is_token).any() and is_target[count - 1]
     assert not tokens[count:].any()
-  with pytest.raises(ValueError, match='config.length=9 is too short for a trace of'):
+  with pytest.raises(ValueError, match='config.length=9 is too short for an example of'):
     draw(9)
 
 
