@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import runpy
 import signal
 from unittest import mock
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from score_jax.core.config import read_config
 from score_jax.core.paths import leaf_paths
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_params
@@ -46,7 +46,7 @@ CHANGES = {
 
 @pytest.fixture(scope='module')
 def setup(tiny_run):
-  config = runpy.run_path(str(tiny_run))['get_config']()
+  config = read_config(str(tiny_run))
   config.update_from_flattened_dict(CHANGES)
   return setup_run.prepare(config)
 

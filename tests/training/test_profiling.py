@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import runpy
-import time
 from types import SimpleNamespace
 
 import jax
@@ -13,16 +11,15 @@ import pytest
 from etils import epath
 from makers import ROOT
 
-from score_jax.core.config import default_config
+from score_jax.core.config import default_config, read_config
 from score_jax.core.config_check import check_config, profile_steps
 from score_jax.core.types import Episode
 from score_jax.model import flops
 from score_jax.model.decoder import DecoderConfig
-from score_jax.rollout.sampler import Sampler
 from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
 from score_jax.training import profiling
-from score_jax.training.train import Trainer, train
+from score_jax.training.train import train
 
 SIZES = DecoderConfig(512, 2, 128, 512, num_heads=4, num_kv_heads=2, head_dim=32)
 
@@ -90,46 +87,6 @@ def step_keys():
   return {*rates, *profiling.peak_memory()}
 
 
-def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, monkeypatch):
-  """Whether its record is written after the next rollout, or at once for a checkpoint."""
-  slow = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, y: 1e-3 * y @ x, x))
-  x, pause_s, sample = jnp.ones((1000, 1000)), 0.3, Sampler.sample_placed
-  jax.block_until_ready(slow(x))
-  start_s = time.monotonic()
-  jax.block_until_ready(slow(x))
-  update_s = time.monotonic() - start_s
-
-  def slow_sample(*args):
-    time.sleep(pause_s)
-    return sample(*args)
-
-  monkeypatch.setattr(Sampler, 'sample_placed', slow_sample)
-  config = runpy.run_path(str(tiny_run))['get_config']()
-  config.train.num_steps, config.train.checkpoint_every_steps = 5, 2
-  setup = setup_run.prepare(config)
-  start = setup.read_start()
-  trainer = Trainer(setup, epath.Path(tmp_path), start)
-  update = trainer.train_step
-
-  def slow_update(*args):
-    state, metrics = update(*args)
-    nothing = 0.0 * slow(x)[0, 0]
-    trainable, metrics = jax.tree.map(lambda y: y + nothing, (state.trainable, metrics))
-    return state.replace(trainable=trainable), metrics
-
-  trainer.train_step = slow_update
-  start_s = time.monotonic()
-  with trainer.running():
-    trainer.run(trainer.first_state(start))
-  run_s = time.monotonic() - start_s
-  setup.task.close()
-  records = read_metrics(tmp_path)
-  assert len(records) == 5 and sum(r['time/step_s'] for r in records) < run_s + 1
-  for r in records[1:]:
-    assert pause_s <= r['time/rollout_s'] < pause_s + 0.6 * update_s
-    assert r['time/step_s'] > r['time/rollout_s'] + 0.6 * update_s
-
-
 # Profiles.
 
 
@@ -151,7 +108,7 @@ def profiled_run(tiny_run, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('profiled')
 
   def start(profile, num_steps):
-    config = runpy.run_path(str(tiny_run))['get_config']()
+    config = read_config(str(tiny_run))
     config.profile, config.train.num_steps = profile, num_steps
     setup = setup_run.prepare(config)
     train(setup, workdir)

@@ -1,7 +1,6 @@
 """A run that is killed at any moment ends where an uninterrupted one does, bit for bit."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,9 +11,12 @@ import numpy as np
 import pytest
 from makers import ROOT
 
+from score_jax.core.config import read_config
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_params
 from score_jax.runs.segments import read_segments
+from score_jax.setup import run as setup_run
+from score_jax.training.train import train
 
 NUM_STEPS = 12
 
@@ -27,16 +29,10 @@ def command(tiny_run):
 
 
 def start(command, workdir) -> subprocess.Popen:
-  environment = os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    # Start-up is compilation; with a cache on disk the kills reach every part of the run.
-    'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'cache'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
   return subprocess.Popen(
     [*command, f'--workdir={workdir}'],
     cwd=ROOT,
-    env=environment,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -69,37 +65,32 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope='module')
-def uninterrupted(command, tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('whole') / 'run'
-  finish(command, workdir)
-  return outcome(workdir)
+def setup(tiny_run):
+  """What the command line prepares, in this process."""
+  config = read_config(str(tiny_run))
+  config.train.num_steps = NUM_STEPS
+  setup = setup_run.prepare(config)
+  yield setup
+  setup.task.close()
 
 
-def test_training_moves_parameters_and_two_runs_agree(command, uninterrupted, tmp_path):
-  finish(command, tmp_path / 'run')
-  again = outcome(tmp_path / 'run')
-  assert_same(uninterrupted, again)
-  assert any(record['train/update_norm'] > 0 for record in again[1])
+@pytest.fixture(scope='module')
+def uninterrupted(setup, tmp_path_factory):
+  """The outcome of a run that nobody disturbed."""
+  workdir = tmp_path_factory.mktemp('whole')
+  train(setup, workdir)
+  whole = outcome(workdir)
+  assert any(record['train/update_norm'] > 0 for record in whole[1])
+  return whole
 
 
-def test_every_metric_is_explained(command, tmp_path):
-  """docs/metrics.md names each key that a run writes."""
-  finish([*command, '--config.train.num_steps=1'], tmp_path / 'run')
-  page = (ROOT / 'docs' / 'metrics.md').read_text()
-  (record,) = read_metrics(tmp_path / 'run')
-  stands_for = {r'_t\d\d$': '_tJK', r'_t\d': '_tK', r'graded_\w+': 'graded_REASON'}
-  for key in record.keys() - {'step'}:
-    for pattern, name in stands_for.items():
-      key = re.sub(pattern, name, key)
-    short = key.removeprefix('train/').removesuffix('_tJK').removeprefix('logp_gap')
-    assert f'`{key}`' in page or f'`{short}`' in page, key
-
-
-def test_sigterm_saves_first(command, uninterrupted, tmp_path):
+def test_sigterm_saves_first(command, setup, uninterrupted, tmp_path):
+  """Begun by a process, gone on with by another, as one run of this process alone."""
   workdir = tmp_path / 'run'
   process = start(command, workdir)
   deadline = time.monotonic() + 240
-  while not (workdir / 'checkpoints' / '2').exists() and process.poll() is None:
+  # Step 2's verdicts are there before its update.
+  while not any(workdir.glob('verdicts/step00000002-*')) and process.poll() is None:
     assert time.monotonic() < deadline
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
@@ -108,7 +99,7 @@ def test_sigterm_saves_first(command, uninterrupted, tmp_path):
     pytest.skip('the run was over before the signal came')
   assert process.returncode == 143, output
   assert 'stopped by SIGTERM' in output
-  finish(command, workdir)
+  train(setup, workdir)
   assert_same(uninterrupted, outcome(workdir))
 
 

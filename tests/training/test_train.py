@@ -1,12 +1,19 @@
-"""Training compiles in its first steps and never again; episodes stay on the device."""
+"""The loop of RL: what it compiles, keeps on the device, times and adapts."""
 
-import runpy
+import dataclasses
+import time
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from etils import epath
 
+from score_jax.core.config import read_config
+from score_jax.objective import stages
 from score_jax.rollout.layout import length_step
+from score_jax.rollout.sampler import Sampler
+from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
 from score_jax.training import train
 
@@ -44,7 +51,7 @@ class Watched(train.Trainer):
 
 def watched_run(tiny_run, workdir, length_bucket):
   """A finished run of NUM_STEPS."""
-  config = runpy.run_path(str(tiny_run))['get_config']()
+  config = read_config(str(tiny_run))
   config.train.num_steps, config.train.length_bucket = NUM_STEPS, length_bucket
   setup = setup_run.prepare(config)
   start = setup.read_start()
@@ -92,3 +99,72 @@ def test_rows_are_rounded_up_to_few_lengths(tiny_run, tmp_path):
   slots = trainer.setup.spec.first_slot(trainer.setup.spec.num_turns)
   step = length_step(1, slots)
   assert step > 1 and all(n % step == 0 or n == slots for n in trainer.lengths), trainer.lengths
+
+
+def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, monkeypatch):
+  """Whether its record is written after the next rollout, or at once for a checkpoint."""
+  slow = jax.jit(lambda x: jax.lax.fori_loop(0, 40, lambda _, y: 1e-3 * y @ x, x))
+  x, pause_s, sample = jnp.ones((1000, 1000)), 0.3, Sampler.sample_placed
+  jax.block_until_ready(slow(x))
+  start_s = time.monotonic()
+  jax.block_until_ready(slow(x))
+  update_s = time.monotonic() - start_s
+
+  def slow_sample(*args):
+    time.sleep(pause_s)
+    return sample(*args)
+
+  monkeypatch.setattr(Sampler, 'sample_placed', slow_sample)
+  config = read_config(str(tiny_run))
+  config.train.num_steps, config.train.checkpoint_every_steps = 4, 2
+  config.train.length_bucket = 64
+  setup = setup_run.prepare(config)
+  start = setup.read_start()
+  trainer = train.Trainer(setup, epath.Path(tmp_path), start)
+  update = trainer.train_step
+
+  def slow_update(*args):
+    state, metrics = update(*args)
+    nothing = 0.0 * slow(x)[0, 0]
+    trainable, metrics = jax.tree.map(lambda y: y + nothing, (state.trainable, metrics))
+    return state.replace(trainable=trainable), metrics
+
+  trainer.train_step = slow_update
+  start_s = time.monotonic()
+  with trainer.running():
+    trainer.run(trainer.first_state(start))
+  run_s = time.monotonic() - start_s
+  setup.task.close()
+  records = read_metrics(tmp_path)
+  assert len(records) == 4 and sum(r['time/step_s'] for r in records) < run_s + 1
+  for r in records[1:]:
+    assert pause_s <= r['time/rollout_s'] < pause_s + 0.6 * update_s
+    assert r['time/step_s'] > r['time/rollout_s'] + 0.6 * update_s
+
+
+def test_kl_weight_follows_its_target(tiny_run, tmp_path):
+  """A weight that follows a target is part of the state: saved, restored, and in the log."""
+
+  def trained(num_steps, folder):
+    config = read_config(str(tiny_run))
+    config.stage.update(dataclasses.asdict(stages.stage1(0.01, 0.5)))
+    config.stage.kl_target_nats = (1e-4, 0.0)
+    config.train.num_steps, config.train.checkpoint_every_steps = num_steps, 1
+    config.train.length_bucket = 64
+    setup = setup_run.prepare(config)
+    state = train.train(setup, folder)
+    setup.task.close()
+    return jax.device_get(state)
+
+  whole = trained(4, tmp_path / 'whole')
+  trained(2, tmp_path / 'parts')
+  parts = trained(4, tmp_path / 'parts')
+  jax.tree.map(np.testing.assert_array_equal, whole, parts)
+  log = read_metrics(tmp_path / 'whole')
+  scale = np.float32(1.0)
+  for record in log:
+    np.testing.assert_allclose(record['train/kl_weight_t1'], 0.5 * scale, rtol=1e-6)
+    np.testing.assert_allclose(record['train/kl_weight_t2'], 0.01, rtol=1e-6)
+    scale *= 1 + np.clip(record['train/kl_t1_nats'] / 1e-4 - 1, -0.2, 0.2)
+  np.testing.assert_allclose(whole.kl_scale, [scale, 1.0], rtol=1e-6)
+  assert whole.kl_scale[0] != 1.0

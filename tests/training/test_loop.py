@@ -1,4 +1,4 @@
-"""What a resume must bring back, and a check that notices each thing it could forget.
+"""What a resume must bring back, a check that notices each thing it could forget, and SIGTERM.
 
 A run is stopped by an error at the start of step 6 and goes on in a new Trainer from step 4, its
 last checkpoint, so that step 5 is done twice. Its checker is moody: asked again about the same
@@ -7,18 +7,24 @@ answers, it says the opposite, as one that ran into its time limit might.
 
 import collections
 import dataclasses
-import runpy
+import re
+import signal
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
+from jax.experimental import multihost_utils
 
+from score_jax.core.config import read_config
 from score_jax.rollout import keys, order, sampler
 from score_jax.runs.metrics import read_metrics
+from score_jax.runs.stored import read_rewards
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup import run as setup_run
 from score_jax.tasks.base import Verdict
 from score_jax.training import train
+from score_jax.training.loop import Preempted
 
 NUM_STEPS, RESTORED = 6, 4
 
@@ -42,8 +48,8 @@ class MoodyChecker:
 
 @pytest.fixture(scope='module')
 def prepared(tiny_run):
-  config = runpy.run_path(str(tiny_run))['get_config']()
-  config.train.num_steps = NUM_STEPS
+  config = read_config(str(tiny_run))
+  config.train.num_steps, config.train.length_bucket = NUM_STEPS, 64
   setup = setup_run.prepare(config)
   yield setup
   setup.task.close()
@@ -51,6 +57,11 @@ def prepared(tiny_run):
 
 def with_moods(setup):
   return dataclasses.replace(setup, task=dataclasses.replace(setup.task, grade=MoodyChecker()))
+
+
+def like(state, values):
+  """Values where those of a state lie, or the update would be compiled anew."""
+  return jax.tree.map(lambda x, y: jax.device_put(y, x.sharding), state, values)
 
 
 def outcome(state, workdir):
@@ -128,7 +139,8 @@ def optimizer_forgotten(patch):
 
   def forgetful(self, start):
     state = first_state(self, start)
-    return state.replace(opt_state=jax.tree.map(np.zeros_like, state.opt_state))
+    zeros = jax.tree.map(np.zeros_like, state.opt_state)
+    return state.replace(opt_state=like(state.opt_state, zeros))
 
   patch.setattr(train.Trainer, 'first_state', forgetful)
 
@@ -137,7 +149,8 @@ def parameters_forgotten(patch):
   first_state = train.Trainer.first_state
 
   def forgetful(self, start):
-    return first_state(self, start).replace(trainable=jax.tree.map(np.copy, start))
+    state = first_state(self, start)
+    return state.replace(trainable=like(state.trainable, jax.tree.map(np.copy, start)))
 
   patch.setattr(train.Trainer, 'first_state', forgetful)
 
@@ -155,3 +168,46 @@ def parameters_forgotten(patch):
 def test_the_check_can_fail(prepared, uninterrupted, tmp_path, fault):
   with pytest.raises(AssertionError, match='Arrays are not equal'):
     check_resume(prepared, uninterrupted, tmp_path, fault)
+
+
+def test_sigterm_saves_the_step_that_it_finds(prepared, uninterrupted, tmp_path, monkeypatch):
+  """Off the schedule, so never the best; the handler is the one before when the run is over."""
+  setup, before = with_moods(prepared), signal.getsignal(signal.SIGTERM)
+  collect = train.Trainer.collect
+
+  def collect_then_stop(self, state, step):
+    if step == 3:
+      signal.raise_signal(signal.SIGTERM)
+    return collect(self, state, step)
+
+  monkeypatch.setattr(train.Trainer, 'collect', collect_then_stop)
+  message = f'stopped by SIGTERM; step 3 of {NUM_STEPS} is saved in {tmp_path}'
+  with pytest.raises(Preempted, match=re.escape(message)):
+    train.train(setup, tmp_path)
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert read_rewards(tmp_path / 'checkpoints').keys() == {2}
+  monkeypatch.undo()
+  state, metrics = outcome(train.train(setup, tmp_path), tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, state, uninterrupted[0])
+  assert metrics == uninterrupted[1]
+
+
+def test_a_directory_of_another_run_is_not_touched(prepared, tmp_path):
+  (tmp_path / 'config.json').write_text('{"seed": 7}')
+  with pytest.raises(ValueError, match='seed: 7 in the run, 0 now'):
+    train.train(prepared, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+
+
+def test_processes_agree_on_the_longest_row_and_on_the_end(prepared, tmp_path, monkeypatch):
+  """Any process's SIGTERM ends all, in the same step."""
+  trainer = train.Trainer(prepared, epath.Path(tmp_path), prepared.read_start())
+  assert trainer.agree(5) == (5, False)
+  others = np.array([[3, False], [8, True]], np.int32)
+  monkeypatch.setattr(jax, 'process_count', lambda: 3)
+  monkeypatch.setattr(
+    multihost_utils, 'process_allgather', lambda mine: np.concatenate([mine[None], others])
+  )
+  assert trainer.agree(5) == (8, True)
+  monkeypatch.undo()
+  trainer.close()
