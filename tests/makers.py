@@ -140,11 +140,12 @@ class Digits:
 
 # Imports what takes seconds, once, and then forks for each command line: a fork runs the program.
 _FORKING = """
-import json, os, runpy, sys, tempfile, warnings
+import gc, json, os, runpy, sys, tempfile, warnings
 import jax, ml_collections.config_flags
-from score_jax.planning import shapes
-from score_jax.setup import run
+from score_jax.planning import dry_run, tpu
+from score_jax.training import imitate
 warnings.filterwarnings('ignore', message='os.fork')
+gc.freeze()
 module, lines = sys.argv[1], json.loads(sys.argv[2])
 found = []
 for line in lines:
