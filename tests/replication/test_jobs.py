@@ -274,7 +274,6 @@ import os, pathlib, signal, sys, threading, time
 
 {inspect.getsource(jobs.end_with_parent)}
 workdir = pathlib.Path(sys.argv[1])
-
 def save(*_):
   (workdir / 'saved').write_text('')
   raise SystemExit(143)
@@ -286,8 +285,8 @@ time.sleep(60)
 """
 
 
-def wait_for(condition, process, seconds=60):
-  deadline = time.monotonic() + seconds
+def wait_for(condition, process):
+  deadline = time.monotonic() + 60
   while not condition():
     assert time.monotonic() < deadline and (process is None or process.poll() is None)
     time.sleep(0.02)
