@@ -23,7 +23,7 @@ def workdir_of(config) -> str:
 
 def _body() -> None:
   config = program.checked_config()
-  # Imported late: a wrong command line is told of at once.
+  # Imported late: a wrong command line gets its message at once.
   from score_jax.planning.dry_run import show
   from score_jax.planning.memory import memory_table, plan_memory
   from score_jax.setup.run import prepare
