@@ -20,7 +20,7 @@ from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.presets import preset
 
 GIB = 2**30
-TINY = DecoderConfig(64, 2, 16, 32, num_heads=2, num_kv_heads=1, head_dim=8)
+TINY = DecoderConfig(64, 1, 16, 32, num_heads=2, num_kv_heads=1, head_dim=8)
 
 
 def numbers(text: str) -> list[int]:

@@ -65,10 +65,10 @@ class OurSide:
     """Plays the turns; arguments and result as of `tunix_side.TunixSide.rollout`.
 
     Raises:
-      ValueError: if the instruction does not begin with the end of turn, which a cut answer owes.
+      ValueError: if the instruction does not begin with the end of turn, which a cut answer needs.
     """
     if instruction[0] != end:
-      raise ValueError(f'a cut answer owes {end}, but is followed by {instruction[0]}')
+      raise ValueError(f'a cut answer needs {end}, but is followed by {instruction[0]}')
     budgets = tuple(budget for _, budget in self.turns)
     followups = (tuple(instruction[1:]),) * (len(budgets) - 1)
     spec = RolloutSpec(len(prompts[0]), budgets, followups, (end,))

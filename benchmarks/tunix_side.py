@@ -157,7 +157,7 @@ class TunixSide:
     Args:
       prompts: ids, rows of one length.
       samples: so many rows in a row are of the same prompt.
-      instruction: ids between two turns, the end of turn that a cut answer owes included.
+      instruction: ids between two turns, the end of turn that a cut answer needs included.
       end: the id that would end a turn.
 
     Returns:

@@ -19,7 +19,7 @@ setting from (`stage1_math` by default, with that config's own preset behind a c
 | `single_turn_rl` | RL on one answer; evaluated with two turns |
 | `multiturn_rl` | RL, reward on both turns |
 | `last_turn_rl` | RL, reward on the last turn: the paper's "standard multi-turn RL" |
-| `random_reward` | multi-turn RL whose rewards are coins |
+| `random_reward` | multi-turn RL whose rewards are random |
 | `no_stage1` | Stage II from the base model |
 | `no_bonus` | Stage II without the bonus; needs --config.init.path, as those below |
 | `star_stage2` | STaR in place of Stage II |

@@ -1,6 +1,6 @@
 """Pretrains the small base policy that ships in `score_jax/assets/arithmetic`.
 
-Two phases, as a language model is first pretrained and then given habits: the first teaches both
+Two phases, as a language model is first pretrained and then gets habits: the first teaches both
 ways of answering, the second the habit of answering at once and repeating oneself. In both, worked
 answers are no likelier at turn 2 than at turn 1.
 

@@ -11,12 +11,11 @@ worked at turn 1 and there is something left to correct.
 Hardware, time and what to expect for three seeds: the table in README.md.
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
 from score_jax.core.config import default_config
 from score_jax.objective import stages
+from score_jax.replication.rows import ReplicationRow
 
 STAGE1_STEPS, STAGE2_STEPS = 50, 70
 # Turn 1 is held harder than in the paper (0.1): so small a policy shares more between its turns.
@@ -24,7 +23,7 @@ ALPHA, BETA1, BETA2 = 10.0, 0.01, 1.0
 
 
 def get_config() -> ConfigDict:
-  """Makes the config: a run's config under `run`, and the rows' stages under `rows`."""
+  """Makes the config: what all rows share under `run`, and the rows."""
   run = default_config()
   run.model.checkpoint = 'embedded'
   run.model.scan_unroll = 2
@@ -45,19 +44,30 @@ def get_config() -> ConfigDict:
 
   c = ConfigDict()
   c.run = run
+  c.report = ConfigDict()
+  plain = stages.multiturn_rl(BETA1)
   c.rows = (
-    _row(stages.stage1(BETA1, BETA2), STAGE1_STEPS, init='', schedule='constant'),
-    _row(stages.stage2(ALPHA, BETA1), STAGE2_STEPS, init='stage1', schedule='cosine'),
-    _row(stages.multiturn_rl(BETA1), STAGE1_STEPS + STAGE2_STEPS, init='', schedule='cosine'),
+    ReplicationRow('base', 'Base model', 'method', plain, paper='base'),
+    # A rate that falls to 0 settles what is a method's result; Stage I is only half of one.
+    ReplicationRow(
+      'stage1',
+      'SCoRe, Stage I only',
+      'method',
+      stages.stage1(BETA1, BETA2),
+      STAGE1_STEPS,
+      schedule='constant',
+    ),
+    ReplicationRow(
+      'stage2',
+      'SCoRe',
+      'method',
+      stages.stage2(ALPHA, BETA1),
+      STAGE2_STEPS,
+      init='stage1',
+      paper='score',
+    ),
+    ReplicationRow(
+      'multiturn_rl', 'Multi-turn RL, both turns', 'method', plain, STAGE1_STEPS + STAGE2_STEPS
+    ),
   )
   return c
-
-
-def _row(stage: stages.Stage, num_steps: int, init: str, schedule: str) -> ConfigDict:
-  """One row, named after its stage; `init` names the row above that it starts from.
-
-  A rate that falls to 0 settles the rows that are a method's result; Stage I is only half of one.
-  """
-  return ConfigDict(
-    dict(stage=dataclasses.asdict(stage), num_steps=num_steps, init=init, schedule=schedule)
-  )

@@ -17,22 +17,18 @@ Self-Refine is measured on SmolLM2-135M-Instruct, where its GGUF file is named w
 Expected numbers: docs/results/report.md.
 """
 
-import runpy
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from score_jax.core.config import read_config
 from score_jax.objective import stages
+from score_jax.replication.rows import ReplicationRow
 
-_HERE = Path(__file__).parent
-_COMMON = runpy.run_path(str(_HERE / 'replicate_sweeps.py'))
-STAGE1_STEPS, STAGE2_STEPS, BOTH_STEPS = (
-  _COMMON[f'{name}_STEPS'] for name in ('STAGE1', 'STAGE2', 'BOTH')
-)
-ALPHA, BETA1, BETA2 = _COMMON['ALPHA'], _COMMON['BETA1'], _COMMON['BETA2']
-STAGE1, STAGE2, PLAIN = _COMMON['STAGE1'], _COMMON['STAGE2'], _COMMON['PLAIN']
-row = _COMMON['row']
+_QUICKSTART = read_config('quickstart.py', beside=__file__)
+_, _STAGE1_ROW, _STAGE2_ROW, _PLAIN_ROW = _QUICKSTART.rows
+STAGE1, STAGE2, PLAIN = _STAGE1_ROW.stage, _STAGE2_ROW.stage, _PLAIN_ROW.stage
+STAGE1_STEPS, STAGE2_STEPS = _STAGE1_ROW.num_steps, _STAGE2_ROW.num_steps
+BOTH_STEPS = STAGE1_STEPS + STAGE2_STEPS
+ALPHA, BETA1, BETA2 = STAGE2.bonus[1], STAGE2.kl_weight[1], STAGE1.kl_weight[0]
 ALL = ('greedy', 'sampled', 'fixed')
 # More: ten turns, and votes for inference scaling.
 MORE = (*ALL, 'turns', 'votes')
@@ -57,7 +53,8 @@ NOTES = (
 def get_config() -> ConfigDict:
   """Makes the config: what all rows share under `run`, and the rows."""
   c = ConfigDict()
-  c.run = read_config('quickstart.py', beside=__file__).run
+  c.run = _QUICKSTART.run
+  c.run.train.progress = False  # rows run side by side, each in a process of its own
   c.num_turns = 10  # of the evaluation 'turns'
   c.num_vote_problems = 512  # of the evaluation 'votes'
   c.smollm2_run = read_config(
@@ -71,8 +68,7 @@ def get_config() -> ConfigDict:
     *_ablations(),
     *_more_turns(),
     *_other_models(),
-    *_COMMON['sweeps'](),
-    *_COMMON['regimes'](),
+    *read_config('replicate_sweeps.py', beside=__file__).rows,
   )
   return c
 
@@ -83,11 +79,11 @@ def _supervised(name: str, title: str, method: str, keep_correct: bool, iteratio
     'supervised.keep_correct': keep_correct,
     'supervised.iterations': iterations,
     'supervised.num_problems': 2000,
-    'optimizer.schedule': 'constant',
   }
   more = dict(group='method', evaluations=ALL, paper=name) | more
   # The number of updates follows from how many traces are found; this is for the time left only.
-  return row(name, title, more.pop('group'), PLAIN, 100, changes=changes, **more)
+  more |= dict(schedule='constant', changes=changes)
+  return ReplicationRow(name, title, stage=PLAIN, num_steps=100, **more)
 
 
 def _methods():
@@ -98,13 +94,15 @@ def _methods():
     'on SmolLM2-135M-Instruct, see there'
   )
   return (
-    row('base', 'Base model', 'method', PLAIN, 0, evaluations=MORE, paper='base'),
-    row('self_refine', 'Self-Refine', 'method', PLAIN, 0, paper='self_refine', not_applicable=why),
+    ReplicationRow('base', 'Base model', 'method', PLAIN, 0, evaluations=MORE, paper='base'),
+    ReplicationRow(
+      'self_refine', 'Self-Refine', 'method', PLAIN, 0, paper='self_refine', not_applicable=why
+    ),
     _supervised('star_d', 'STaR, D', 'star', False, 3),
     _supervised('star_dplus', 'STaR, D+', 'star', True, 3),
     _supervised('pair_sft_d', 'Pair-SFT, D', 'pair_sft', False, 1),
     _supervised('pair_sft_dplus', 'Pair-SFT, D+', 'pair_sft', True, 1),
-    row(
+    ReplicationRow(
       'single_turn_rl',
       'Single-turn RL',
       'method',
@@ -114,8 +112,10 @@ def _methods():
       changes=one_turn,
       paper='single_turn_rl',
     ),
-    row('multiturn_rl', 'Multi-turn RL, both turns', 'method', PLAIN, BOTH_STEPS, evaluations=MORE),
-    row(
+    ReplicationRow(
+      'multiturn_rl', 'Multi-turn RL, both turns', 'method', PLAIN, BOTH_STEPS, evaluations=MORE
+    ),
+    ReplicationRow(
       'last_turn_rl',
       'Multi-turn RL, last turn',
       'method',
@@ -123,7 +123,7 @@ def _methods():
       BOTH_STEPS,
       evaluations=ALL,
     ),
-    row(
+    ReplicationRow(
       'random_reward',
       'Random reward',
       'method',
@@ -132,16 +132,16 @@ def _methods():
       evaluations=ALL,
       changes={'train.random_reward': 0.5},
     ),
-    row(
+    ReplicationRow(
       'stage1',
       'SCoRe, Stage I only',
       'method',
       STAGE1,
       STAGE1_STEPS,
       evaluations=ALL,
-      changes={'optimizer.schedule': 'constant'},
+      schedule='constant',
     ),
-    row(
+    ReplicationRow(
       'score',
       'SCoRe',
       'method',
@@ -158,7 +158,7 @@ def _ablations():
   """Table 4; single-turn training is the row of that name above."""
   no_bonus = stages.Stage('', (1.0, 1.0), (BETA1, BETA1), (0.0, 0.0))
   return (
-    row(
+    ReplicationRow(
       'no_stage1',
       'without Stage I',
       'ablation',
@@ -167,7 +167,7 @@ def _ablations():
       evaluations=ALL,
       paper='no_stage1',
     ),
-    row(
+    ReplicationRow(
       'no_bonus',
       'without bonus',
       'ablation',
@@ -187,7 +187,7 @@ def _ablations():
       init='stage1',
       paper='star_stage2',
     ),
-    row(
+    ReplicationRow(
       'off_policy_turn1',
       "turn 1 the base model's",
       'ablation',
@@ -205,40 +205,40 @@ def _more_turns():
   """Three turns: Stage Ia is `stage1` above."""
   three = {'rollout.turn_tokens': (10, 12, 12)}
   return (
-    row(
+    ReplicationRow(
       'three_base',
       'Base model, three turns',
       'turns',
       stages.stage2_of_three_turns(ALPHA, BETA1),
       0,
-      evaluations=('greedy', 'sampled'),
       changes=three,
       paper='turns_base',
       seeds=1,
     ),
-    row(
+    ReplicationRow(
       'three_stage1a',
       'Stage Ia',
       'turns',
       STAGE1,
       STAGE1_STEPS,
-      evaluations=('greedy', 'sampled'),
-      changes={'optimizer.schedule': 'constant', 'eval.turn_tokens': (10, 12, 12)},
+      schedule='constant',
+      changes={'eval.turn_tokens': (10, 12, 12)},
       paper='turns_stage1a',
       seeds=1,
     ),
-    row(
+    ReplicationRow(
       'three_stage1b',
       'Stage Ib',
       'turns',
       stages.stage1b(BETA1, BETA2),
       STAGE1_STEPS,
       init='three_stage1a',
-      changes=three | {'optimizer.schedule': 'constant'},
+      schedule='constant',
+      changes=three,
       paper='turns_stage1b',
       seeds=1,
     ),
-    row(
+    ReplicationRow(
       'three_stage2',
       'Stage II of three turns',
       'turns',
@@ -258,8 +258,8 @@ def _other_models():
   refine = {'eval.protocol': 'self_refine', 'eval.feedback_tokens': 64}
   more = dict(evaluations=('greedy',), run='smollm2_run', seeds=1)
   return (
-    row('smollm2', 'SmolLM2-135M-Instruct, base', 'model', PLAIN, 0, **more),
-    row(
+    ReplicationRow('smollm2', 'SmolLM2-135M-Instruct, base', 'model', PLAIN, 0, **more),
+    ReplicationRow(
       'smollm2_refine',
       'SmolLM2-135M-Instruct, Self-Refine',
       'model',

@@ -1,48 +1,37 @@
-"""The swept rows of `replicate_arithmetic.py`, and what all its rows share. No config by itself."""
+"""The swept rows of `replicate_arithmetic.py`, which need its other rows: no config by itself."""
 
 import dataclasses
 
 from ml_collections import ConfigDict
 
+from score_jax.core.config import read_config
 from score_jax.objective import stages
+from score_jax.replication.rows import ReplicationRow
 
-STAGE1_STEPS, STAGE2_STEPS = 50, 70
-BOTH_STEPS = STAGE1_STEPS + STAGE2_STEPS
-REGIME_STEPS = 80
-ALPHA, BETA1, BETA2 = 10.0, 0.01, 1.0
-
-
-def row(name: str, title: str, group: str, stage: stages.Stage, num_steps: int, **more):
-  """One row; see `score_jax.replication.rows.ReplicationRow`."""
-  changes = tuple(({'optimizer.schedule': 'cosine'} | more.pop('changes', {})).items())
-  stage = {k: v for k, v in dataclasses.asdict(stage).items() if k != 'name'}
-  return ConfigDict(
-    dict(name=name, title=title, group=group, stage=stage, num_steps=num_steps, changes=changes)
-    | more
-  )
+# The shared setting is the quickstart's.
+_PRETRAIN = read_config('pretrain_arithmetic.py', beside=__file__)
+_, _STAGE1_ROW, _STAGE2_ROW, _PLAIN_ROW = read_config('quickstart.py', beside=__file__).rows
+STAGE1, STAGE2, PLAIN = _STAGE1_ROW.stage, _STAGE2_ROW.stage, _PLAIN_ROW.stage
+STAGE1_STEPS, STAGE2_STEPS = _STAGE1_ROW.num_steps, _STAGE2_ROW.num_steps
+BOTH_STEPS, REGIME_STEPS = STAGE1_STEPS + STAGE2_STEPS, 80
+ALPHA, BETA1 = STAGE2.bonus[1], STAGE2.kl_weight[1]
 
 
-STAGE1 = stages.stage1(BETA1, BETA2)
-STAGE2 = stages.stage2(ALPHA, BETA1)
-PLAIN = stages.multiturn_rl(BETA1)
+def get_config() -> ConfigDict:
+  """Makes the rows, of one seed each."""
+  return ConfigDict({'rows': (*_number_sweeps(), *_other_sweeps(), *_regimes())})
 
 
 def _stage2_sweep(name: str, title: str, sweep: str, value, stage=STAGE2, **more):
   more = dict(init='stage1', num_steps=STAGE2_STEPS) | more
   num_steps = more.pop('num_steps')
-  return row(name, title, 'sweep', stage, num_steps, sweep=sweep, value=value, seeds=1, **more)
+  more |= dict(sweep=sweep, value=value, seeds=1)
+  return ReplicationRow(name, title, 'sweep', stage, num_steps, **more)
 
 
 def _stage1_sweep(name: str, title: str, sweep: str, value, stage=STAGE1, changes=None):
-  changes = {'optimizer.schedule': 'constant'} | (changes or {})
-  return _stage2_sweep(
-    name, title, sweep, value, stage, num_steps=STAGE1_STEPS, init='', changes=changes
-  )
-
-
-def sweeps():
-  """One seed each; the shared setting's point of a sweep is the row `score` or `stage1`."""
-  return (*_number_sweeps(), *_other_sweeps())
+  more = dict(num_steps=STAGE1_STEPS, init='', schedule='constant', changes=changes or {})
+  return _stage2_sweep(name, title, sweep, value, stage, **more)
 
 
 def _number_sweeps():
@@ -119,29 +108,12 @@ def _other_sweeps():
 def _interleaved(sweep: str):
   """The first version of the paper: Stages I and II in turns."""
   half1, half2 = STAGE1_STEPS // 2, STAGE2_STEPS // 2
-  constant = {'optimizer.schedule': 'constant'}
+  part = dict(schedule='constant', seeds=1)
+  first, second, third = 'first half of Stage I', 'first half of Stage II', 'second half of Stage I'
   return (
-    row('interleaved_1', 'first half of Stage I', 'part', STAGE1, half1, changes=constant, seeds=1),
-    row(
-      'interleaved_2',
-      'first half of Stage II',
-      'part',
-      STAGE2,
-      half2,
-      changes=constant,
-      seeds=1,
-      init='interleaved_1',
-    ),
-    row(
-      'interleaved_3',
-      'second half of Stage I',
-      'part',
-      STAGE1,
-      half1,
-      changes=constant,
-      seeds=1,
-      init='interleaved_2',
-    ),
+    ReplicationRow('interleaved_1', first, 'part', STAGE1, half1, **part),
+    ReplicationRow('interleaved_2', second, 'part', STAGE2, half2, init='interleaved_1', **part),
+    ReplicationRow('interleaved_3', third, 'part', STAGE1, half1, init='interleaved_2', **part),
     _stage2_sweep(
       'interleaved',
       'Stages I and II twice',
@@ -153,7 +125,7 @@ def _interleaved(sweep: str):
   )
 
 
-def regimes():
+def _regimes():
   """Settings in which plain multi-turn RL might collapse, with SCoRe beside it where it does."""
   rloo = {'objective.baseline': 'rloo'}
   levels = 'task.level_weights'
@@ -168,16 +140,22 @@ def regimes():
     'slower': ('learning rate 1e-5', {'optimizer.learning_rate': 1e-5}),
     'few': ('8 problems a step', {'rollout.problems_per_step': 8}),
   }
+  learn, habit = (phase.to_dict() for phase in _PRETRAIN.phases)
   mixtures = {
-    'rare': ('work at turn 2 in 0.15% of the pretraining', dict(worked_t2=0.0015, steps=500)),
-    'shaky': ('400 updates of pretraining', dict(first_steps=400)),
+    'rare': (
+      'work at turn 2 in 0.15% of the pretraining',
+      (learn, habit | dict(worked_t2=0.0015, steps=500)),
+    ),
+    'shaky': ('400 updates of pretraining', (learn | dict(steps=400), habit)),
   }
   bases = []
-  for name, (title, habits) in mixtures.items():
-    bases.append(row(f'mixture_{name}', title, 'part', PLAIN, 0, pretrain=habits, seeds=1))
+  for name, (title, phases) in mixtures.items():
+    changes = {'phases': tuple(map(ConfigDict, phases))}
+    more = dict(changes=changes, seeds=1, run='pretrain')
+    bases.append(ReplicationRow(f'mixture_{name}', title, 'part', PLAIN, **more))
     settings[name] = (title, {'model.checkpoint': f'WORKDIR/mixture_{name}/seed0'})
   rows = [
-    row(
+    ReplicationRow(
       f'regime_{name}',
       f'Multi-turn RL, {title}',
       'regime',
@@ -197,12 +175,14 @@ def regimes():
 def _slow_score(title: str, changes):
   """SCoRe, where plain multi-turn RL changes its answers ever less often."""
   more = dict(seeds=1, changes=changes)
-  first = row('regime_slow_stage1', 'Stage I, slow', 'part', STAGE1, STAGE1_STEPS, **more)
+  first = ReplicationRow(
+    'regime_slow_stage1', 'Stage I, slow', 'part', STAGE1, STAGE1_STEPS, **more
+  )
   second = REGIME_STEPS - STAGE1_STEPS
   title = f'SCoRe, {title}'
   return (
     first,
-    row(
+    ReplicationRow(
       'regime_slow_score',
       title,
       'regime',

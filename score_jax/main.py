@@ -23,9 +23,9 @@ def workdir_of(config) -> str:
 
 def _body() -> None:
   config = program.checked_config()
-  # Imported late: a wrong command line gets its message at once.
+  # Imported late: a wrong command line is refused at once.
   from score_jax.planning.dry_run import show
-  from score_jax.planning.memory import memory_table, plan_memory
+  from score_jax.planning.memory import count_memory, memory_table
   from score_jax.setup.run import prepare
   from score_jax.training.imitate import imitate
   from score_jax.training.loop import Preempted, TrainingStopped
@@ -42,7 +42,8 @@ def _body() -> None:
       state = imitate(setup, workdir)
     else:
       if distributed.is_speaker():
-        print(memory_table(plan_memory(setup)), flush=True)
+        print(memory_table(count_memory(setup)))
+        print('--dry_run compiles both programs and prints all that they take.', flush=True)
       state = train(setup, workdir)
     if distributed.is_speaker():
       print(f'done: {int(state.step)} steps of {config.stage.name} in {workdir}')

@@ -17,9 +17,7 @@ from ml_collections import config_flags
 from score_jax.cli import program
 from score_jax.core.config_check import check_config
 from score_jax.planning.report import plan_text
-from score_jax.planning.tpu import (
-  first_that_fits,
-)
+from score_jax.planning.tpu import first_that_fits
 from score_jax.runs.files import write_atomic
 
 _TOPOLOGIES = flags.DEFINE_list(

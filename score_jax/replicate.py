@@ -43,64 +43,38 @@ def _command(name: str, workdir: epath.Path) -> list[str]:
   return [*module, *given, f'--workdir={os.fspath(workdir)}', f'--one_row={name}']
 
 
-def _run_one(config, rows, name: str, workdir: epath.Path, about: dict) -> None:
-  import jax
-
-  from score_jax.replication.jobs import end_with_parent
-  from score_jax.replication.one_row import run_row
-  from score_jax.training.loop import Preempted, TrainingStopped
-
-  end_with_parent()
-  # Most rows have the same shapes: what one of them compiled serves the others.
-  jax.config.update('jax_compilation_cache_dir', os.fspath(workdir / 'compiled'))
-  try:
-    for seed in _seeds_of(rows[name]):
-      run_row(config, rows[name], seed, workdir, about)
-  except Preempted as error:
-    print(error, file=sys.stderr)
-    raise SystemExit(143) from None
-  except TrainingStopped as error:
-    print(f'stopped: {error}', file=sys.stderr)
-    raise SystemExit(1) from None
-
-
 def _body() -> None:
   config = program.CONFIG.value
   if config is None:
     program.fail('--config is not set: --config=configs/replicate_arithmetic.py')
-  # Imported late: a wrong command line is told of at once.
+  # Imported late: a wrong command line gets its message at once.
+  import jax
+
   from score_jax.core.version import commit
-  from score_jax.replication.jobs import run_jobs
-  from score_jax.replication.one_row import hardware
+  from score_jax.replication.jobs import end_with_parent, run_jobs
+  from score_jax.replication.one_row import hardware, run_rows
   from score_jax.replication.report import write_report
-  from score_jax.replication.rows import (
-    read_rows,
-    report_row,
-    row_identity,
-    shared_identity,
-    with_starts,
-  )
-  from score_jax.runs.identity import check_or_write_config
+  from score_jax.replication.rows import check_workdir, read_rows, with_starts
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
   rows = read_rows(config)
   names = with_starts(_ROWS.value or list(rows), rows)
   about = {'commit': commit(), 'hardware': hardware()}
   if _ONE_ROW.value:
-    _run_one(config, rows, _ONE_ROW.value, workdir, about)
+    end_with_parent()
+    # Most rows have the same shapes: what one of them compiled serves the others.
+    jax.config.update('jax_compilation_cache_dir', os.fspath(workdir / 'compiled'))
+    row = rows[_ONE_ROW.value]
+    run_rows(config, [(row, seed) for seed in _seeds_of(row)], workdir, about)
     return
-  # Rows may be added to a replication; what they share, and a row itself, may not change.
-  check_or_write_config(workdir, shared_identity(config), ('smollm2_run.model.checkpoint',))
-  for name in names:
-    if not rows[name].not_applicable:
-      check_or_write_config(workdir / name, row_identity(rows[name]))
+  check_workdir(workdir, config, [rows[name] for name in names])
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   failed = []
   if not _REPORT_ONLY.value:
     failed = run_jobs(
       names, rows, _seeds_of, lambda name: _command(name, workdir), workdir, _JOBS.value
     )
-  shown = [report_row(row) for row in rows.values() if row.group != 'part']
+  shown = [row for row in rows.values() if row.group != 'part']
   write_report(workdir, shown, config.report.to_dict())
   print(f'report: {workdir / "report.md"}, {workdir / "report.html"}, {workdir / "report.json"}')
   if failed:

@@ -4,12 +4,21 @@ Imported as `makers`; `pythonpath` in pyproject.toml says where it lies. What ne
 late: conftest.py imports this file before it has said how jax shall be.
 """
 
+import dataclasses
 import functools
 import importlib.util
+import json
 import pathlib
+
+from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.presets import PRESETS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TESTS = ROOT / 'tests'
+CHATML = (
+  "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+  "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 # What Gemma 2 and 3 do differently, all at once.
 GEMMA_CHOICES = dict(
   activation='gelu_tanh',
@@ -45,8 +54,6 @@ def table_rows(text):
 
 def tiny_decoder(**changes):
   """The config of a decoder of a few thousand parameters, no two of whose sizes are the same."""
-  from score_jax.model.decoder_config import DecoderConfig
-
   sizes = dict(vocab_size=11, num_layers=3, embed_dim=12, mlp_dim=16, num_heads=4, num_kv_heads=2)
   return DecoderConfig(**sizes | dict(head_dim=8, rope_base=100.0) | changes)
 
@@ -93,3 +100,166 @@ def row_logits(config, params, tokens):
   positions_BT = np.arange(tokens_BT.size, dtype=np.int32)[None]
   is_token_BT = np.ones(tokens_BT.shape, bool)
   return np.asarray(compiled_decoder(config)(params, tokens_BT, positions_BT, is_token_BT)[1])[0]
+
+
+def counting_model(vocab_size=12):
+  """A decoder, and NumPy parameters with which token v is followed by v + 1.
+
+  One-hot embeddings, layers that add 0.
+  """
+  import jax
+  import numpy as np
+
+  from score_jax.model.decoder import Decoder, abstract_params
+
+  sizes = dict(num_layers=1, embed_dim=16, mlp_dim=8, num_heads=2, num_kv_heads=1, head_dim=4)
+  config = tiny_decoder(vocab_size=vocab_size, tie_embeddings=False, **sizes)
+  params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), abstract_params(config)[0])
+  for part, name in (('attn', 'o'), ('mlp', 'down')):
+    params['layers'][part][name] = np.zeros_like(params['layers'][part][name])
+  params['embedder']['embedding'] = np.eye(vocab_size, 16, dtype=np.float32)
+  params['head']['kernel'] = 50 * np.roll(np.eye(16, vocab_size, dtype=np.float32), 1, axis=1)
+  return Decoder(config), params
+
+
+class Digits:
+  """A tokenizer of digits for a counting model; 9 ends a turn."""
+
+  vocab_size, pad_id, end_of_turn_ids = 12, 0, (9,)
+
+  def encode(self, text):
+    """The digits as ids."""
+    return [int(digit) for digit in text]
+
+  prompt_ids = followup_ids = encode
+
+  def decode(self, ids):
+    """The ids as digits, ends of turn left out."""
+    return ''.join(str(i) for i in ids if i not in self.end_of_turn_ids)
+
+
+# Imports what takes seconds, once, and then forks for each command line: a fork runs the program.
+_FORKING = """
+import gc, json, os, runpy, sys, tempfile, warnings
+import jax, ml_collections.config_flags
+from score_jax.planning import dry_run, tpu
+from score_jax.training import imitate
+warnings.filterwarnings('ignore', message='os.fork')
+gc.freeze()
+module, lines = sys.argv[1], json.loads(sys.argv[2])
+found = []
+for line in lines:
+  outputs = [tempfile.TemporaryFile('w+') for _ in range(2)]
+  pid = os.fork()
+  if pid == 0:
+    for number, file in enumerate(outputs, start=1):
+      os.dup2(file.fileno(), number)
+    sys.argv = [module, *line]
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+    sys.exit()
+  status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+  for file in outputs:
+    file.seek(0)
+  found.append((status, *(file.read() for file in outputs)))
+print(json.dumps(found))
+"""
+
+
+def run_command_lines(run_python, module, lines):
+  """Runs a program once for each list of arguments, all in the time of one import of jax.
+
+  Returns:
+    (exit status, standard output, standard error) of each.
+  """
+  done = run_python('-c', _FORKING, module, json.dumps(lines))
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+def rewrite_header(path, edit):
+  """Rewrites a safetensors file's header, its tensors' bytes as they are."""
+  data = path.read_bytes()
+  size = int.from_bytes(data[:8], 'little')
+  header = json.loads(data[8 : 8 + size])
+  edit(header)
+  text = json.dumps(header).encode()
+  path.write_bytes(len(text).to_bytes(8, 'little') + text + data[8 + size :])
+
+
+def byte_backend(special_tokens):
+  """A tokenizer of single bytes, 0 to 255, and special tokens: what it does can be seen."""
+  import tokenizers
+  from tokenizers import decoders, models, pre_tokenizers
+
+  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+  backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  backend.decoder = decoders.ByteLevel()
+  backend.add_special_tokens(special_tokens)
+  return backend
+
+
+def byte_tokenizer_files():
+  """The files of a chat tokenizer of single bytes, by name; 256 and 257 begin and end a turn."""
+  return {
+    'tokenizer.json': byte_backend(['<|im_start|>', '<|im_end|>']).to_str().encode(),
+    'tokenizer_config.json': json.dumps({'eos_token': '<|im_end|>'}).encode(),
+    'chat_template.jinja': CHATML.encode(),
+  }
+
+
+# A small Gemma 2 with a token for each byte, and two more.
+BASE_MODEL = dataclasses.replace(
+  PRESETS['gemma2_2b'],
+  vocab_size=260,
+  num_layers=3,
+  embed_dim=8,
+  mlp_dim=12,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=4,
+  window=4,
+)
+
+
+def write_base_model(folder):
+  """Writes `BASE_MODEL` with random parameters as a Hugging Face folder in bfloat16."""
+  import jax.numpy as jnp
+
+  from score_jax.formats import hf_export
+
+  hf_export.write_folder(
+    folder,
+    BASE_MODEL,
+    random_params(BASE_MODEL),
+    jnp.bfloat16,
+    {'bos_token_id': 256, 'max_position_embeddings': 99},
+    {'eos_token_id': [257], 'temperature': 0.6},
+    byte_tokenizer_files(),
+  )
+
+
+def write_gguf(path, metadata, tensors, architecture='llama', raw_types=None):
+  """Writes a GGUF file; what is None in `metadata` or `tensors` is left out."""
+  import gguf
+
+  writer = gguf.GGUFWriter(path, architecture)
+  for key, value in metadata.items():
+    if isinstance(value, bool):
+      writer.add_bool(key, value)
+    elif isinstance(value, int):
+      writer.add_uint32(key, value)
+    elif isinstance(value, float):
+      writer.add_float32(key, value)
+    elif isinstance(value, str):
+      writer.add_string(key, value)
+    elif value is not None:
+      writer.add_array(key, value)
+  for name, value in tensors.items():
+    if value is not None:
+      writer.add_tensor(name, value, raw_dtype=(raw_types or {}).get(name))
+  writer.write_header_to_file()
+  writer.write_kv_data_to_file()
+  writer.write_tensors_to_file()
+  writer.close()
+  return path

@@ -75,7 +75,7 @@ def test_every_requirement_is_imported():
 def test_import_is_lean(module, run_python, tmp_path):
   """Neither TensorFlow nor torch is imported even where they are installed, and it takes < 3 s.
 
-  Empty stand-ins on the path play the installed packages: some libraries import torch if they can.
+  Empty stand-ins on the path are the installed packages: some libraries import torch if they can.
   """
   if importlib.util.find_spec(module) is None:
     pytest.skip(f'there is no {module}')
@@ -105,7 +105,7 @@ def test_import_is_lean_can_fail(run_python, tmp_path):
 
 
 def test_the_tasks_import_no_jax(run_python):
-  """A grader's worker process never pays for jax, not even through the rooms below."""
+  """A grader's worker process never imports jax, not even through the folders below."""
   files = sorted((ROOT / 'score_jax' / 'tasks').glob('*.py'))
   modules = [f'score_jax.tasks.{file.stem}' for file in files if file.stem != '__init__']
   modules += ['score_jax.tasks.math_checker.equality', 'score_jax.tasks.workers.main']
@@ -114,7 +114,7 @@ def test_the_tasks_import_no_jax(run_python):
   code = f'import {", ".join(modules)}, sys; print("jax" in sys.modules)'
   result = run_python('-W', 'error', '-c', code)
   assert result.returncode == 0, result.stderr
-  assert result.stdout == 'False\n', 'score_jax/tasks imports jax, itself or through another room'
+  assert result.stdout == 'False\n', 'score_jax/tasks imports jax, itself or through another folder'
 
 
 def test_the_version_is_one():

@@ -159,11 +159,13 @@ def test_a_dry_run_runs_nothing(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_pipeline_that_was_stopped_goes_on(tiny_run, tmp_path):
-  def start(num_steps, *more):
-    command = [sys.executable, '-m', 'score_jax.pipeline', f'--stage1={tiny_run}']
-    command += [f'--stage2={tiny_run}', f'--workdir={tmp_path}']
-    command += [f'--config.train.num_steps={num_steps}', *more]
+def test_a_pipeline_that_was_stopped_goes_on(tiny_run, tmp_path, capsys):
+  def arguments_of(num_steps):
+    stages = [f'--stage1={tiny_run}', f'--stage2={tiny_run}']
+    return [*stages, f'--workdir={tmp_path}', f'--config.train.num_steps={num_steps}']
+
+  def start(num_steps):
+    command = [sys.executable, '-m', 'score_jax.pipeline', *arguments_of(num_steps)]
     return subprocess.Popen(command, cwd=ROOT, text=True, **PIPES)
 
   def wait_for(process, path):
@@ -196,13 +198,13 @@ def test_a_pipeline_that_was_stopped_goes_on(tiny_run, tmp_path):
   assert json.loads((tmp_path / 'evaluation' / 'metrics.json').read_text())['num_problems'] == 10
   assert hf_folder.read_config(tmp_path / 'exported').num_layers == 1
   # All is finished; and a longer Stage I would leave the rest behind.
-  process = start(last)
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == 0 and output.count(' is finished\n') == 4, output
-  process = start(last + 1)
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == 2 and 'stage1 is not finished, but' in output, output
+  capsys.readouterr()
+  assert pipeline.main(arguments_of(last)) == 0
+  assert capsys.readouterr().out.count(' is finished\n') == 4
+  with pytest.raises(SystemExit, match='2'):
+    pipeline.main(arguments_of(last + 1))
+  assert 'stage1 is not finished, but' in capsys.readouterr().err
   # Nor is it gone on with other settings.
-  process = start(last, '--config.seed=8')
-  output = process.communicate(timeout=60)[0]
-  assert process.returncode == 2 and 'seed: 0 in the run, 8 now' in output, output
+  with pytest.raises(SystemExit, match='2'):
+    pipeline.main([*arguments_of(last), '--config.seed=8'])
+  assert 'seed: 0 in the run, 8 now' in capsys.readouterr().err

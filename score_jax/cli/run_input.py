@@ -7,6 +7,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from score_jax.cli import distributed, program
 from score_jax.core.config import NOT_IDENTITY, read_config
 from score_jax.core.config_check import check_config
 from score_jax.runs.identity import (
@@ -69,6 +70,49 @@ def run_config(run: epath.PathLike) -> ConfigDict:
   config = ConfigDict(stored)
   check_config(config)
   return config
+
+
+def policy_config() -> ConfigDict:
+  """Reads the config of the policy that the flags name: that of --config, or else of --run.
+
+  Returns:
+    The checked config.
+
+  Raises:
+    SystemExit: with what is wrong with the config, or if there is no such run.
+    ValueError: with --as_trained, for a config that is not the run's.
+  """
+  run = RUN.value
+  if run and not epath.Path(run).exists():
+    program.fail(f'--run={run} does not exist')
+  config = program.checked_config(run_config(run) if run and program.CONFIG.value is None else None)
+  if run:
+    check_as_trained(config, run)
+  return config
+
+
+def load_policy(config: ConfigDict):
+  """Joins the other processes and loads the policy that --run and --which name.
+
+  Args:
+    config: from `policy_config`.
+
+  Returns:
+    A `score_jax.setup.policy.Policy`; the config's base model where --run is not set.
+
+  Raises:
+    ValueError: if the base model or the run cannot be read.
+  """
+  # Imported here: programs that load no policy start without these.
+  from score_jax.core.sharding import make_mesh
+  from score_jax.setup.base_model import load_base
+  from score_jax.setup.policy import Policy
+
+  distributed.join()
+  base = load_base(config, make_mesh(config.mesh))
+  if not RUN.value:
+    return Policy.of_base(config, base)
+  return Policy.of_run(config, base, RUN.value, WHICH.value)
 
 
 def stage_config(file: str, overrides: Sequence[str]) -> ConfigDict:

@@ -1,9 +1,8 @@
-"""From a config to an evaluation: budgets, problems, a policy ready to play, and what is kept."""
+"""From a policy to an evaluation: budgets, problems, how it is sampled, and what is kept."""
 
 import dataclasses
 import json
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -14,8 +13,9 @@ from score_jax.rollout.sampler import Sampler
 from score_jax.rollout.text import Prompts, encode_prompts
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.runs.watchdog import Watchdog
-from score_jax.setup import base_model
-from score_jax.setup import run as setup_run
+from score_jax.setup.checks import warn_too_long
+from score_jax.setup.policy import Policy
+from score_jax.setup.run import make_rollout_spec
 from score_jax.tasks.base import Task
 from score_jax.tokenizers.base import Tokenizer
 
@@ -55,20 +55,18 @@ def make_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSp
     raise ValueError(
       f"config.eval.protocol={e.protocol!r} is neither 'self_correct' nor 'self_refine'"
     )
-  spec = setup_run.make_rollout_spec(config, instructions, tokenizer, turn_tokens)
+  spec = make_rollout_spec(config, instructions, tokenizer, turn_tokens)
   return dataclasses.replace(spec, top_k=e.top_k, top_p=e.top_p)
 
 
-def make_prompts(
-  config: ConfigDict, task: Task, tokenizer: Tokenizer, num_problems: int
-) -> Prompts:
-  """Picks and tokenises evaluation problems.
+def make_prompts(policy: Policy, task: Task, num_problems: int, split: str = 'test') -> Prompts:
+  """Picks and tokenises the problems of an evaluation.
 
   Args:
-    config: slots of the prompt.
+    policy: gives the slots of a prompt and the tokenizer.
     task: has the problems.
-    tokenizer: makes ids.
     num_problems: how many, evenly spread over the split; 0 takes all.
+    split: 'test' or 'train'.
 
   Returns:
     The prompts.
@@ -76,69 +74,52 @@ def make_prompts(
   Raises:
     ValueError: if there are fewer problems.
   """
-  problems = list(task.test)
+  config, problems = policy.config, list(getattr(task, split))
   if num_problems > len(problems):
     raise ValueError(f'num_problems={num_problems}, but the split has {len(problems)}')
   if num_problems:
     problems = [problems[i] for i in np.arange(num_problems) * len(problems) // num_problems]
-  prompts = encode_prompts(problems, task, tokenizer, config.rollout.prompt_tokens)
-  setup_run.warn_too_long(prompts, 'evaluation', config)
+  prompts = encode_prompts(problems, task, policy.base.tokenizer, config.rollout.prompt_tokens)
+  warn_too_long(prompts, 'evaluation', config)
   return prompts
 
 
-def make_sampler(
-  config: ConfigDict,
-  base: base_model.Base,
-  params: dict,
-  task: Task,
-  temperature: float,
-  mesh: jax.sharding.Mesh,
-) -> Sampler:
-  """Makes a policy ready to be evaluated.
+def make_sampler(policy: Policy, task: Task, temperature: float) -> Sampler:
+  """Says how a policy is sampled in an evaluation.
 
   Args:
-    config: budgets, batch and seed.
-    base: architecture and tokenizer.
-    params: what to evaluate.
+    policy: what to evaluate.
     task: gives the instruction.
     temperature: 0 is greedy.
-    mesh: the devices.
-
-  Returns:
-    The sampler.
   """
+  config, base = policy.config, policy.base
   return Sampler(
     base.decoder,
     make_spec(config, task, base.tokenizer),
-    params,
+    policy.params,
     base.tokenizer,
     batch=config.eval.batch,
     temperature=temperature,
     seed=config.seed,
-    mesh=mesh,
+    mesh=policy.mesh,
   )
 
 
-def evaluate_params(
-  config: ConfigDict,
-  base: base_model.Base,
-  params: dict,
+def evaluate_policy(
+  policy: Policy,
   task: Task,
-  num_problems: int,
-  temperature: float,
-  mesh: jax.sharding.Mesh,
+  temperature: float | None = None,
+  num_problems: int | None = None,
   watchdog: Watchdog | None = None,
 ) -> Evaluation:
-  """Evaluates parameters on a task's held-out problems.
+  """Evaluates a policy on a task's held-out problems.
 
   Args:
-    config: budgets, batch and seed.
-    base: architecture and tokenizer.
-    params: what to evaluate.
+    policy: what to evaluate; `config.eval` says how.
     task: problems and grader.
-    num_problems: how many, evenly spread over the split; 0 takes all.
-    temperature: 0 is greedy.
-    mesh: the devices.
+    temperature: 0 is greedy; None takes `config.eval.temperature`.
+    num_problems: how many, evenly spread over the split; 0 takes all, None
+      `config.eval.num_problems`.
     watchdog: watches from the first rollout on.
 
   Returns:
@@ -148,9 +129,10 @@ def evaluate_params(
   Raises:
     ValueError: if there are fewer problems.
   """
-  prompts = make_prompts(config, task, base.tokenizer, num_problems)
-  sampler = make_sampler(config, base, params, task, temperature, mesh)
-  turns = (0, 2) if config.eval.protocol == 'self_refine' else None
+  e = policy.config.eval
+  prompts = make_prompts(policy, task, e.num_problems if num_problems is None else num_problems)
+  sampler = make_sampler(policy, task, e.temperature if temperature is None else temperature)
+  turns = (0, 2) if e.protocol == 'self_refine' else None
   if watchdog is None:
     return evaluate(sampler, prompts, task, turns=turns)
   with watchdog.watching():

@@ -1,4 +1,4 @@
-"""Repair: collect a policy's failing programs, and let a policy correct given ones in one turn."""
+"""Repair: collect a policy's failing answers, and let a policy correct such answers in one turn."""
 
 import collections
 import dataclasses
@@ -92,39 +92,39 @@ def _is_new_failure(answer: str | None, verdict: Verdict, seen: set[str], num_ke
 
 
 def evaluate_repair(
-  sampler: Sampler, prompts: Prompts, task: Task, given_text: Callable[[Problem], str]
+  sampler: Sampler, prompts: Prompts, task: Task, first_answer: Callable[[Problem], str]
 ) -> Evaluation:
-  """Gives the model a wrong first answer and lets it correct it once.
+  """Shows the model a wrong first answer and lets it correct it once.
 
-  The given answer stands where turn 1 stands, as if the model had written it; then come the
-  instruction and turn 2, as always.
+  This answer stands where turn 1 stands, as if the model had written it; then come the instruction
+  and turn 2, as always.
 
   Args:
-    sampler: the policy, with a spec of two turns; turn 1 gets the room that the longest given
+    sampler: the policy, with a spec of two turns; turn 1 gets the slots that the longest first
       answer takes.
     prompts: problems with an `attempt`.
     task: the grader.
-    given_text: a problem -> the text of its given first answer.
+    first_answer: a problem -> the text of its first answer.
 
   Returns:
     As of `score_jax.evaluation.evaluate.evaluate`: `acc_t2` is the share that was repaired, and
-    `acc_t1` that of given answers which pass (0, unless a program passes only now and then).
+    `acc_t1` that of first answers which pass (0, unless a program passes only now and then).
 
   Raises:
     ValueError: if the spec has not two turns.
   """
   spec, tokenizer = sampler.spec, sampler.tokenizer
   if spec.num_turns != 2:
-    raise ValueError(f'repair takes two turns, the given one and its correction; {spec.num_turns=}')
+    raise ValueError(
+      f'repair takes two turns, the forced one and its correction; {spec.num_turns=}'
+    )
   end = [tokenizer.end_of_turn_ids[0]]
-  given_ids = [tokenizer.encode(given_text(problem)) + end for problem in prompts.problems]
-  room = max(map(len, given_ids))
-  sampler = dataclasses.replace(
-    sampler, spec=dataclasses.replace(spec, turn_tokens=(room, spec.turn_tokens[1]))
-  )
+  first_ids = [tokenizer.encode(first_answer(problem)) + end for problem in prompts.problems]
+  turn_tokens = (max(map(len, first_ids)), spec.turn_tokens[1])
+  sampler = dataclasses.replace(sampler, spec=dataclasses.replace(spec, turn_tokens=turn_tokens))
   rows = [
-    EpisodeRow(prompt_ids, problem.id, 0, first_ids)
-    for prompt_ids, problem, first_ids in zip(prompts.ids, prompts.problems, given_ids, strict=True)
+    EpisodeRow(prompt_ids, problem.id, 0, ids)
+    for prompt_ids, problem, ids in zip(prompts.ids, prompts.problems, first_ids, strict=True)
   ]
   records = []
   for part, episode in sampler.sample(rows, EVAL_STEP):

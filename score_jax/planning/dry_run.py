@@ -7,17 +7,14 @@ import numpy as np
 
 from score_jax.core import sharding
 from score_jax.objective.stages import Stage
-from score_jax.planning.memory import compiled_bytes, memory_table, plan_memory
+from score_jax.planning.memory import compiled_bytes, count_memory, memory_table
 from score_jax.rollout.text import describe_episode
 from score_jax.setup.run import Setup
 from score_jax.training.experience import Collector, training_sampler
 
 
 def stage_table(stage: Stage) -> str:
-  """Lays out what each turn's tokens are paid and charged.
-
-  Args:
-    stage: any stage.
+  """Lays out what each turn's tokens are rewarded and penalised for.
 
   Returns:
     A Markdown table, one row a turn.
@@ -48,7 +45,7 @@ def show(setup: Setup) -> None:
   print(setup.config)
   print(f'stage {setup.stage.name}, discount {setup.stage.discount:g}')
   print(stage_table(setup.stage))
-  print(memory_table(plan_memory(setup), compiled_bytes(setup)))
+  print(memory_table(count_memory(setup), compiled_bytes(setup)))
   for note in setup.base.tokenizer.notes:
     print(f'chat format: {note}')
   # As many rows as the mesh needs, all of one problem; the first is shown.

@@ -1,8 +1,8 @@
 """What a run takes of each device's memory, told before it starts.
 
-What is kept (weights, optimiser, reference) and the cache are counted from shapes and shardings.
-What an update works with is estimated from what jax says the backward pass keeps;
-`--dry_run` compiles the programs and puts the compiler's own figures beside it.
+What is kept (weights, optimiser, reference) and what a rollout needs at least (weights for
+decoding, keys and values) are counted from shapes and shardings. All that a rollout and an update
+take is what the compiler says of their programs.
 """
 
 import dataclasses
@@ -14,11 +14,8 @@ from jax.sharding import NamedSharding
 
 from score_jax.core import sharding
 from score_jax.model.decode_params import decoding_axes, decoding_type
-from score_jax.model.decoder import Decoder, abstract_params
-from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.lora import abstract_adapters, policy_params
+from score_jax.planning.chips import GIB
 from score_jax.planning.shapes import (
-  abstract_episode,
   abstract_policy,
   abstract_update_inputs,
   compile_rollout,
@@ -26,37 +23,25 @@ from score_jax.planning.shapes import (
   num_rows,
 )
 from score_jax.setup.run import PlannedRun
-from score_jax.training.train_step import forward
-
-GIB = 2**30
-# Arrays of [rows, chunk, V] that exist at once while a chunk is scored and differentiated: both
-# models' log-probabilities, the probabilities, and their gradient.
-_LOGITS_AT_ONCE = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes that a run takes on each device.
+  """Bytes on each device that can be counted before a program is compiled.
 
   Attributes:
     trained: f32 weights or adapters.
     optimizer: its state.
     base: the base model beside them, as reference or under adapters; 0 where it is offloaded.
-    moved: the offloaded reference, which an update brings to the device.
-    gradients: of one update, twice where micro-batches add up.
     decoding: the policy's weights as decoding reads them: in the compute type, gathered.
-    cache: keys and values while sampling, the rows' own twice when they grow, and logits.
-    activations: what the largest part of an update works with, estimated.
+    cache: keys and values of whole episodes.
   """
 
   trained: int
   optimizer: int
   base: int
-  moved: int
-  gradients: int
   decoding: int
   cache: int
-  activations: int
 
   @property
   def kept(self) -> int:
@@ -65,58 +50,50 @@ class Memory:
 
   @property
   def sampling(self) -> int:
-    """The peak of a rollout."""
+    """What a rollout takes at least."""
     return self.kept + self.decoding + self.cache
-
-  @property
-  def update(self) -> int:
-    """The peak of an update."""
-    return self.kept + self.moved + self.gradients + self.activations
 
 
 def memory_table(memory: Memory, compiled: tuple[int, int] | None = None) -> str:
   """Lays out what a run takes on each device.
 
   Args:
-    memory: from `plan_memory`.
-    compiled: from `compiled_bytes`, for a column of the compiler's figures.
+    memory: from `count_memory`.
+    compiled: from `compiled_bytes`, for two more rows.
 
   Returns:
     A Markdown table in GiB.
 
   Example:
-    >>> print(memory_table(Memory(GIB, 2 * GIB, *[GIB] * 5, 2 * GIB), (2 * GIB, 5 * GIB)))
-    | on each device, GiB | sampling | update | compiler: sampling | update |
-    |---|---|---|---|---|
-    | trained parameters | 1.00 | 1.00 | | |
-    | optimiser | 2.00 | 2.00 | | |
-    | base model | 1.00 | 2.00 | | |
-    | weights for decoding | 1.00 | | | |
-    | keys and values | 1.00 | | | |
-    | gradients | | 1.00 | | |
-    | activations (estimate) | | 2.00 | | |
-    | all | 6.00 | 8.00 | 6.00 | 9.00 |
+    >>> print(memory_table(Memory(GIB, 2 * GIB, GIB, GIB, GIB), (3 * GIB, 5 * GIB)))
+    | on each device | GiB |
+    |---|---|
+    | trained parameters | 1.00 |
+    | optimiser | 2.00 |
+    | base model | 1.00 |
+    | kept all the time | 4.00 |
+    | weights for decoding | 1.00 |
+    | keys and values | 1.00 |
+    | sampling, at least | 6.00 |
+    | sampling, by the compiler | 7.00 |
+    | update, by the compiler | 9.00 |
   """
-
-  def row(name, *sizes):
-    cells = ['' if size is None else f'{size / GIB:.2f} ' for size in sizes]
-    return f'| {name} | ' + '| '.join(cells[: 2 if compiled is None else 4]) + '|'
-
-  m, (sampling, update) = memory, compiled or (0, 0)
-  head = '| on each device, GiB | sampling | update |'
-  lines = [
-    head if compiled is None else f'{head} compiler: sampling | update |',
-    '|---|---|---|' + ('' if compiled is None else '---|---|'),
-    row('trained parameters', m.trained, m.trained, None, None),
-    row('optimiser', m.optimizer, m.optimizer, None, None),
-    row('base model', m.base, m.base + m.moved, None, None),
-    row('weights for decoding', m.decoding, None, None, None),
-    row('keys and values', m.cache, None, None, None),
-    row('gradients', None, m.gradients, None, None),
-    row('activations (estimate)', None, m.activations, None, None),
-    row('all', m.sampling, m.update, m.kept + sampling, m.kept + update),
-  ]
-  return '\n'.join(lines)
+  m = memory
+  rows = {
+    'trained parameters': m.trained,
+    'optimiser': m.optimizer,
+    'base model': m.base,
+    'kept all the time': m.kept,
+    'weights for decoding': m.decoding,
+    'keys and values': m.cache,
+    'sampling, at least': m.sampling,
+  }
+  if compiled is not None:
+    rows['sampling, by the compiler'], rows['update, by the compiler'] = (
+      m.kept + size for size in compiled
+    )
+  lines = [f'| {name} | {size / GIB:.2f} |' for name, size in rows.items()]
+  return '\n'.join(['| on each device | GiB |', '|---|---|', *lines])
 
 
 def device_bytes(tree) -> int:
@@ -132,74 +109,42 @@ def device_bytes(tree) -> int:
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in on_device)
 
 
-def kept_bytes(run: PlannedRun) -> dict[str, int]:
-  """Counts what a run keeps on each device all the time.
+def count_memory(run: PlannedRun) -> Memory:
+  """Counts what a run will take; nothing is computed or allocated.
 
   Args:
     run: of shapes (`score_jax.planning.shapes`), or prepared (`score_jax.setup.run`).
 
   Returns:
-    Bytes of 'trained', 'optimizer' and 'base', as in `Memory`.
-  """
-  state, frozen = abstract_update_inputs(run)
-  return {
-    'trained': device_bytes(state.trainable),
-    'optimizer': device_bytes(state.opt_state),
-    'base': _distinct_bytes(run.base.params, frozen),
-  }
-
-
-def plan_memory(run: PlannedRun) -> Memory:
-  """Counts what a run will take; nothing is computed or allocated.
-
-  Args:
-    run: from `score_jax.setup.run.prepare`.
-
-  Returns:
     Bytes on each device.
   """
-  config, sizes = run.config, run.base.decoder.config
-  kept = kept_bytes(run)
-  parts = config.train.micro_batches
-  rows = num_rows(run) // sharding.batch_rows(run.mesh)
-  tensor = run.mesh.shape['tensor']
-  slots = run.spec.first_slot(run.spec.num_turns)
-  shared, own = cache_bytes(run)
+  state, frozen = abstract_update_inputs(run)
+  # Each array once, however often it is in the trees.
+  base = {id(x): x for x in jax.tree.leaves((run.base.params, frozen))}
   return Memory(
-    **kept,
-    moved=kept['trained'] * jnp.dtype(sizes.param_dtype).itemsize // 4
-    if config.model.offload_reference
-    else 0,
-    gradients=kept['trained'] * (1 if parts == 1 else 2),
-    decoding=decoding_bytes(run),
-    # Twice the rows' own, which are copied as they grow.
-    cache=shared + 2 * own + rows * _LOGITS_AT_ONCE * 4 * sizes.vocab_size // tensor,
-    activations=_activations(run, -(-rows // parts), slots, tensor),
+    trained=device_bytes(state.trainable),
+    optimizer=device_bytes(state.opt_state),
+    base=device_bytes(list(base.values())),
+    decoding=_decoding_bytes(run),
+    cache=_cache_bytes(run),
   )
 
 
-def cache_bytes(run: PlannedRun) -> tuple[int, int]:
-  """Counts the keys and values of whole episodes on each device.
-
-  Args:
-    run: as for `kept_bytes`.
-
-  Returns:
-    Bytes of prompts that several rows share, and of the rows' own slots.
-  """
+def _cache_bytes(run: PlannedRun) -> int:
+  """Keys and values of whole episodes; a prompt's once where all its rows lie on one device."""
   c, spec = run.base.decoder.config, run.spec
   rows = num_rows(run) // sharding.batch_rows(run.mesh)
   samples = run.config.rollout.samples_per_problem
   heads = max(1, c.num_kv_heads // run.mesh.shape['tensor'])
   kv = 2 * c.num_layers * heads * c.head_dim * jnp.dtype(c.dtype).itemsize
   prompt, slots = spec.prompt_tokens, spec.first_slot(spec.num_turns)
-  if samples == 1 or rows % samples:  # a problem's rows lie on several devices
-    return 0, rows * slots * kv
-  return rows // samples * prompt * kv, rows * (slots - prompt) * kv
+  if samples == 1 or rows % samples:
+    return rows * slots * kv
+  return (rows // samples * prompt + rows * (slots - prompt)) * kv
 
 
-def decoding_bytes(run: PlannedRun) -> int:
-  """Counts the parameters as decoding wants them, on each device; argument as for `kept_bytes`."""
+def _decoding_bytes(run: PlannedRun) -> int:
+  """The parameters as decoding wants them."""
   c, total = run.base.decoder.config, 0
   for keys, x in jax.tree_util.tree_flatten_with_path(abstract_policy(run))[0]:
     place = NamedSharding(run.mesh, sharding.partition_spec(decoding_axes(c, keys, x)))
@@ -207,58 +152,11 @@ def decoding_bytes(run: PlannedRun) -> int:
   return total
 
 
-def _distinct_bytes(*trees) -> int:
-  """As `device_bytes`, of each array once, however often it is in the trees."""
-  return device_bytes(list({id(x): x for x in jax.tree.leaves(trees)}.values()))
-
-
-def _activations(run: PlannedRun, rows: int, slots: int, tensor: int) -> int:
-  """Estimates what one part of an update works with on one device.
-
-  That is what the backward pass keeps of all layers, and the larger of a chunk of logits and, where
-  layers are recomputed, what is made anew of one: the first is gone when the second comes.
-  """
-  c = run.base.decoder.config
-  local = dataclasses.replace(
-    c,
-    num_heads=c.num_heads // tensor,
-    num_kv_heads=max(1, c.num_kv_heads // tensor),
-    mlp_dim=c.mlp_dim // tensor,
-    vocab_size=-(-c.vocab_size // tensor),
-  )
-  kept, layer = _kept_bytes(local, run.trainable.lora, rows, slots), 0
-  if c.remat != 'none':
-    pattern = (True,) if c.window else ()
-    one = dataclasses.replace(local, num_layers=1, window_pattern=pattern)
-    layer = _kept_bytes(dataclasses.replace(one, remat='none'), run.trainable.lora, rows, slots)
-  chunk = min(run.config.train.chunk_tokens, slots)
-  return kept + max(layer, _LOGITS_AT_ONCE * rows * chunk * local.vocab_size * 4)
-
-
-def _kept_bytes(config: DecoderConfig, lora, rows: int, slots: int) -> int:
-  """Bytes that the forward pass keeps for the backward pass, the parameters aside."""
-  params = abstract_params(config)[0]
-  trainable = params if lora is None else abstract_adapters(config, lora)[0]
-
-  def residuals(trainable, params, episode):
-    def hidden(trainable):
-      return forward(Decoder(config), policy_params(params, trainable, lora), episode)[0]
-
-    return jax.vjp(hidden, trainable)[1]
-
-  shapes = jax.eval_shape(residuals, trainable, params, abstract_episode(rows, slots, 1))
-  kept = [(x.shape, x.dtype) for x in jax.tree.leaves(shapes)]
-  for x in jax.tree.leaves((params, trainable)):
-    if (x.shape, x.dtype) in kept:
-      kept.remove((x.shape, x.dtype))
-  return sum(math.prod(shape) * dtype.itemsize for shape, dtype in kept)
-
-
 def compiled_bytes(run: PlannedRun) -> tuple[int, int]:
   """Compiles the rollout and the update and asks the compiler what they take.
 
   Args:
-    run: from `score_jax.setup.run.prepare`.
+    run: as for `count_memory`.
 
   Returns:
     Bytes on each device beside what is kept: at the rollout's peak, and at the update's.

@@ -107,8 +107,7 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
   # As when the weights are read (`score_jax.setup.base_model.load_base`).
   precision = 'highest' if config.model.dtype == 'float32' else None
   state, frozen = shapes.abstract_update_inputs(run)
-  kept = memory.kept_bytes(run)
-  all_kept = sum(kept.values())
+  counted = memory.count_memory(run)
   update = memory.device_bytes((state, frozen))
   programs = {}
   parts = (
@@ -116,8 +115,7 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
     ('rollout', shapes.compile_rollout, 0),
     ('update', lambda run: [shapes.compile_update(run)], update),
   )
-  at_least = all_kept + memory.decoding_bytes(run) + sum(memory.cache_bytes(run))
-  if at_least > chip_of(topology).hbm_bytes:
+  if counted.sampling > chip_of(topology).hbm_bytes:
     parts = ()  # more chips are needed, whatever the programs take
   for part, compile_it, arguments in parts:
     try:
@@ -131,7 +129,7 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
     for i, one in enumerate(compiled):
       beside = memory.bytes_beside(one, arguments) + _code_bytes(one)
       name_of_one = part if part == 'update' else f'turn {i + 1}'
-      programs[name_of_one] = _program(one, all_kept + beside, mesh, topology)
+      programs[name_of_one] = _program(one, counted.kept + beside, mesh, topology)
   return {
     'config': name,
     'preset': config.model.preset,
@@ -144,12 +142,12 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
     'settings': {key: operator.attrgetter(key)(config) for key in SETTINGS},
     'hbm_bytes': chip_of(topology).hbm_bytes,
     'kept_bytes': {
-      'parameters': kept['trained'],
-      'optimizer': kept['optimizer'],
-      'reference': kept['base'],
+      'parameters': counted.trained,
+      'optimizer': counted.optimizer,
+      'reference': counted.base,
     },
-    'cache_bytes': sum(memory.cache_bytes(run)),
-    'rollout_at_least_bytes': at_least,
+    'cache_bytes': counted.cache,
+    'rollout_at_least_bytes': counted.sampling,
     'model_flops': {key: x / math.prod(mesh.shape.values()) for key, x in model_flops(run).items()},
     'whole': whole_arrays({'state': state, 'frozen': frozen}, mesh.shape),
     'programs': programs,

@@ -154,7 +154,7 @@ def corrections(data: Mapping, titles: Titles) -> Figure:
 
 
 def fixed_or_own(data: Mapping, titles: Titles) -> Figure:
-  """Gain at turn 2 on given and on own first answers, one line a row."""
+  """Gain at turn 2 on forced and on own first answers, one line a row."""
   keys = {'fixed': "after the base model's first answers", 'own': 'after its own first answers'}
   label = 'accuracy of second minus first answers (percentage points)'
   return dot_plot(data, titles, keys, label, zero=True)

@@ -84,8 +84,8 @@ PLATES = (
   ),
   Plate(
     'fixed',
-    "Correcting given or own first answers (the paper's Fig. 5): second answers are greedy; the "
-    "given first answers are the base model's, sampled at temperature 1, the same for every row; "
+    "Correcting forced or own first answers (the paper's Fig. 5): second answers are greedy; the "
+    "forced first answers are the base model's, sampled at temperature 1, the same for every row; "
     "a row's own are greedy. 95% intervals.",
     series.fixed_or_own,
     figures.fixed_or_own,

@@ -1,9 +1,10 @@
-"""Trains and evaluates one row of a replication with one seed."""
+"""Trains and evaluates rows of a replication in this process, each with one seed."""
 
 import dataclasses
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,6 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from score_jax.core import sharding
 from score_jax.evaluation import protocol
 from score_jax.evaluation.evaluate import evaluate, make_records
 from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
@@ -19,19 +19,50 @@ from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler
 from score_jax.rollout.text import Prompts
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.setup import run as setup_run
-from score_jax.setup import trainable
+from score_jax.setup.policy import Policy
 from score_jax.setup.run import Setup
+from score_jax.tasks.base import Task
 from score_jax.training import imitate, pretraining, train
+from score_jax.training.loop import Preempted, TrainingStopped
 
 # Names the random keys of votes, apart from those of evaluations.
 VOTE_STEP = EVAL_STEP - 2
 VOTE_TEMPERATURE = 0.7
 
 
+def run_rows(
+  config: ConfigDict,
+  rows: Sequence[tuple[ReplicationRow, int]],
+  workdir: epath.Path,
+  about: Mapping,
+) -> None:
+  """Runs rows one after the other, each with its seed, as a program does.
+
+  Args:
+    config: of `configs/replicate_arithmetic.py`.
+    rows: row and seed, each after the one that it starts from.
+    workdir: of the replication.
+    about: what `row.json` tells besides: commit and hardware.
+
+  Raises:
+    SystemExit: 143 after SIGTERM, once the row is saved, and 1 if its training must not go on.
+  """
+  try:
+    for row, seed in rows:
+      print(f'== {row.name}', flush=True)
+      run_row(config, row, seed, workdir, about)
+  except Preempted as error:
+    print(error, file=sys.stderr)
+    raise SystemExit(143) from None
+  except TrainingStopped as error:
+    print(f'stopped: {error}', file=sys.stderr)
+    raise SystemExit(1) from None
+
+
 def run_row(
   config: ConfigDict, row: ReplicationRow, seed: int, workdir: epath.Path, about: Mapping
 ) -> None:
-  """Trains and evaluates one row with one seed, or goes on with it.
+  """Trains one row with one seed and evaluates its best checkpoint, or goes on with it.
 
   Args:
     config: of `configs/replicate_arithmetic.py`.
@@ -44,66 +75,52 @@ def run_row(
   if (folder / 'row.json').exists():
     return
   start_s = time.monotonic()
-  if row.pretrain:
-    make_base(config.pretrain, row.pretrain, folder)
-    seconds = {'seconds': round(time.monotonic() - start_s, 1)}
-    about = {'row': row.name, 'seed': seed} | dict(about) | seconds
-    write_atomic(folder / 'row.json', json.dumps(about, indent=2) + '\n')
-    return
   run = row_config(config, row, seed, workdir)
+  found = {'row': row.name, 'seed': seed} | dict(about)
+  if row.makes_base:
+    pretraining.make_base(run, folder)
+  else:
+    found |= _train_and_evaluate(config, row, run, workdir, found)
+  found['seconds'] = round(time.monotonic() - start_s, 1)
+  write_atomic(folder / 'row.json', json.dumps(found, indent=2) + '\n')
+
+
+def _train_and_evaluate(config, row: ReplicationRow, run, workdir, about) -> dict:
+  folder, start_s = seed_dir(workdir, row.name, run.seed), time.monotonic()
   setup = setup_run.prepare(run)
   try:
-    params = setup.base.params
+    policy = Policy.of_base(run, setup.base)
     if row.num_steps:
       (imitate.imitate if run.supervised.method else train.train)(setup, folder)
-      params = trainable.restore_policy(str(folder), setup.base, 'latest').params
-    trained_s = time.monotonic() - start_s
-    found = {'row': row.name, 'seed': seed} | dict(about)
+      policy = Policy.of_run(run, setup.base, str(folder), run.init.which)
+    trained_s = round(time.monotonic() - start_s, 1)
     for name in row.evaluations:
-      _evaluate(config, setup, sharding.on_devices(params), name, workdir, folder, found)
+      _evaluate(config, setup, policy, name, workdir, folder, about)
   finally:
     setup.task.close()
-  seconds = {'seconds': round(time.monotonic() - start_s, 1), 'trained_s': round(trained_s, 1)}
-  count = {'num_problems': run.eval.num_problems or len(setup.task.test)}
-  write_atomic(folder / 'row.json', json.dumps(found | count | seconds, indent=2) + '\n')
+  count = run.eval.num_problems or len(setup.task.test)
+  return {'num_problems': count, 'trained_s': trained_s}
 
 
-def make_base(config: ConfigDict, habits: Mapping, folder: epath.Path) -> None:
-  """Pretrains another base policy, a weights folder.
-
-  Args:
-    config: of `configs/pretrain_arithmetic.py`.
-    habits: see `ReplicationRow.pretrain`.
-    folder: where it goes.
-  """
-  config = config.copy_and_resolve_references()
-  first, second = (ConfigDict(phase) for phase in config.phases)
-  for key, value in habits.items():
-    phase, key = (first, 'steps') if key == 'first_steps' else (second, key)
-    phase[key] = value
-  config.phases = (first, second)
-  pretraining.make_base(config, folder)
-
-
-def _evaluate(config, setup: Setup, params, name, workdir, folder, about) -> None:
+def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about) -> None:
   done = folder / ('votes.jsonl' if name == 'votes' else f'eval_{name}/metrics.json')
   if done.exists():
     return
   if name == 'votes':
-    write_votes(config.num_vote_problems, setup, params, done)
+    write_votes(config.num_vote_problems, setup.task, policy, done)
     return
-  run, given = setup.config, None
+  run, forced = setup.config, None
   temperature = 1.0 if name == 'sampled' else 0.0
-  prompts = protocol.make_prompts(run, setup.task, setup.base.tokenizer, run.eval.num_problems)
+  prompts = protocol.make_prompts(policy, setup.task, run.eval.num_problems)
   if name == 'turns':
     first, *later = run.eval.turn_tokens or run.rollout.turn_tokens
     run = run.copy_and_resolve_references()
     run.eval.turn_tokens = (first, *[later[-1]] * (config.num_turns - 1))
   if name == 'fixed':
-    given = base_first_answers(seed_dir(workdir, 'base', run.seed), prompts, setup)
-  sampler = protocol.make_sampler(run, setup.base, params, setup.task, temperature, setup.mesh)
+    forced = base_first_answers(seed_dir(workdir, 'base', run.seed), prompts, setup)
+  sampler = protocol.make_sampler(dataclasses.replace(policy, config=run), setup.task, temperature)
   turns = (0, 2) if run.eval.protocol == 'self_refine' else None
-  found = evaluate(sampler, prompts, setup.task, given, turns)
+  found = evaluate(sampler, prompts, setup.task, forced, turns)
   protocol.save_evaluation(
     folder / f'eval_{name}', found, dict(about) | {'temperature': temperature}
   )
@@ -132,18 +149,17 @@ def base_first_answers(base: epath.Path, prompts: Prompts, setup: Setup) -> list
   return [ids(records[problem.id]) for problem in prompts.problems]
 
 
-def write_votes(num_problems: int, setup: Setup, params: dict, path: epath.Path) -> None:
+def write_votes(num_problems: int, task: Task, policy: Policy, path: epath.Path) -> None:
   """Samples what inference scaling compares: 32 first answers, and 16 answers corrected once.
 
   Args:
     num_problems: evaluation problems.
-    setup: of the row.
-    params: the policy.
+    task: of the row.
+    policy: of the row.
     path: of the file.
   """
-  run, task, tokenizer = setup.config, setup.task, setup.base.tokenizer
-  prompts = protocol.make_prompts(run, task, tokenizer, num_problems)
-  sampler = protocol.make_sampler(run, setup.base, params, task, VOTE_TEMPERATURE, setup.mesh)
+  prompts = protocol.make_prompts(policy, task, num_problems)
+  sampler = protocol.make_sampler(policy, task, VOTE_TEMPERATURE)
   first = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
   alone = _samples(first, prompts, task, range(32))
   pairs = _samples(sampler, prompts, task, range(32, 48))
@@ -167,7 +183,7 @@ def _column(records: Sequence[Mapping], turn: int, prefix: str) -> dict:
   }
 
 
-def _samples(sampler: Sampler, prompts: Prompts, task, samples: range) -> list[list[dict]]:
+def _samples(sampler: Sampler, prompts: Prompts, task: Task, samples: range) -> list[list[dict]]:
   """Records of several samples of each problem."""
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in samples]

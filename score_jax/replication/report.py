@@ -1,5 +1,8 @@
 """Writes the report of a replication: report.md with figures/, report.html and report.json.
 
+`write_report` is of all that the paper compares, over several seeds; `write_short_report` of a few
+rows and one seed, without a page and with one figure.
+
 The Markdown is the report. The page is the same text with the figures inside it, so that one file
 can be sent to somebody; the JSON holds every number of the tables and figures, as fractions.
 """
@@ -13,10 +16,11 @@ from typing import Any
 from etils import epath
 from markdown_it import MarkdownIt
 
-from score_jax.replication import gallery, orderings, paper, series, tables
-from score_jax.replication.results import KINDS, ReportRow, Result, interval, read_results
+from score_jax.replication import figures, gallery, orderings, paper, series, tables
+from score_jax.replication.results import KINDS, Result, interval, read_results
+from score_jax.replication.rows import ReplicationRow, seed_dir
 from score_jax.replication.tables import COLUMNS, escape
-from score_jax.runs.files import to_plain, write_atomic
+from score_jax.runs.files import read_json, to_plain, write_atomic
 
 INTERVALS = (
   'Numbers are percent (differences: percentage points), a mean over seeds and problems with its '
@@ -212,7 +216,9 @@ def numbers(
   }
 
 
-def write_report(workdir: epath.Path, rows: Sequence[ReportRow], about: Mapping[str, Any]) -> None:
+def write_report(
+  workdir: epath.Path, rows: Sequence[ReplicationRow], about: Mapping[str, Any]
+) -> None:
   """Writes report.md, figures/, report.html and report.json into a work directory.
 
   It may be half-finished: what is not there yet is named in its place.
@@ -225,7 +231,7 @@ def write_report(workdir: epath.Path, rows: Sequence[ReportRow], about: Mapping[
       sweep's figure; every other entry is a line of the header.
 
   Raises:
-    ValueError: naming file and line, for a broken file; for rows of one name or an unknown group.
+    ValueError: naming file and line, for a broken file; for rows of one name.
   """
   results = read_results(workdir, rows)
   judged = orderings.orderings(results)
@@ -238,3 +244,71 @@ def write_report(workdir: epath.Path, rows: Sequence[ReportRow], about: Mapping[
   write_atomic(workdir / 'report.html', make_page(text, about.get('title', TITLE), images))
   data = to_plain(numbers(results, about, found, judged))
   write_atomic(workdir / 'report.json', json.dumps(data, indent=1, ensure_ascii=False) + '\n')
+
+
+def write_short_report(workdir: epath.Path, rows: Sequence[ReplicationRow], seed: int) -> None:
+  """Writes report.md, training.png and report.json of finished rows of one seed.
+
+  The intervals of single rows are those of their evaluations, over problems.
+
+  Args:
+    workdir: of the replication.
+    rows: in the order of the report; one of them has the paper's 'score'.
+    seed: of all rows.
+
+  Raises:
+    ValueError: naming file and line, for a broken file.
+  """
+  data = {}
+  for row in rows:
+    folder = seed_dir(workdir, row.name, seed)
+    told = read_json(folder / 'row.json', 'delete it, and the row is evaluated again')
+    data[row.name] = {key: told[key] for key in ('num_problems', 'seed', 'commit', 'seconds')}
+    for kind in row.evaluations:
+      metrics = read_json(
+        folder / f'eval_{kind}' / 'metrics.json', 'delete its folder and row.json'
+      )
+      data[row.name][kind] = {key: metrics[key] for key in COLUMNS}
+  # What is compared goes by the paper's names.
+  results = {r.row.paper or r.row.name: r for r in read_results(workdir, rows).values()}
+  titles = {name: result.row.title for name, result in results.items()}
+  curves = series.training('train/reward_t1', 'train/reward_t2')(results).data
+  write_atomic(workdir / 'training.png', figures.render(figures.reward_curves, curves, titles))
+
+  def table(kind: str) -> str:
+    lines = [
+      [escape(row.title), *(tables.cell(data[row.name][kind][k], k == 'delta') for k in COLUMNS)]
+      for row in rows
+    ]
+    return tables.table(['', *COLUMNS.values()], lines)
+
+  trained = [
+    f'- {escape(row.title)} (`{row.name}`): {row.num_steps} updates from `{row.init or "base"}`, '
+    f'reward weights {row.stage.reward_weight}, bonus {row.stage.bonus}, KL weights '
+    f'{row.stage.kl_weight}'
+    for row in rows
+    if row.num_steps
+  ]
+  judged = [
+    (claim, found)
+    for claim, found in orderings.orderings(results)
+    if any(judgement['greedy'] for judgement in found)
+  ]
+  parts = [
+    '# SCoRe in a few rows',
+    header_text(results, {}),
+    '\n'.join(trained),
+    'Numbers are percent of held-out problems, with 95% intervals over problems.',
+    '## Greedy',
+    table('greedy'),
+    '## Sampled at temperature 1',
+    table('sampled'),
+    '## What this says',
+    'Differences are on the same problems; “not separated”: the 95% interval of the greedy one '
+    "holds 0. McNemar's exact two-sided test asks whether two rows are right equally often.",
+    tables.comparison_table(results, 'greedy'),
+    tables.ordering_text(judged),
+    '![Reward of both turns over training](training.png)',
+  ]
+  write_atomic(workdir / 'report.md', '\n\n'.join(parts) + '\n')
+  write_atomic(workdir / 'report.json', json.dumps({'rows': data}, indent=2) + '\n')

@@ -19,33 +19,10 @@ from etils import epath
 
 from score_jax.analysis.edits import edit_distance_ratio
 from score_jax.analysis.statistics import crossed_interval, per_problem
+from score_jax.replication.rows import ReplicationRow
 from score_jax.runs.metrics import read_metrics
 
 KINDS = ('greedy', 'sampled', 'fixed', 'turns')
-GROUPS = ('method', 'ablation', 'turns', 'sweep', 'regime', 'model')
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportRow:
-  """One row of the report.
-
-  Attributes:
-    name: the row's folder in the work directory.
-    title: its name in tables and figures.
-    group: the table it belongs to, one of `GROUPS`; 'model' holds rows of other base models.
-    paper: key into `paper.MATH` or `paper.THREE_TURNS`, '' if the paper has no such row.
-    sweep: the name of the swept quantity, such as 'alpha'; '' outside sweeps.
-    value: of the swept quantity, a number or a label.
-    not_applicable: why the row is not run, '' if it is.
-  """
-
-  name: str
-  title: str
-  group: str
-  paper: str = ''
-  sweep: str = ''
-  value: float | str | None = None
-  not_applicable: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +62,7 @@ class Result:
     votes: seed -> the records of votes.jsonl; without the seeds that have none.
   """
 
-  row: ReportRow
+  row: ReplicationRow
   seeds: dict[int, dict]
   status: str
   unfinished: str
@@ -138,7 +115,7 @@ def make_outcome(records: Sequence[Mapping]) -> Outcome:
   )
 
 
-def read_result(workdir: epath.Path, row: ReportRow) -> Result:
+def read_result(workdir: epath.Path, row: ReplicationRow) -> Result:
   """Reads one row.
 
   Args:
@@ -149,10 +126,8 @@ def read_result(workdir: epath.Path, row: ReportRow) -> Result:
     What its finished seeds left; with a status in words if there are none.
 
   Raises:
-    ValueError: for an unknown group; naming file and line, for a broken record.
+    ValueError: naming file and line, for a broken record.
   """
-  if row.group not in GROUPS:
-    raise ValueError(f'row {row.name}: group {row.group!r} is none of {", ".join(GROUPS)}')
   begun = {}
   folder = workdir / row.name
   for path in folder.iterdir() if folder.exists() else ():
@@ -194,7 +169,7 @@ def _unfinished(folder: epath.Path, seeds: Sequence[int]) -> str:
   return f'not finished: seed {", ".join(map(str, seeds))}' if seeds else ''
 
 
-def read_results(workdir: epath.Path, rows: Sequence[ReportRow]) -> dict[str, Result]:
+def read_results(workdir: epath.Path, rows: Sequence[ReplicationRow]) -> dict[str, Result]:
   """Reads every row.
 
   Args:
@@ -210,7 +185,7 @@ def read_results(workdir: epath.Path, rows: Sequence[ReportRow]) -> dict[str, Re
   names = [row.name for row in rows]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
-    raise ValueError(f'each row of a report needs a name of its own; given twice: {twice}')
+    raise ValueError(f'each row of a report needs a name of its own; there twice: {twice}')
   return {row.name: read_result(workdir, row) for row in rows}
 
 

@@ -1,7 +1,7 @@
 """The rows of a replication as data: what each trains, from what, and what is evaluated of it.
 
-A row is data (`configs/replicate_arithmetic.py`); its run directory is WORKDIR/ROW/seedS, and
-`row.json` in it, written last, says that it is finished.
+A row is data (`configs/replicate_arithmetic.py`, `configs/quickstart.py`); its run directory is
+WORKDIR/ROW/seedS, and `row.json` in it, written last, says that it is finished.
 """
 
 import dataclasses
@@ -12,11 +12,14 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from score_jax.core.config_check import check_config
-from score_jax.replication.results import ReportRow
+from score_jax.objective.stages import Stage
 from score_jax.runs.files import read_json
+from score_jax.runs.identity import CONFIG_FILE, check_or_write_config
 
 GROUPS = ('method', 'ablation', 'turns', 'sweep', 'regime', 'model', 'part')
 EVALUATIONS = ('greedy', 'sampled', 'fixed', 'turns', 'votes')
+# What may change between two starts: a path, and what is shown.
+NOT_IDENTITY = ('smollm2_run.model.checkpoint', 'run.train.progress')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,31 +28,33 @@ class ReplicationRow:
 
   Attributes:
     name: of its folder.
-    title: for tables.
-    group: one of `GROUPS`; 'part' is trained for other rows only and not reported.
-    stage: fields of `score_jax.objective.stages.Stage`; its name becomes the row's.
+    title: its name in tables and figures.
+    group: the table it belongs to, one of `GROUPS`; 'model' holds rows of other base models, 'part'
+      is trained for other rows only and not reported.
+    stage: what it trains with; its name becomes the row's.
     num_steps: updates; 0 trains nothing.
-    init: row that it starts from; '' is the base model.
-    changes: (dotted config key, value) of what differs from the shared run config.
+    init: row whose best checkpoint it starts from; '' is the base model.
+    schedule: of the learning rate; 'cosine' falls to 0 at the row's end.
+    changes: dotted config key -> value, of what differs from the shared run config.
     evaluations: which of `EVALUATIONS`.
     seeds: how many of the seeds are run at most; 0 is all of them.
-    paper: the paper's row, for the report; '' where it has none.
-    sweep: what is swept; '' where nothing is.
-    value: of what is swept.
+    paper: key into `paper.MATH` or `paper.THREE_TURNS`; '' if the paper has no such row.
+    sweep: the name of the swept quantity, such as 'alpha'; '' outside sweeps.
+    value: of the swept quantity, a number or a label.
     not_applicable: why it is not run; '' where it is.
     after: another row that it needs; '' where none.
-    run: the part of the config that it shares with others of its model.
-    pretrain: habits of a base policy that is made in place of a run (keys of the second phase of
-      `configs/pretrain_arithmetic.py`, and `first_steps`, updates of the first); empty for a run.
+    run: the part of the config that it shares with others; 'pretrain' makes a base policy in place
+      of a run.
   """
 
   name: str
   title: str
   group: str
-  stage: Mapping
-  num_steps: int
+  stage: Stage
+  num_steps: int = 0
   init: str = ''
-  changes: Sequence[tuple[str, Any]] = ()
+  schedule: str = 'cosine'
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   evaluations: tuple[str, ...] = ('greedy', 'sampled')
   seeds: int = 0
   paper: str = ''
@@ -58,7 +63,6 @@ class ReplicationRow:
   not_applicable: str = ''
   after: str = ''
   run: str = 'run'
-  pretrain: Mapping = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if self.group not in GROUPS:
@@ -66,6 +70,11 @@ class ReplicationRow:
     unknown = set(self.evaluations) - set(EVALUATIONS)
     if unknown:
       raise ValueError(f'config.rows: {self.name} has unknown evaluations {sorted(unknown)}')
+
+  @property
+  def makes_base(self) -> bool:
+    """Whether it makes a base policy, and not a run."""
+    return self.run == 'pretrain'
 
   @property
   def needs(self) -> list[str]:
@@ -87,14 +96,13 @@ def read_rows(config: ConfigDict) -> dict[str, ReplicationRow]:
     ValueError: for names that occur twice, or a start that is no row above.
   """
   rows: dict[str, ReplicationRow] = {}
-  for values in config.rows:
-    row = ReplicationRow(**{k: _plain(v) for k, v in values.items()})
+  for row in config.rows:
     if row.name in rows:
       raise ValueError(f'config.rows: {row.name} is there twice')
     for other in row.needs:
       if other not in rows:
         raise ValueError(f'config.rows: {row.name} needs {other}, which is no row above it')
-    if not config[row.run].model.checkpoint:
+    if not row.makes_base and not config[row.run].model.checkpoint:
       why = f'config.{row.run}.model.checkpoint is not set'
       row = dataclasses.replace(row, not_applicable=why)
     rows[row.name] = row
@@ -151,22 +159,20 @@ def row_config(
     workdir: of the replication.
 
   Returns:
-    A checked run config.
+    A checked run config; for a row that makes a base policy, the config of its pretraining.
 
   Raises:
     ValueError: for keys that there are none of.
   """
   run = config[row.run].copy_and_resolve_references()
   run.seed = seed
-  run.stage.update(row.stage)
-  run.stage.name = row.name
-  run.train.num_steps = max(row.num_steps, 1)
-  run.train.progress = False
-  run.optimizer.decay_steps = run.train.num_steps
-  if row.init:
-    run.init.path = str(seed_dir(workdir, row.init, seed))
-    run.init.which = 'latest'
-  for key, value in row.changes:
+  if not row.makes_base:
+    run.stage.update(dataclasses.asdict(row.stage) | {'name': row.name})
+    run.train.num_steps = run.optimizer.decay_steps = max(row.num_steps, 1)
+    run.optimizer.schedule = row.schedule
+    if row.init:
+      run.init.path = str(seed_dir(workdir, row.init, seed))
+  for key, value in row.changes.items():
     # A row may use what another one made, such as a base model.
     value = value.replace('WORKDIR', str(workdir)) if isinstance(value, str) else value
     *path, last = key.split('.')
@@ -176,7 +182,8 @@ def row_config(
     if last not in node:
       raise ValueError(f'config.rows: {row.name} changes {key}, and there is no such key')
     node[last] = ConfigDict(value) if isinstance(value, Mapping) else value
-  check_config(run)
+  if not row.makes_base:
+    check_config(run)
   return run
 
 
@@ -201,16 +208,36 @@ def finished(workdir: epath.Path, row: str, seeds: Sequence[int]) -> dict[int, d
 
 def row_identity(row: ReplicationRow) -> dict:
   """What makes a row the one that it is, and not its title: another value is another row."""
-  names = ('stage', 'num_steps', 'init', 'changes', 'evaluations', 'run', 'pretrain')
-  return {name: getattr(row, name) for name in names}
+  names = ('num_steps', 'init', 'schedule', 'changes', 'evaluations', 'run')
+  stage = dataclasses.asdict(row.stage) | {'name': row.name}
+  return {'stage': stage} | {name: _plain(getattr(row, name)) for name in names}
 
 
 def shared_identity(config: ConfigDict) -> dict:
   """What all rows of a replication config share; its rows may be added to."""
-  return {k: _plain(v) for k, v in config.items() if k not in ('rows', 'report')}
+  shared = {k: _plain(v) for k, v in config.items() if k not in ('rows', 'report')}
+  return shared | {'checkpoint': 'best'}
 
 
-def report_row(row: ReplicationRow) -> ReportRow:
-  """What the report needs of a row."""
-  names = [field.name for field in dataclasses.fields(ReportRow)]
-  return ReportRow(**{name: getattr(row, name) for name in names})
+def check_workdir(workdir: epath.Path, config: ConfigDict, rows: Sequence[ReplicationRow]) -> None:
+  """Makes sure that a work directory belongs to a replication, and writes down to which.
+
+  Args:
+    workdir: of the replication.
+    config: of `configs/replicate_arithmetic.py`.
+    rows: that are to be run; others may be there.
+
+  Raises:
+    ValueError: with what differs, where what the rows share or a row itself is another one.
+  """
+  path = workdir / CONFIG_FILE
+  # Earlier ones lay otherwise (quickstart) or went on from their latest checkpoint (replicate).
+  if path.exists() and 'checkpoint' not in read_json(path, 'choose another --workdir'):
+    raise ValueError(
+      f'{workdir} was made by an earlier version, whose rows cannot be gone on with: move it away, '
+      'or choose another --workdir'
+    )
+  check_or_write_config(workdir, shared_identity(config), NOT_IDENTITY)
+  for row in rows:
+    if not row.not_applicable:
+      check_or_write_config(workdir / row.name, row_identity(row))

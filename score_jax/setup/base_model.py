@@ -87,9 +87,6 @@ def checkpoint_path(config: ConfigDict) -> str:
 def make_decoder_config(config: ConfigDict) -> DecoderConfig:
   """Reads the base model's sizes and applies the config's compute choices.
 
-  Args:
-    config: a checked config.
-
   Returns:
     The decoder's config.
 
@@ -155,7 +152,6 @@ def make_tokenizer(config: ConfigDict, decoder: DecoderConfig) -> Tokenizer:
   """Reads the tokenizer that belongs to the base model.
 
   Args:
-    config: a checked config.
     decoder: its architecture, from `make_decoder_config`.
 
   Returns:
@@ -196,7 +192,6 @@ def param_shardings(decoder: DecoderConfig, mesh: jax.sharding.Mesh):
 
   Args:
     decoder: the sizes.
-    mesh: the devices.
 
   Returns:
     A tree of NamedSharding, of the parameters' form.
@@ -231,8 +226,6 @@ def load_base(config: ConfigDict, mesh: jax.sharding.Mesh, is_offloaded: bool = 
   """Reads the base model onto the devices.
 
   Args:
-    config: a checked config.
-    mesh: the devices.
     is_offloaded: the parameters stay in the host's memory, in each device's part of it.
 
   Returns:

@@ -8,23 +8,20 @@ from ml_collections import ConfigDict
 
 from score_jax.rollout.order import problem_indices
 from score_jax.rollout.text import Prompts
-from score_jax.setup.task import DATA_FILES
+from score_jax.setup.task import TASKS
 from score_jax.tasks.base import Task, check_disjoint
 
 
 def missing_inputs(config: ConfigDict) -> list[str]:
   """Lists every path that the config needs and does not have.
 
-  Args:
-    config: a checked config.
-
   Returns:
     One line for each: what is missing and the flag that sets it; empty if all is there.
   """
   wanted = [('the base model', 'model.checkpoint', config.model.checkpoint, True)]
-  if config.task.name in DATA_FILES:
-    what = f'the folder with {DATA_FILES[config.task.name]}'
-    wanted.append((what, 'data.path', config.data.path, True))
+  _, file = TASKS.get(config.task.name, (None, ''))
+  if file:
+    wanted.append((f'the folder with {file}', 'data.path', config.data.path, True))
   wanted.append(('the chat template', 'chat.template', config.chat.template, False))
   required = config.init.required
   wanted.append(('the run of the stage before', 'init.path', config.init.path, required))
@@ -43,7 +40,6 @@ def check_batch(config: ConfigDict, num_parts: int) -> None:
   """Checks that the batch divides.
 
   Args:
-    config: a checked config.
     num_parts: devices that the batch is split over.
 
   Raises:
@@ -75,7 +71,6 @@ def check_problems(config: ConfigDict, num_problems: int) -> None:
   """Checks that there are the problems that a run asks for, and that its processes share them.
 
   Args:
-    config: a checked config.
     num_problems: for training, those that fit.
 
   Raises:
@@ -90,9 +85,6 @@ def check_problems(config: ConfigDict, num_problems: int) -> None:
 
 def check_offload(config: ConfigDict) -> None:
   """Checks that the base model is the reference and nothing else, where it leaves the devices.
-
-  Args:
-    config: a checked config.
 
   Raises:
     ValueError: naming what else needs it.

@@ -91,9 +91,6 @@ class Setup(PlannedRun):
 def prepare(config: ConfigDict) -> Setup:
   """Loads everything that a config names but for the run to start from.
 
-  Args:
-    config: a checked config.
-
   Returns:
     The setup; call `task.close` at the end.
 
@@ -135,7 +132,6 @@ def make_rollout_spec(
   """Lays out an episode.
 
   Args:
-    config: a checked config.
     instructions: what is said before each turn but the first.
     tokenizer: gives their ids and the ends of turn.
     turn_tokens: budget of each turn.
@@ -155,7 +151,6 @@ def make_training_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> 
   """Lays out an episode of training.
 
   Args:
-    config: a checked config.
     task: gives the instruction.
     tokenizer: gives its ids and the ends of turn.
 

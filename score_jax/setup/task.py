@@ -1,6 +1,7 @@
-"""From a config to its task: one place that knows the names of all tasks."""
+"""From a config to its task: one table that knows the names of all tasks."""
 
 import importlib
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -13,20 +14,50 @@ from score_jax.tasks.math import load_math
 from score_jax.tasks.mbpp import load_mbpp
 from score_jax.tasks.sums import load_arithmetic_text
 
-# What the folder config.data.path holds for each task that reads files.
-DATA_FILES = {
-  'math': 'math/train.jsonl',
-  'gsm8k': 'gsm8k/train.jsonl',
-  'mbpp': 'mbpp/mbpp.jsonl',
-  'humaneval': 'humaneval/HumanEval.jsonl.gz',
+
+def _arithmetic(config: ConfigDict) -> Task:
+  t = config.task
+  level_weights = {int(k): float(v) for k, v in t.level_weights.items()}
+  if not level_weights:
+    raise ValueError('config.task.level_weights is empty: give each number of addends a weight')
+  return load_arithmetic(t.num_train, t.num_test, t.seed, level_weights)
+
+
+def _sums(config: ConfigDict) -> Task:
+  t = config.task
+  return load_arithmetic_text(
+    low=t.low, high=t.high, num_train=t.num_train, num_test=t.num_test, seed=t.seed
+  )
+
+
+def _answers(load: Callable[..., Task]) -> Callable[[ConfigDict], Task]:
+  """A task whose answers the math checker judges."""
+
+  def load_it(config):
+    d, g = config.data, config.grader
+    return load(d.path, cache=d.cache, num_workers=g.num_workers, timeout_s=g.timeout_s)
+
+  return load_it
+
+
+def _programs(load: Callable[..., Task]) -> Callable[[ConfigDict], Task]:
+  """A task whose answers are programs."""
+  return lambda config: load(config.data.path, make_checker(config), cache=config.data.cache)
+
+
+# By config.task.name: how it is loaded, and the file that config.data.path must hold, if any.
+TASKS: dict[str, tuple[Callable[[ConfigDict], Task], str]] = {
+  'arithmetic': (_arithmetic, ''),
+  'sums': (_sums, ''),
+  'math': (_answers(load_math), 'math/train.jsonl'),
+  'gsm8k': (_answers(load_gsm8k), 'gsm8k/train.jsonl'),
+  'mbpp': (_programs(load_mbpp), 'mbpp/mbpp.jsonl'),
+  'humaneval': (_programs(load_humaneval), 'humaneval/HumanEval.jsonl.gz'),
 }
 
 
 def make_task(config: ConfigDict) -> Task:
   """Loads or generates the task, without training problems that are evaluation problems too.
-
-  Args:
-    config: a checked config.
 
   Returns:
     The task; call its `close` at the end.
@@ -34,18 +65,21 @@ def make_task(config: ConfigDict) -> Task:
   Raises:
     ValueError: for an unknown task or broken data.
   """
-  task = _load_task(config)
+  name = config.task.name
+  if ':' not in name and name not in TASKS:
+    raise ValueError(
+      f'config.task.name={name!r} is none of {", ".join(TASKS)}, and no module:function of a task '
+      'of your own'
+    )
+  task = _load_own(config) if ':' in name else TASKS[name][0](config)
   return without_overlap(task) if config.data.drop_overlap else task
 
 
 def make_checker(config: ConfigDict) -> CodeChecker:
   """Makes the checker of programs.
 
-  Args:
-    config: a checked config.
-
   Returns:
-    The checker; call its `close` at the end, or that of the task it is given to.
+    The checker; call its `close` at the end, or that of its task.
 
   Raises:
     RuntimeError: this machine cannot confine programs and config.grader.allow_unsandboxed is False.
@@ -57,31 +91,6 @@ def make_checker(config: ConfigDict) -> CodeChecker:
   # A checker that cannot confine programs refuses to grade: better now than after a rollout.
   checker.grade([])
   return checker
-
-
-def _load_task(config: ConfigDict) -> Task:
-  t, d, g = config.task, config.data, config.grader
-  if t.name == 'arithmetic':
-    level_weights = {int(k): float(v) for k, v in t.level_weights.items()}
-    if not level_weights:
-      raise ValueError('config.task.level_weights is empty: give each number of addends a weight')
-    return load_arithmetic(t.num_train, t.num_test, t.seed, level_weights)
-  if t.name == 'sums':
-    return load_arithmetic_text(
-      low=t.low, high=t.high, num_train=t.num_train, num_test=t.num_test, seed=t.seed
-    )
-  if t.name in ('math', 'gsm8k'):
-    load = load_math if t.name == 'math' else load_gsm8k
-    return load(d.path, cache=d.cache, num_workers=g.num_workers, timeout_s=g.timeout_s)
-  if t.name in ('mbpp', 'humaneval'):
-    load = load_mbpp if t.name == 'mbpp' else load_humaneval
-    return load(d.path, make_checker(config), cache=d.cache)
-  if ':' in t.name:
-    return _load_own(config)
-  names = ', '.join(['arithmetic', 'sums', *DATA_FILES])
-  raise ValueError(
-    f'config.task.name={t.name!r} is none of {names}, and no module:function of a task of your own'
-  )
 
 
 def _load_own(config: ConfigDict) -> Task:

@@ -224,7 +224,7 @@ def test_our_side_samples_its_budget(tmp_path):
   assert side.rollout(prompts, 1, [END, 7], END)['tokens'] == reply['tokens']
   shared = side.rollout(prompts, 2, [END, 7], END)['tokens']
   assert shared == [[row for row in turn for _ in range(2)] for turn in reply['tokens']]
-  with pytest.raises(ValueError, match='owes 0, but is followed by 7'):
+  with pytest.raises(ValueError, match='needs 0, but is followed by 7'):
     side.rollout(prompts, 1, [7, 7], END)
 
 

@@ -12,11 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from makers import row_logits
 
-from score_jax.core.logits import project
 from score_jax.formats import gemma_orbax
-from score_jax.model.attention import causal_mask
-from score_jax.model.decoder import Decoder
 from score_jax.model.presets import PRESETS
 
 V, L, D, F, N, M, H, T = 13, 4, 8, 12, 4, 2, 6, 9
@@ -126,18 +124,6 @@ def oracle(config, tree, tokens):
   )
 
 
-def our_logits(config, params, tokens):
-  positions = np.arange(len(tokens))[None]
-
-  @jax.jit
-  def run(params):
-    mask = causal_mask(positions, positions, jnp.ones(positions.shape, bool))
-    hidden, head, _ = Decoder(config).apply({'params': params}, tokens[None], positions, mask)
-    return project(hidden, head)[0]
-
-  return np.asarray(run(params))
-
-
 def read(folder):
   config = gemma_orbax.read_config(folder, TINY)
   return config, gemma_orbax.nest(gemma_orbax.iter_params(folder, config))
@@ -149,7 +135,7 @@ def test_a_checkpoint_computes_what_it_says(tmp_path, name):
   config, params = read(save(tmp_path / 'flat', tree))
   assert config == TINY[name]
   np.testing.assert_allclose(
-    our_logits(config, params, tokens), oracle(config, tree, tokens), atol=1e-4
+    row_logits(config, params, tokens), oracle(config, tree, tokens), atol=1e-4
   )
   _, same = read(save(tmp_path / 'nested', nested(tree)))
   jax.tree.map(np.testing.assert_array_equal, same, params)

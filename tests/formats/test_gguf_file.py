@@ -1,27 +1,23 @@
 """Opening a GGUF file: damage is named, and a file in a bucket leaves no copy behind."""
 
-import gguf
 import numpy as np
 import pytest
+from makers import write_gguf
 
 from score_jax.formats import gguf_file
 
 
 def write(path):
   """Writes a file with all kinds of metadata and two tensors."""
-  writer = gguf.GGUFWriter(path, 'llama')
-  writer.add_uint32('llama.block_count', 2)
-  writer.add_float32('llama.rope.freq_base', 100.0)
-  writer.add_string('tokenizer.chat_template', 'text ' * 50)
-  writer.add_array('tokenizer.ggml.tokens', [f'token {i}' for i in range(100)])
-  writer.add_array('tokenizer.ggml.token_type', [1] * 100)
-  for i in range(2):
-    writer.add_tensor(f'blk.{i}.attn_norm.weight', np.ones((40, 32), np.float32))
-  writer.write_header_to_file()
-  writer.write_kv_data_to_file()
-  writer.write_tensors_to_file()
-  writer.close()
-  return path
+  metadata = {
+    'llama.block_count': 2,
+    'llama.rope.freq_base': 100.0,
+    'tokenizer.chat_template': 'text ' * 50,
+    'tokenizer.ggml.tokens': [f'token {i}' for i in range(100)],
+    'tokenizer.ggml.token_type': [1] * 100,
+  }
+  norm = np.ones((40, 32), np.float32)
+  return write_gguf(path, metadata, {f'blk.{i}.attn_norm.weight': norm for i in range(2)})
 
 
 def read(path):

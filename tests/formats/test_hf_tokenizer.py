@@ -1,17 +1,12 @@
 """Tokenizers of files: which file says what, what does not fit, and what is damaged."""
 
-import datetime
 import io
 import json
 
-import gguf
 import pytest
 import sentencepiece
-import tokenizers
-from makers import TESTS
-from tokenizers import decoders, models, pre_tokenizers
+from makers import TESTS, byte_backend
 
-from score_jax.formats.gguf_tokenizer import read_tokenizer as read_gguf_tokenizer
 from score_jax.formats.hf_tokenizer import read_tokenizer
 from score_jax.formats.hf_tokenizer_files import tokenizer_files
 
@@ -30,11 +25,7 @@ def write(folder, name, value):
 @pytest.fixture
 def bpe(tmp_path):
   """A folder with a vocabulary of bytes, as `transformers` writes one."""
-  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-  backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
-  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  backend.decoder = decoders.ByteLevel()
-  backend.add_special_tokens(SPECIAL)
+  backend = byte_backend(SPECIAL)
   backend.enable_truncation(3)  # as some published files have; it must not be obeyed
   backend.enable_padding(length=5)
   backend.save(str(tmp_path / 'tokenizer.json'))
@@ -233,31 +224,3 @@ def test_written_files_read_back(kind, request, tmp_path_factory):
   assert first.prompt_ids(text) == second.prompt_ids(text)
   assert first.followup_ids(text) == second.followup_ids(text)
   assert first.decode(first.encode(text)) == second.decode(second.encode(text))
-
-
-def test_gguf_of_llama3(tmp_path):
-  """Up to three digits stay together, and a word in the vocabulary needs no merges."""
-  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-  tokens = [*alphabet, '12', '34', 'Ġword', '<|begin_of_text|>', '<|eot_id|>']
-  writer = gguf.GGUFWriter(tmp_path / 'llama3.gguf', 'llama')
-  writer.add_tokenizer_model('gpt2')
-  writer.add_tokenizer_pre('llama-bpe')
-  writer.add_token_list(tokens)
-  writer.add_token_types([1] * (len(tokens) - 2) + [3] * 2)
-  writer.add_token_merges(['1 2', '3 4'])
-  writer.add_bos_token_id(259)
-  writer.add_eos_token_id(260)
-  writer.add_chat_template((TEMPLATES / 'llama32.jinja').read_text())
-  writer.write_header_to_file()
-  writer.write_kv_data_to_file()
-  writer.write_tensors_to_file()
-  writer.close()
-  tokenizer = read_gguf_tokenizer(tmp_path / 'llama3.gguf', date=datetime.date(2025, 1, 2))
-  one_two, word = 256, 258
-  three, four = alphabet.index('3'), alphabet.index('4')
-  assert tokenizer.encode('1234') == [one_two, three, four]
-  assert tokenizer.encode(' word') == [word]
-  prompt = tokenizer.prompt_ids('Q')
-  assert prompt.count(259) == 1 and prompt[0] == 259
-  assert 'Today Date: 02 Jan 2025' in tokenizer.decode(prompt)
-  assert tokenizer.end_of_turn_ids == (260,)

@@ -107,7 +107,7 @@ def test_dry_run(script, verb, programs):
 
 def test_every_golden_file_is_of_a_verb():
   names = {'_'.join(filter(None, case)) + '.txt' for case in CASES}
-  assert {path.name for path in GOLDEN.iterdir()} == names
+  assert {path.name for path in GOLDEN.glob('*.txt')} == names
 
 
 @pytest.mark.parametrize('script', SCRIPTS)
@@ -204,8 +204,8 @@ def test_a_worker_without_a_number_is_not_started(programs):
 
 
 def test_the_worker_of_the_logs(programs):
-  for given, worker in ((None, '0'), ('--worker=3', '3'), ('--worker=all', 'all')):
-    done = programs.launch('tpu.sh', 'logs', '--dry-run', given)
+  for option, worker in ((None, '0'), ('--worker=3', '3'), ('--worker=all', 'all')):
+    done = programs.launch('tpu.sh', 'logs', '--dry-run', option)
     assert done.returncode == 0 and f' --worker={worker} ' in done.stdout
 
 
@@ -218,7 +218,7 @@ def test_a_worker_that_runs_is_left_alone(programs):
 
 # Preemption.
 
-# Plays a cloud: each look at something takes the next line of a file.
+# A stand-in for a cloud: each look at something takes the next line of a file.
 CLOUD = """
 act() {
   local line
@@ -236,8 +236,8 @@ esac
 """
 
 
-def play(programs, *verb, **story):
-  """Runs a verb against a cloud; returns what was done, without looks, and the process."""
+def run_verb(programs, *verb, **story):
+  """Runs a verb against that cloud; returns what was done, without looks, and the process."""
   programs.answer(CLOUD)
   for name, lines in story.items():
     (programs.folder / f'{name}.story').write_text(''.join(f'{line}\n' for line in lines))
@@ -255,7 +255,7 @@ def play(programs, *verb, **story):
 
 
 def test_watching_a_preemption(programs):
-  deeds, done = play(
+  deeds, done = run_verb(
     programs,
     'watch',
     # Nothing there; waits; runs; the network fails; preempted; again in the queue; done.
@@ -276,7 +276,7 @@ def test_watching_a_preemption(programs):
 
 def test_watching_gives_up_on_a_run_that_fails(programs):
   service = [r'state=running\nstate=failed']
-  deeds, done = play(
+  deeds, done = run_verb(
     programs, 'watch', queued=['ACTIVE'], vm=['READY'], installed=[''], service=service
   )
   assert done.returncode == 2 and 'failed ten times' in done.stderr and deeds == []
@@ -284,12 +284,12 @@ def test_watching_gives_up_on_a_run_that_fails(programs):
 
 def test_watching_makes_a_plain_vm_again(programs):
   vm, service = ['PREEMPTED', 'READY'], ['state=exited']
-  deeds, done = play(programs, 'watch', queued=['', ''], vm=vm, installed=[''], service=service)
+  deeds, done = run_verb(programs, 'watch', queued=['', ''], vm=vm, installed=[''], service=service)
   assert done.returncode == 0 and deeds == ['delete tpu-vm', 'create tpu-vm']
 
 
 def test_resuming_starts_what_is_not_running(programs):
-  deeds, done = play(programs, 'resume', queued=['ACTIVE'], vm=['READY'], installed=[''])
+  deeds, done = run_verb(programs, 'resume', queued=['ACTIVE'], vm=['READY'], installed=[''])
   assert done.returncode == 0 and deeds == ['start']
 
 
@@ -301,10 +301,10 @@ def test_resuming_starts_what_is_not_running(programs):
   [('ACTIVE', 'READY', 'delete queued-resources'), ('', 'READY', 'delete tpu-vm'), ('', '', None)],
 )
 def test_delete_asks(queued, vm, deed, programs):
-  deeds, done = play(programs, 'delete', queued=[queued], vm=[vm])
+  deeds, done = run_verb(programs, 'delete', queued=[queued], vm=[vm])
   assert deeds == [] and done.returncode == (2 if deed else 0)
   assert ('score' in done.stderr) and ('Say --yes' in done.stderr) == bool(deed)
-  deeds, done = play(programs, 'delete', '--yes', queued=[queued], vm=[vm])
+  deeds, done = run_verb(programs, 'delete', '--yes', queued=[queued], vm=[vm])
   assert deeds == ([deed] if deed else []) and done.returncode == 0
 
 

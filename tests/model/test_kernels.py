@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from makers import random_params, tiny_decoder
 
-from score_jax.core.config import default_config
 from score_jax.core.types import Episode
 from score_jax.model.decoder import Decoder
 from score_jax.model.kernels import attend_rows, best_kernel, why_not
-from score_jax.setup.base_model import check_kernel, run_config
 from score_jax.training.train_step import forward
 
 B, T, N, M, H = 2, 140, 4, 2, 64  # a length that is no multiple of a block
@@ -125,22 +123,6 @@ def test_choice_and_refusal():
     dataclasses.replace(SIZES, attention='cudnn', attn_softcap=5.0)
   with pytest.raises(ValueError, match="attention='fast' is neither 'auto' nor one of"):
     dataclasses.replace(SIZES, attention='fast')
-
-
-@pytest.mark.parametrize(
-  ('kernel', 'backend', 'dtype', 'head_dim', 'why'),
-  [
-    ('splash', 'gpu', 'bfloat16', 64, "runs on 'tpu', not on 'gpu'"),
-    ('cudnn', 'cpu', 'bfloat16', 64, "runs on 'gpu', not on 'cpu'"),
-    ('cudnn', 'gpu', 'float32', 64, "computes in 'bfloat16', not in 'float32'"),
-    ('cudnn', 'gpu', 'bfloat16', 12, 'takes heads of a multiple of 8 up to 128, not of 12'),
-  ],
-)
-def test_a_kernel_that_cannot_run_is_refused(kernel, backend, dtype, head_dim, why):
-  model = default_config().model
-  model.attention, model.dtype = kernel, dtype
-  with pytest.raises(ValueError, match=f"config.model.attention='{kernel}' {why}; take 'auto'"):
-    check_kernel(run_config(dataclasses.replace(SIZES, head_dim=head_dim), model, backend), backend)
 
 
 @pytest.mark.parametrize(

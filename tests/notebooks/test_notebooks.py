@@ -24,10 +24,10 @@ EXPECTED = {
       (MARKDOWN, r'\| prompt \|.*\| y1 \|.*\| instruction \|.*\| y2 \|'),
       (TEXT, 'sample'),
     ],
-    'pay': [(TEXT, 'alpha = 10'), (MARKDOWN, r'c→i \| \d \| 0 \| 0 \| 1 \| -10 \|')],
+    'shaped': [(TEXT, 'alpha = 10'), (MARKDOWN, r'c→i \| \d \| 0 \| 0 \| 1 \| -10 \|')],
     'advantages': [(MARKDOWN, 'rloo_given_r1')],
     'score': [(TEXT, r'largest gap .* \d\.\de-0[4-9] nats'), (MARKDOWN, 'KL from the reference')],
-    # Stage I pays for moving turn 2, so its KL is not 0.
+    # Stage I rewards moving turn 2, so its KL is not 0.
     'kl': [(PNG, ''), (TEXT, r'turn 2 (0\.\d*[1-9]|[1-9])')],
     'update': [(PNG, ''), (TEXT, r'advantage times change: \+')],
   },

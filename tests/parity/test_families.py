@@ -6,14 +6,12 @@ tokens in rows of 40, and positions beyond the context that scaled rotary embedd
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from makers import compiled_decoder
 
-from score_jax.core.logits import project
 from score_jax.formats import hf_export, hf_folder
-from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec
@@ -151,13 +149,8 @@ def our_logits(config, params, shift=0):
   tokens, is_token = rows_of_tokens()
   positions = np.maximum(np.cumsum(is_token, axis=1) - 1, 0).astype(np.int32) + shift
 
-  @jax.jit
-  def run(params):
-    mask = causal_mask(positions, jnp.asarray(positions), jnp.asarray(is_token))
-    hidden, head, _ = Decoder(config).apply({'params': params}, tokens, positions, mask)
-    return project(hidden, head)
-
-  return np.asarray(run(params))[is_token]
+  _, logits = compiled_decoder(config)(params, tokens, positions, is_token)
+  return np.asarray(logits)[is_token]
 
 
 def test_logits(pair):

@@ -23,7 +23,7 @@ pytestmark = [
   pytest.mark.slow,
   pytest.mark.timeout(1800),
 ]
-NUM_SOLUTIONS, MAX_TOKENS = 200, 256
+NUM_SOLUTIONS, MAX_TOKENS = 100, 192
 
 
 @pytest.fixture(scope='module')
@@ -62,7 +62,7 @@ def test_tokenizer(folder, smollm2_gguf):
 
 
 def test_perplexity_of_math_solutions(folder, smollm2_gguf, data_dir):
-  """200 solutions, 256 tokens of each at most: equal to 4 digits."""
+  """100 solutions, 192 tokens of each at most: equal to 4 digits."""
   tokenizer = gguf.read_tokenizer(smollm2_gguf)
   lines = (data_dir / 'math' / 'test.jsonl').read_text().splitlines()[:NUM_SOLUTIONS]
   rows = [tokenizer.encode(json.loads(line)['solution'])[:MAX_TOKENS] for line in lines]

@@ -4,6 +4,7 @@ Token ids, rendered chats, logits, and greedy answers of two turns, ours from on
 holes, theirs from a fresh run over each row's exact token ids.
 """
 
+import copy
 import json
 
 import jax
@@ -101,11 +102,9 @@ def their_tokenizer(smollm2_gguf):
 
 
 @pytest.fixture(scope='module')
-def mended_tokenizer(smollm2_gguf):
+def mended_tokenizer(their_tokenizer):
   """Theirs, with the rule for digits that the file's `tokenizer.ggml.pre` names."""
-  tokenizer = transformers.AutoTokenizer.from_pretrained(
-    smollm2_gguf.parent, gguf_file=smollm2_gguf.name
-  )
+  tokenizer = copy.deepcopy(their_tokenizer)
   tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
     [
       pre_tokenizers.Digits(individual_digits=True),
@@ -226,5 +225,5 @@ def test_greedy_answers_of_two_turns(ours, their_model):
       theirs = their_answer(their_model, context, ends, budget)
       mine = tokens[b][turn[b] == k + 1].tolist()
       assert mine == theirs, f'{PROMPTS[b]!r}, turn {k + 1}: {tokenizer.decode(mine)!r}'
-      owed = [] if theirs[-1] in ends else [ends[0]]
-      context = context + theirs + owed + followup
+      end = [] if theirs[-1] in ends else [ends[0]]
+      context = context + theirs + end + followup

@@ -2,13 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from score_jax.planning import costs
 from score_jax.planning.chips import CHIPS, GIB, HOP_S, Chip
-from score_jax.planning.groups import axes_of, groups_of
 from score_jax.planning.hlo import parse
-from score_jax.planning.report import summary_of_costs
 
 MESH = {'data': 1, 'fsdp': 2, 'tensor': 2}
 PLACES = [(x, y, 0) for y in range(2) for x in range(2)]
@@ -157,27 +156,6 @@ def test_small_messages_take_the_time_of_the_way():
   assert found.collective_seconds == HOP_S
 
 
-@pytest.mark.parametrize(
-  ('text', 'groups', 'axes'),
-  [
-    ('replica_groups=[1,4]<=[4], x', [[0, 1, 2, 3]], 'fsdp+tensor'),
-    ('replica_groups={}, x', [[0, 1, 2, 3]], 'fsdp+tensor'),
-    ('source_target_pairs={{0,1},{2,3}}', [[0, 1], [2, 3]], 'tensor'),
-    ('replica_groups={{0},{1},{2},{3}}', [[0], [1], [2], [3]], ''),
-    ("replica_groups=mesh['a'=2,'b'=1,'c'=2] {'c','b'}", [[0, 1], [2, 3]], 'tensor'),
-  ],
-)
-def test_groups(text, groups, axes):
-  found = groups_of(text, 4)
-  assert found.tolist() == groups
-  assert axes_of(found, MESH) == axes
-
-
-def test_groups_that_cannot_be_read_are_an_error():
-  with pytest.raises(ValueError, match='cannot be read: replica_groups=<new>'):
-    groups_of('replica_groups=<new>', 4)
-
-
 def test_products_that_are_written_as_convolutions():
   """A batch of 3 products of [4, 5] and [5, 6], as TPUs write them; and a plain one."""
   entry = """%main (a: f32[3,4,5], b: f32[3,5,6], c: f32[4,5], d: f32[5,6]) -> f32[3,4,6] {
@@ -308,12 +286,15 @@ def test_what_is_counted_is_what_a_compiler_counts():
   assert counted(parse(jax.jit(looped).lower(x, x).compile().as_text())).flops == 6 * 2 * 32**3
 
 
-def test_collectives_of_a_plan_are_added_up_by_axes_and_by_source():
-  summary = summary_of_costs(counted(program_of(LOOPS_ENTRY, ADD, *LOOPS)))
-  each = {'times': 15, 'sent_bytes': 480, 'seconds': 480.0}
-  assert summary['collectives'] == [
-    {'kind': 'all-gather', 'axes': 'fsdp', **each},
-    {'kind': 'all-reduce', 'axes': 'tensor', **each},
-  ]
-  assert [x['source'] for x in summary['sources']] == ['while/mlp/dot', 'while/attn/dot']
-  assert (summary['sent_bytes'], summary['collective_seconds']) == (960, 960.0)
+@pytest.mark.parametrize(('shape', 'links'), [((2, 2, 4), 1), ((4, 4, 4), 2)])
+def test_messages_know_the_slice_that_they_are_sent_in(shape, links):
+  """Four chips in a line gather 8 numbers of each; of a cube they are a ring."""
+  others = shape[0] * shape[1]
+  gather = (
+    f'ROOT %g = f32[32] all-gather(%a), channel_id=1, replica_groups=[{others},4]<=[{others * 4}]'
+  )
+  entry = f'ENTRY %main (a: f32[8]) -> f32[32] {{\n  %a = f32[8] parameter(0)\n  {gather}\n}}'
+  mesh = {'data': 1, 'fsdp': others, 'tensor': 4}
+  chip = Chip(GIB, 1.0, 1.0, 1.0, wraps_from=4, shapes=(), max_cube_chips=64)
+  found = costs.count(parse(f'HloModule m\n\n{entry}\n'), chip, mesh, list(np.ndindex(*shape)))
+  assert found.collective_seconds == 3 * 8 * 4 / links

@@ -1,14 +1,14 @@
-"""Comparisons of rows and their verdicts, on numbers made up here; and the paper's own numbers."""
+"""Comparisons of rows and their verdicts, on numbers made up here."""
 
 import numpy as np
 import pytest
-from etils import epath
+from replication_rows import PLAIN
 from scipy import stats
 
-from score_jax.replication import orderings, paper
-from score_jax.replication.report import make_page
-from score_jax.replication.results import KINDS, Outcome, ReportRow, Result, read_results
-from score_jax.replication.tables import escape, ordering_text, seconds_text
+from score_jax.replication import orderings
+from score_jax.replication.results import KINDS, Outcome, Result
+from score_jax.replication.rows import ReplicationRow
+from score_jax.replication.tables import ordering_text
 
 N = 40
 
@@ -26,11 +26,11 @@ def make_result(name, outcomes):
   """A row whose greedy and sampled evaluations are the same, one outcome a seed."""
   seeds = dict(enumerate(outcomes))
   kinds = {kind: seeds if kind in ('greedy', 'sampled') else {} for kind in KINDS}
-  row = ReportRow(name, name.title(), 'method')
+  row = ReplicationRow(name, name.title(), 'method', PLAIN)
   return Result(row, dict.fromkeys(seeds, {}), '', '', kinds, {}, {})
 
 
-def coins(seed, share):
+def guesses(seed, share):
   return (np.random.default_rng(seed).random(N) < share).astype(float)
 
 
@@ -60,7 +60,7 @@ def test_no_interval_no_verdict():
   [
     ((WRONG, RIGHT), (WRONG, WRONG), 'held'),
     ((WRONG, WRONG), (WRONG, RIGHT), 'reversed'),
-    ((coins(0, 0.5), coins(1, 0.5)), (coins(2, 0.5), coins(3, 0.5)), 'not separated'),
+    ((guesses(0, 0.5), guesses(1, 0.5)), (guesses(2, 0.5), guesses(3, 0.5)), 'not separated'),
   ],
 )
 def test_claims_fall_as_they_were_made_to(score, base, word):
@@ -89,8 +89,8 @@ def test_two_deltas_can_lie_two_apart():
 
 @pytest.mark.parametrize('key', ['acc_t1', 'acc_t2', 'delta', 'changed'])
 def test_differences_are_of_the_same_problems_and_seeds(key):
-  ours = [make_outcome(coins(s, 0.5), coins(s + 10, 0.8)) for s in range(3)]
-  theirs = [make_outcome(coins(s + 20, 0.5), coins(s + 30, 0.6)) for s in range(2)]
+  ours = [make_outcome(guesses(s, 0.5), guesses(s + 10, 0.8)) for s in range(3)]
+  theirs = [make_outcome(guesses(s + 20, 0.5), guesses(s + 30, 0.6)) for s in range(2)]
   found = orderings.difference(
     make_result('score', ours), make_result('base', theirs), 'sampled', key
   )
@@ -110,7 +110,7 @@ def test_differences_are_of_the_same_problems_and_seeds(key):
 
 
 def test_problems_are_matched_by_id_and_not_by_place():
-  second_N = coins(0, 0.5)
+  second_N = guesses(0, 0.5)
   forth = make_outcome(WRONG, second_N)
   back = make_outcome(WRONG, second_N[::-1], reversed(range(N)))
   results = {'score': make_result('score', [forth]), 'base': make_result('base', [back])}
@@ -123,8 +123,8 @@ def test_problems_are_matched_by_id_and_not_by_place():
 
 
 def test_mcnemar_is_of_each_seed():
-  ours = [make_outcome(WRONG, coins(s, 0.8)) for s in range(2)]
-  theirs = [make_outcome(WRONG, coins(s + 5, 0.5)) for s in range(2)]
+  ours = [make_outcome(WRONG, guesses(s, 0.8)) for s in range(2)]
+  theirs = [make_outcome(WRONG, guesses(s + 5, 0.5)) for s in range(2)]
   found = orderings.turn2_mcnemar(make_result('score', ours), make_result('base', theirs), 'greedy')
   assert list(found) == [0, 1]
   for s in range(2):
@@ -163,27 +163,3 @@ def test_votes_are_judged_over_seeds_and_problems():
     judged = orderings.judge_voting({'score': result})
     assert judged['verdict'] == word
     assert judged['sampled']['mean'] == pytest.approx(0.5 if corrected else -0.5)
-
-
-def test_rows_are_checked(tmp_path):
-  row = ReportRow('a', 'A', 'method')
-  with pytest.raises(ValueError, match='given twice'):
-    read_results(epath.Path(tmp_path), [row, row])
-  with pytest.raises(ValueError, match="group 'other'"):
-    read_results(epath.Path(tmp_path), [ReportRow('a', 'A', 'other')])
-  with pytest.raises(ValueError, match="no row 'starr'"):
-    paper.fractions('starr')
-
-
-def test_small_texts():
-  assert seconds_text(80) == '80 s' and seconds_text(3600) == '1 h 0 min'
-  page = make_page(f'|x|\n|---|\n|{escape("a|b *c* <d>")}|\n', 'title & <b>', {})
-  assert '<td>a|b *c* &lt;d&gt;</td>' in page and '<title>title &amp; &lt;b&gt;</title>' in page
-
-
-def test_the_papers_numbers_add_up():
-  """Delta is t2 - t1 and i->c - c->i: a digit copied wrongly would show."""
-  for t1, t2, delta, i2c, c2i in paper.MATH.values():
-    assert t2 - t1 == pytest.approx(delta, abs=0.01)
-    if i2c is not None:
-      assert i2c - c2i == pytest.approx(delta, abs=0.01)

@@ -3,44 +3,24 @@
 import jax
 import numpy as np
 import pytest
+from makers import counting_model
 
-from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import rollout
 
-V, EOT = 12, 7
-CONFIG = DecoderConfig(
-  vocab_size=V,
-  num_layers=1,
-  embed_dim=16,
-  mlp_dim=8,
-  num_heads=2,
-  num_kv_heads=1,
-  head_dim=4,
-  tie_embeddings=False,
-)
+EOT = 7
 # One row each that ends in 5, 2 and 6, with holes after, around and before.
 PROMPT = np.array([[5, 0, 0], [0, 2, 0], [0, 3, 6]], np.int32)
 IS_PROMPT = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1]], bool)
 
 
-@pytest.fixture(scope='module')
-def counter():
-  """Parameters with which token v is followed by v + 1: one-hot embeddings, layers that add 0."""
-  params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), abstract_params(CONFIG)[0])
-  for part, name in (('attn', 'o'), ('mlp', 'down')):
-    params['layers'][part][name] = np.zeros_like(params['layers'][part][name])
-  params['embedder']['embedding'] = np.eye(V, 16, dtype=np.float32)
-  params['head']['kernel'] = 50 * np.roll(np.eye(16, V, dtype=np.float32), 1, axis=1)
-  return params
+DECODER, PARAMS = counting_model()
 
 
-def sample(params, spec, temperature=1.0):
+def sample(spec, temperature=1.0, **how):
   keys = episode_keys(0, 0, np.arange(3), np.zeros(3, np.int32))
-  return jax.device_get(
-    rollout(Decoder(CONFIG), spec, params, PROMPT, IS_PROMPT, keys, temperature)
-  )
+  return jax.device_get(rollout(DECODER, spec, PARAMS, PROMPT, IS_PROMPT, keys, temperature, **how))
 
 
 def real(episode):
@@ -49,12 +29,12 @@ def real(episode):
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.0])
-def test_two_turns(counter, temperature):
+def test_two_turns(temperature):
   """The whole table by hand. Slots: 3 prompt, 4 y1, 1 needed end of turn, 2 instruction, 40 y2."""
   spec = RolloutSpec(
     prompt_tokens=3, turn_tokens=(4, 40), followup_ids=((0, 4),), end_of_turn_ids=(EOT,)
   )
-  e = sample(counter, spec, temperature)
+  e = sample(spec, temperature)
   assert real(e) == [
     [5, 6, 7, 0, 4, 5, 6, 7],
     [2, 3, 4, 5, 6, 7, 0, 4, 5, 6, 7],  # the budget ends at 6; the first 7 is appended
@@ -73,11 +53,11 @@ def test_two_turns(counter, temperature):
   assert not e.is_token[:, 13:].any() and not e.tokens[:, 13:].any()
 
 
-def test_three_turns(counter):
+def test_three_turns():
   spec = RolloutSpec(
     prompt_tokens=3, turn_tokens=(2, 3, 2), followup_ids=((4,), (8, 5)), end_of_turn_ids=(EOT, 6)
   )
-  e = sample(counter, spec)
+  e = sample(spec)
   # 6 ends a turn too; the needed end of turn is always the first of the ids, 7.
   assert real(e) == [
     [5, 6, 4, 5, 6, 8, 5, 6],
@@ -88,26 +68,21 @@ def test_three_turns(counter):
   assert [(e.turn == k).sum() for k in (1, 2, 3)] == [1 + 2 + 1, 6, 3]
 
 
-def test_one_turn(counter):
+def test_one_turn():
   spec = RolloutSpec(prompt_tokens=3, turn_tokens=(4,), followup_ids=(), end_of_turn_ids=(EOT,))
-  e = sample(counter, spec)
+  e = sample(spec)
   assert real(e) == [[5, 6, 7], [2, 3, 4, 5, 6], [3, 6, 7]]
   assert e.is_truncated.tolist() == [[False], [True], [False]]
 
 
-def test_forced_turns(counter):
+def test_forced_turns():
   """Forced answers are context; a cut one gets an end of turn, an empty one too."""
   spec = RolloutSpec(
     prompt_tokens=3, turn_tokens=(2, 4), followup_ids=((4,),), end_of_turn_ids=(EOT,)
   )
   tokens = np.array([[9, 7], [9, 9], [0, 0]], np.int32)
   is_token = np.array([[1, 1], [1, 1], [0, 0]], bool)
-  keys = episode_keys(0, 0, np.arange(3), np.zeros(3, np.int32))
-  e = jax.device_get(
-    rollout(
-      Decoder(CONFIG), spec, counter, PROMPT, IS_PROMPT, keys, 1.0, forced={0: (tokens, is_token)}
-    )
-  )
+  e = sample(spec, forced={0: (tokens, is_token)})
   assert real(e) == [
     [5, 9, 7, 4, 5, 6, 7],
     [2, 9, 9, 7, 4, 5, 6, 7],
@@ -115,23 +90,3 @@ def test_forced_turns(counter):
   ]
   assert e.is_truncated.tolist() == [[False, False], [True, False], [True, False]]
   np.testing.assert_array_equal(e.is_sampled, e.turn == 2)
-
-
-@pytest.mark.parametrize(
-  ('change', 'words'),
-  [
-    ({'followup_ids': ()}, '2 turns need 1 instructions, got 0'),
-    ({'turn_tokens': (4, 0)}, 'every budget must be at least 1'),
-    ({'prompt_tokens': 0}, 'every budget must be at least 1'),
-    ({'end_of_turn_ids': ()}, 'end_of_turn_ids not empty'),
-  ],
-)
-def test_bad_spec_is_refused(change, words):
-  fields = {
-    'prompt_tokens': 3,
-    'turn_tokens': (4, 4),
-    'followup_ids': ((4,),),
-    'end_of_turn_ids': (EOT,),
-  }
-  with pytest.raises(ValueError, match=words):
-    RolloutSpec(**fields | change)

@@ -1,12 +1,15 @@
 """The sampler of whole episodes: what it samples, what it remembers, what it does not depend on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from makers import random_params, tiny_decoder
 
 from score_jax.core.types import compact, turn_masks
-from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.model.decoder import Decoder
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import rollout
@@ -14,21 +17,12 @@ from score_jax.training.train_step import StepOptions, forward, score_episode
 
 EOT = 1
 G = 3
-CONFIG = DecoderConfig(
-  vocab_size=11,
-  num_layers=2,
-  embed_dim=16,
-  mlp_dim=32,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=4,
-  scan_unroll=2,
-)
+CONFIG = tiny_decoder(num_layers=2, embed_dim=16, mlp_dim=32, head_dim=4, scan_unroll=2)
 DECODER = Decoder(CONFIG)
 SPEC = RolloutSpec(
   prompt_tokens=5, turn_tokens=(4, 6), followup_ids=((9, 3, 10),), end_of_turn_ids=(EOT, 2)
 )
-FIRST_Y1, FIRST_Y2 = 5, 13
+FIRST_Y2, MAX_TOKENS = 13, 19
 # Four problems of one to five tokens, with holes at the left, in the middle and at the right.
 PROBLEMS = np.array([[4, 7, 3, 8, 5], [0, 6, 9, 9, 4], [7, 0, 0, 5, 0], [0, 0, 0, 0, 10]], np.int32)
 IS_PROBLEM = np.array([[1, 1, 1, 1, 1], [0, 1, 1, 1, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 1]], bool)
@@ -38,12 +32,7 @@ PROBLEM, SAMPLE = np.repeat(np.arange(4), G), np.tile(np.arange(G), 4)
 @pytest.fixture(scope='module')
 def params():
   """Random parameters, noisy enough that every context has its own distribution."""
-  rng = np.random.default_rng(1)
-
-  def draw(path, x):
-    return (float(path[-1].key == 'scale') + rng.normal(0.0, 0.35, x.shape)).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, abstract_params(CONFIG)[0])
+  return random_params(CONFIG, seed=1)
 
 
 def sample_rows(params, problem=PROBLEM, sample=SAMPLE, temperature=1.0, seed=0, **kwargs):
@@ -116,15 +105,21 @@ def gap(episode, logp_BT):
 # (a) Sampler and scorer agree.
 
 
+@functools.partial(jax.jit, static_argnums=2)
+def scored(params, episode, temperature):
+  """What the update's scorer says, with the policy as its own reference."""
+  out = forward(DECODER, params, episode)
+  options = StepOptions(samples_per_problem=G, temperature=temperature)
+  return score_episode(out, out, episode, options)
+
+
 @pytest.mark.parametrize('temperature', [1.0, 0.7])
 def test_sampled_logp_is_teacher_forced(params, episode, temperature):
   e = episode if temperature == 1.0 else sample_rows(params, temperature=temperature)
   assert max(gap(e, plain_logp(params, e, temperature))) < 1e-4
   # The scorer of the update, over compacted rows.
-  short = compact(jax.tree.map(jnp.asarray, e), int(e.is_token.sum(axis=1).max()))
-  out = forward(DECODER, params, short)
-  options = StepOptions(samples_per_problem=G, temperature=temperature)
-  scores = score_episode(out, out, short, options)
+  short = compact(jax.tree.map(jnp.asarray, e), MAX_TOKENS)
+  scores = scored(params, short, temperature)
   masks = np.asarray(turn_masks(short, 2))[..., 1:]
   assert masks.sum() == e.is_sampled.sum()  # compacting loses no token
   difference = np.abs(np.asarray(scores.logp - short.sampled_logp[:, 1:]))
@@ -134,7 +129,7 @@ def test_sampled_logp_is_teacher_forced(params, episode, temperature):
 
 
 def test_compact_keeps_rows(episode):
-  short = jax.device_get(compact(jax.tree.map(jnp.asarray, episode), 19))
+  short = jax.device_get(compact(jax.tree.map(jnp.asarray, episode), MAX_TOKENS))
   assert rows_of(short) == rows_of(episode)
   for name in ('turn', 'is_sampled', 'sampled_logp'):
     for b in range(len(episode.tokens)):

@@ -11,7 +11,6 @@ from makers import ROOT
 from score_jax.core.config import default_config, leaves
 from score_jax.core.config_check import check_config
 from score_jax.setup import task as task_loader
-from score_jax.setup.checks import missing_inputs
 from score_jax.tasks import base
 
 # A task of one's own: the example of the docs, as it stands.
@@ -151,23 +150,3 @@ def test_the_laptop_presets_of_the_code_configs(name):
   assert c.rollout.problems_per_step * c.rollout.samples_per_problem == 4
   with pytest.raises(ValueError, match="preset 'tiny'"):
     _config(name, 'tiny')
-
-
-@pytest.mark.parametrize(
-  ('name', 'file'),
-  [
-    ('math', 'math/train.jsonl'),
-    ('gsm8k', 'gsm8k/train.jsonl'),
-    ('mbpp', 'mbpp/mbpp.jsonl'),
-    ('humaneval', 'humaneval/HumanEval.jsonl.gz'),
-  ],
-)
-def test_missing_data_is_told_of_unless_it_may_be_downloaded(name, file, tmp_path):
-  config = default_config()
-  config.model.checkpoint = 'embedded'
-  config.task.name = name
-  assert missing_inputs(config) == [f'the folder with {file} is not set: --config.data.path=PATH']
-  config.data.path = 'download'
-  assert missing_inputs(config) == []
-  config.data.path = 'embedded'  # a word for models, not for data
-  assert len(missing_inputs(config)) == 1

@@ -18,6 +18,7 @@ from score_jax.model.lora import Lora
 from score_jax.runs.restoring import restore_params
 from score_jax.setup import run as setup_run
 from score_jax.setup import trainable
+from score_jax.setup.policy import Policy
 from score_jax.setup.trainable import Trainable
 from score_jax.training import train
 
@@ -89,9 +90,8 @@ def test_evaluation_export_and_full_training_go_on_from_adapters(run, config, tm
   joined = setup.trainable.policy_params(state.trainable)
   restored = trainable.restore_policy(str(workdir), setup.base, 'latest')
   jax.tree.map(np.testing.assert_array_equal, restored.params, joined)
-  found = protocol.evaluate_params(
-    config, setup.base, restored.params, setup.task, 4, 0.0, setup.mesh
-  )
+  policy = Policy.of_run(config, setup.base, str(workdir), 'latest')
+  found = protocol.evaluate_policy(policy, setup.task, 0.0, num_problems=4)
   assert len(found.records) == 4
 
   sizes = setup.base.decoder.config
