@@ -3,12 +3,7 @@
 import json
 import time
 
-import pytest
 from makers import run_command_lines
-
-from score_jax.core.config import default_config
-from score_jax.core.config_check import check_config
-from score_jax.training.update import make_step_options
 
 QUICK = (
   '--config=configs/stage1_sums.py',
@@ -81,23 +76,3 @@ def test_dry_run_shows_config_stage_and_one_episode(run_python, tmp_path):
   assert '| sampling, at least |' in done.stdout and '| update, by the compiler |' in done.stdout
   assert 'sampled' in done.stdout and 'turn 2: reward' in done.stdout
   assert not (tmp_path / 'run').exists()
-
-
-@pytest.mark.parametrize(
-  ('key', 'value', 'message'),
-  [
-    ('train.checkpoint_every_steps', 0, 'must be at least 1'),
-    ('eval.batch', 0, 'must be at least 1'),
-    ('objective.baseline', 'mean', 'baseline'),
-    ('objective.kl_estimator', 'k1', 'zero expected gradient'),
-    ('rollout.temperature', 0.0, 'temperature'),
-    ('rollout.samples_per_problem', 1, 'samples_per_problem=1'),
-  ],
-)
-def test_numbers_that_cannot_work_are_refused_before_anything_runs(key, value, message):
-  config = default_config()
-  with config.unlocked():
-    config.update_from_flattened_dict({key: value})
-  with pytest.raises(ValueError, match=message):
-    check_config(config)
-    make_step_options(config)

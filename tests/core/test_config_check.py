@@ -1,10 +1,12 @@
 """Which configs are refused, and that every fault is named."""
 
+import re
+
 import pytest
 from ml_collections import ConfigDict
 
 from score_jax.core.config import default_config
-from score_jax.core.config_check import check_config
+from score_jax.core.config_check import check_config, profile_steps
 
 
 def test_check_config_takes_the_defaults():
@@ -74,3 +76,18 @@ def test_check_config_names_every_fault():
     check_config(config)
   assert 'config.seed: missing' in str(error.value)
   assert 'config.model.dtpye: no such key' in str(error.value)
+
+
+@pytest.mark.parametrize('window', ['3', '5:3', '0:2', '3:', ':', '3:5:7', '-1:2', '1.5:2', ' 1:2'])
+def test_a_bad_window_of_the_profile_is_refused(window):
+  complaint = re.escape(f'config.profile={window!r} is not START:END')
+  with pytest.raises(ValueError, match=complaint):
+    profile_steps(window)
+  config = default_config()
+  config.profile = window
+  with pytest.raises(ValueError, match=complaint):
+    check_config(config)
+
+
+def test_a_good_window_of_the_profile_is_taken():
+  assert [profile_steps(window) for window in ('', '1:1', '3:50')] == [None, (1, 1), (3, 50)]

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.objective.logprobs import score_tokens
+from score_jax.core.logits import CappedHead
+from score_jax.objective.logprobs import score_tokens, token_logp
 
 B, T, D, WORDS = 2, 7, 4, 33
 
@@ -100,3 +101,31 @@ def test_token_kl_against_finite_differences(temperature):
   value, got = jax.jit(jax.value_and_grad(kl32))(jnp.float32(hidden_D))
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
   assert float(value) == pytest.approx(kl64(hidden_D), rel=1e-5)
+
+
+@pytest.mark.parametrize(('chunk', 'cap'), [(1, 0.0), (3, 1.5), (T, 0.0), (128, 1.5)])
+def test_token_logp_is_numpys_log_softmax(chunk, cap):
+  rng = np.random.default_rng(3)
+  hidden, head = rng.normal(size=(B, T, D)), rng.normal(size=(D, WORDS))
+  targets = rng.integers(0, WORDS, (B, T))
+  z = hidden @ head
+  squashed = cap * np.tanh(z / cap) if cap else z
+  targets[0, 2], targets[1, 6] = squashed[0, 2].argmax(), squashed[1, 6].argmax()
+  logp = squashed - np.log(np.exp(squashed).sum(-1, keepdims=True))
+  is_target = np.arange(WORDS) == targets[..., None]
+
+  def total(hidden, head):
+    head = CappedHead(head, cap) if cap else head
+    found, is_best = token_logp(hidden, head, jnp.asarray(targets), chunk)
+    return jnp.sum(jnp.arange(1.0, 1 + B * T).reshape(B, T) * found), (found, is_best)
+
+  gradient_of = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+  (_, (found, is_best)), grads = gradient_of(jnp.float32(hidden), jnp.float32(head))
+  np.testing.assert_allclose(found, logp[is_target].reshape(B, T), atol=1e-5)
+  np.testing.assert_array_equal(is_best, logp.argmax(-1) == targets)
+  assert is_best[0, 2] and is_best[1, 6] and not is_best.all()
+  # d logp / d logit = onehot - p; the cap's own slope is 1 - tanh^2.
+  dz = (is_target - np.exp(logp)) * np.arange(1.0, 1 + B * T).reshape(B, T, 1)
+  dz *= 1 - np.tanh(z / cap) ** 2 if cap else 1
+  np.testing.assert_allclose(grads[0], dz @ head.T, rtol=1e-4, atol=1e-3)
+  np.testing.assert_allclose(grads[1], np.einsum('btd,btv->dv', hidden, dz), rtol=1e-4, atol=1e-3)

@@ -33,7 +33,8 @@ def test_batch_metrics_are_the_loops():
   }
   batch = Batch(episode=episode, reward=jnp.asarray(reward))
   sums_on_device = jax.tree.map(jnp.asarray, sums)
-  m = batch_metrics(batch, jnp.asarray(shaped), jnp.asarray(adv), sums_on_device, G)
+  summarise = jax.jit(batch_metrics, static_argnums=4)
+  m = summarise(batch, jnp.asarray(shaped), jnp.asarray(adv), sums_on_device, G)
   want = {'train/mixed_t1': 0.5, 'train/reward_sum': reward.sum() / 8}
   table = {'c2c': 0, 'c2i': 0, 'i2c': 0, 'i2i': 0}
   for r1, r2 in reward:

@@ -78,7 +78,7 @@ class Watched:
 
   def __init__(self, setup, workdir, update=None, disturb=None, max_samples=None):
     self.run = Imitation(setup, epath.Path(workdir))
-    self.update = update or self.run.step  # one that is compiled already may be given
+    self.update = update or self.run.step  # or one that is compiled already
     self.before, self.after, self.sampled = [], [], []
     self.disturb, self.max_samples, self.samples = disturb, max_samples, self.run.samples
     self.run.step, self.run.samples = self._step, self._samples
@@ -146,7 +146,6 @@ def test_traces_can_be_read(setup, whole):
   known = {problem.id: problem for problem in setup.task.train}
   assert outcome.files.keys() == {'iteration01.jsonl', 'iteration02.jsonl'}
   for traces in (outcome.traces(1), outcome.traces(2)):
-    print(f'{len(traces)} traces of {NUM_PROBLEMS * G} episodes')
     assert len({t['problem'] for t in traces}) <= NUM_PROBLEMS
     assert {t['is_right'][0] for t in traces} == {False, True}  # D+ keeps both
     assert max(len(t['first_ids']) for t in traces) > 2  # evaluation's budget

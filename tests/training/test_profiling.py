@@ -11,8 +11,7 @@ import pytest
 from etils import epath
 from makers import ROOT
 
-from score_jax.core.config import default_config, read_config
-from score_jax.core.config_check import check_config, profile_steps
+from score_jax.core.config import read_config
 from score_jax.core.types import Episode
 from score_jax.model import flops
 from score_jax.model.decoder import DecoderConfig
@@ -173,18 +172,3 @@ def test_no_profile(tmp_path, monkeypatch, window, process):
   profile.begin(1, None)
   profile.close()
   assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize('window', ['3', '5:3', '0:2', '3:', ':', '3:5:7', '-1:2', '1.5:2', ' 1:2'])
-def test_a_bad_window_is_refused(window):
-  complaint = re.escape(f'config.profile={window!r} is not START:END')
-  with pytest.raises(ValueError, match=complaint):
-    profile_steps(window)
-  config = default_config()
-  config.profile = window
-  with pytest.raises(ValueError, match=complaint):
-    check_config(config)
-
-
-def test_a_good_window_is_taken():
-  assert [profile_steps(window) for window in ('', '1:1', '3:50')] == [None, (1, 1), (3, 50)]

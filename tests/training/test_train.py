@@ -16,6 +16,7 @@ from score_jax.rollout.sampler import Sampler
 from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
 from score_jax.training import train
+from score_jax.training.loop import TrainingStopped
 
 NUM_STEPS, WARM = 7, 3  # the first checkpoint, which compiles too, is that of step 2
 
@@ -36,9 +37,9 @@ class Watched(train.Trainer):
 
   def collect(self, state, step):
     self.number = step
-    experience = super().collect(state, step)
-    self.sampled.append(experience.device_episode.tokens)
-    return experience
+    self.experience = super().collect(state, step)
+    self.sampled.append(self.experience.device_episode.tokens)
+    return self.experience
 
   def row_slots(self, longest):
     self.lengths.append(super().row_slots(longest))
@@ -83,6 +84,24 @@ def test_episodes_stay_on_the_device(trainer):
   """An update gets the sampler's own arrays, not copies that went through the host."""
   assert len(trainer.taken) == NUM_STEPS
   assert all(a is b for a, b in zip(trainer.taken, trainer.sampled, strict=True))
+
+
+@pytest.mark.parametrize(
+  ('is_finite', 'gap', 'message'),
+  [
+    (0.0, 0.0, 'step 3: loss nan or gradient norm 2.0 is not finite. The update was not applied'),
+    (1.0, 0.06, 'step 3: the log-probabilities of sampler and scorer differ by 0.0600 nats on'),
+  ],
+)
+def test_numbers_that_cannot_be_trusted_stop_the_run(trainer, is_finite, gap, message):
+  values = {'train/is_finite': is_finite, 'train/logp_gap_mean_nats': gap}
+  values |= {'train/loss': float('nan'), 'train/grad_norm': 2.0}
+  path = trainer.workdir / 'stopped_batch_00000003_process0000.npz'
+  with pytest.raises(TrainingStopped) as stopped:
+    trainer.check(3, values, trainer.experience)
+  assert message in str(stopped.value) and str(path) in str(stopped.value)
+  assert path.exists()
+  trainer.check(3, values | {'train/is_finite': 1.0, 'train/logp_gap_mean_nats': 0.05}, None)
 
 
 @pytest.mark.parametrize(('bucket', 'slots'), [(64, 2625), (64, 200), (16, 45), (30, 47), (1, 3)])

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from makers import random_params, tiny_decoder
 
 from score_jax.core.types import Batch, TrainState
-from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
+from score_jax.model.decoder import Decoder
 from score_jax.objective.loss import policy_loss
 from score_jax.objective.stages import Stage, StageArrays, stage1, stage2
 from score_jax.rollout.keys import episode_keys
@@ -17,15 +18,7 @@ from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import rollout
 from score_jax.training.train_step import StepOptions, forward, make_train_step
 
-CONFIG = DecoderConfig(
-  vocab_size=11,
-  num_layers=2,
-  embed_dim=16,
-  mlp_dim=32,
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=4,
-)
+CONFIG = tiny_decoder()
 DECODER = Decoder(CONFIG)
 SPEC = RolloutSpec(
   prompt_tokens=3, turn_tokens=(3, 4), followup_ids=((9, 10),), end_of_turn_ids=(1, 2)
@@ -38,35 +31,25 @@ LEARNING_RATE = 0.5
 OPTIONS = StepOptions(samples_per_problem=G, chunk=5)
 
 
-def make_params(seed):
-  """Random parameters, noisy enough that every context has its own distribution."""
-  rng = np.random.default_rng(seed)
-
-  def draw(path, x):
-    return (float(path[-1].key == 'scale') + rng.normal(0.0, 0.35, x.shape)).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, abstract_params(CONFIG)[0])
-
-
 @pytest.fixture(scope='module')
 def base():
-  return make_params(0)
+  return random_params(CONFIG, 0)
 
 
 @pytest.fixture(scope='module')
 def start():
   """The policy; it lies away from the reference, so that there is a KL to see."""
-  return make_params(7)
+  return random_params(CONFIG, 7)
 
 
-def play(params, step=0):
+def sample(params, step=0):
   keys = episode_keys(0, step, np.repeat([0, 1], G), np.tile(np.arange(G), 2))
   return jax.device_get(rollout(DECODER, SPEC, params, PROMPT, IS_PROMPT, keys, 1.0))
 
 
 @pytest.fixture(scope='module')
 def episode(start):
-  return play(start)
+  return sample(start)
 
 
 def make_step(parts):
@@ -80,7 +63,7 @@ def make_step(parts):
 
 @pytest.fixture(scope='module')
 def steps():
-  """The compiled update by its number of micro-batches."""
+  """The update by its number of micro-batches, compiled when it is first asked for."""
   return {parts: make_step(parts) for parts in (1, 2, 4)}
 
 
@@ -131,12 +114,12 @@ def plain_logp(params, tokens):
   return jax.nn.log_softmax((hidden @ head)[:, :-1])
 
 
-def leave_one_out(pay_B):
-  """Each episode's pay less the mean of its problem's others."""
-  out = np.zeros(len(pay_B))
-  for b in range(len(pay_B)):
+def leave_one_out(shaped_B):
+  """Each episode's shaped reward less the mean of its problem's others."""
+  out = np.zeros(len(shaped_B))
+  for b in range(len(shaped_B)):
     first = b // G * G
-    out[b] = pay_B[b] - np.mean([pay_B[j] for j in range(first, first + G) if j != b])
+    out[b] = shaped_B[b] - np.mean([shaped_B[j] for j in range(first, first + G) if j != b])
   return out
 
 
@@ -153,14 +136,16 @@ def check_parts_add_up(make, parts, start, base, episode):
   stage = stage2(10.0, 0.1)
   whole, metrics = update(make(1), start, base, episode, REWARD, stage)
   state, parts_metrics = update(make(parts), start, base, episode, REWARD, stage)
-  assert largest(moved(whole, start)) > 1e-2
-  assert_trees_close(state.trainable, whole.trainable, atol=1e-5)
+  distance = largest(moved(whole, start))
+  assert distance > 1e-2
+  assert_trees_close(state.trainable, whole.trainable, atol=1e-5 * max(distance, 1.0))
   assert metrics.keys() == parts_metrics.keys()
   for name in metrics:
     np.testing.assert_allclose(parts_metrics[name], metrics[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('parts', [2, 4])
+# Of two rows each, so that a problem's samples come into different parts.
+@pytest.mark.parametrize('parts', [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_micro_batches_add_up(steps, start, base, episode, parts):
   check_parts_add_up(steps.get, parts, start, base, episode)
 
@@ -180,18 +165,17 @@ def mean_over_rows_of_a_part(scores, mask_BKT, adv_BK, kl_weight_K, normaliser, 
 def test_check_of_parts_can_fail(monkeypatch, start, base, episode, fault):
   monkeypatch.setattr('score_jax.training.train_step.policy_loss', fault)
   with pytest.raises(AssertionError, match='Not equal to tolerance'):
-    check_parts_add_up(make_step, 2, start, base, episode)
+    check_parts_add_up(make_step, 4, start, base, episode)
 
 
-def test_parts_must_divide():
-  step = make_step(3)
-  params = make_params(0)
-  batch = Batch(episode=play(params), reward=REWARD)
+def test_parts_must_divide(start, episode):
+  step, params = make_step(3), start
+  batch = Batch(episode=episode, reward=REWARD)
   with pytest.raises(ValueError, match='micro_batches=3 does not divide the batch of 8'):
     step(state_of(params), params, batch, StageArrays.of(stage2(1.0, 0.1)), LENGTH)
 
 
-@pytest.mark.parametrize('parts', [1, 2])
+@pytest.mark.parametrize('parts', [1, 4])
 def test_nan_changes_nothing(steps, start, base, episode, parts):
   reward = REWARD.copy()
   reward[5, 1] = np.nan
@@ -213,7 +197,7 @@ def test_state_is_donated(steps, start, base, episode):
 # What each term moves.
 
 
-def test_bonus_pays_turn_2_alone(steps, start, base, episode):
+def test_bonus_rewards_turn_2_alone(steps, start, base, episode):
   """With the bonus and nothing else, the gradient is REINFORCE on turn 2's tokens."""
   stage = Stage('bonus', (0.0, 0.0), (0.0, 0.0), (0.0, 10.0))
   state, _ = update(steps[1], start, base, episode, REWARD, stage)
@@ -229,7 +213,7 @@ def test_bonus_pays_turn_2_alone(steps, start, base, episode):
   grads = gradient(start, masks[:, 1])
   want = jax.tree.map(lambda g: -LEARNING_RATE * g, grads)
   assert_trees_close(moved(state, start), want, atol=1e-4)
-  # The check can fail: turn 1's tokens, paid the same, would move the parameters elsewhere.
+  # The check can fail: turn 1's tokens, rewarded alike, would move the parameters elsewhere.
   leaked = gradient(start, masks.any(axis=1))
   assert largest(jax.tree.map(lambda a, b: a - b, leaked, grads)) > 1e-2
   # And where turn 2 has no sampled token, the bonus moves nothing.
@@ -257,7 +241,7 @@ def test_anchor_lowers_kl(steps, start, base):
   params, kl = start, []
   for i in range(6):
     state, metrics = update(
-      steps[1], params, base, play(params, i), np.ones_like(REWARD), stage1(0.0, 0.2)
+      steps[1], params, base, sample(params, i), np.ones_like(REWARD), stage1(0.0, 0.2)
     )
     params = state.trainable
     kl.append(metrics['train/kl_t1_nats'])
