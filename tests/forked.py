@@ -97,6 +97,24 @@ class Server:
     self._folder.cleanup()
 
 
+def run_command_lines(module, lines):
+  """Runs a program once for each list of arguments, all in the time of one import of jax.
+
+  Returns:
+    (exit status, what it printed) of each.
+  """
+  server = Server('score_jax.planning.shapes', 'score_jax.setup.run')
+  found = []
+  try:
+    for line in lines:
+      program = server.start(module, *line)
+      printed = program.communicate()
+      found.append((program.returncode, printed))
+  finally:
+    server.close()
+  return found
+
+
 def _run(question):
   output = os.open(question['output'], os.O_WRONLY | os.O_CREAT)
   os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

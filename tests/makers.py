@@ -1,39 +1,16 @@
-"""What several test files make: paths, small models.
+"""What several test files make: paths, modules by path, run directories to read.
 
 Imported as `makers`; `pythonpath` in pyproject.toml says where it lies. What needs jax imports it
 late: conftest.py imports this file before it has said how jax shall be.
 """
 
-import dataclasses
-import functools
 import importlib.util
 import json
 import pathlib
-
-from score_jax.model.decoder_config import DecoderConfig
-from score_jax.model.presets import PRESETS
+import struct
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TESTS = ROOT / 'tests'
-CHATML = (
-  "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
-  "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-# What Gemma 2 and 3 do differently, all at once.
-GEMMA_CHOICES = dict(
-  activation='gelu_tanh',
-  qk_norm=True,
-  post_norms=True,
-  norm_plus_one=True,
-  scale_embedding=True,
-  query_pre_attn_scalar=5.0,
-  attn_softcap=0.5,
-  logit_softcap=3.0,
-  window=3,
-  window_pattern=(True, True, False),
-  window_rope_base=7.0,
-  rope_factor=2.0,
-)
 
 
 def load(path):
@@ -52,214 +29,100 @@ def table_rows(text):
   return [row for i, row in enumerate(rows) if not is_rule[i] and not is_rule[i + 1]]
 
 
-def tiny_decoder(**changes):
-  """The config of a decoder of a few thousand parameters, no two of whose sizes are the same."""
-  sizes = dict(vocab_size=11, num_layers=3, embed_dim=12, mlp_dim=16, num_heads=4, num_kv_heads=2)
-  return DecoderConfig(**sizes | dict(head_dim=8, rope_base=100.0) | changes)
+def _make_event_class():
+  """Builds the message classes from TensorFlow's event.proto and summary.proto, as published."""
+  from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+  field = descriptor_pb2.FieldDescriptorProto
+  file = descriptor_pb2.FileDescriptorProto(name='of_a_test.proto', package='of_a_test')
+  for name, fields in {
+    'Value': [('tag', 1, field.TYPE_STRING), ('simple_value', 2, field.TYPE_FLOAT)],
+    'Summary': [('value', 1, '.of_a_test.Value')],
+    'Event': [
+      ('wall_time', 1, field.TYPE_DOUBLE),
+      ('step', 2, field.TYPE_INT64),
+      ('file_version', 3, field.TYPE_STRING),
+      ('summary', 5, '.of_a_test.Summary'),
+    ],
+  }.items():
+    message = file.message_type.add(name=name)
+    for key, number, kind in fields:
+      nested = isinstance(kind, str)
+      message.field.add(
+        name=key,
+        number=number,
+        type=field.TYPE_MESSAGE if nested else kind,
+        type_name=kind if nested else None,
+        label=field.LABEL_REPEATED if key == 'value' else field.LABEL_OPTIONAL,
+      )
+  pool = descriptor_pool.DescriptorPool()
+  pool.Add(file)
+  return message_factory.GetMessageClass(pool.FindMessageTypeByName('of_a_test.Event'))
 
 
-def random_params(config, seed=0, dtype='float32'):
-  """NumPy parameters of a decoder, so wide that no factor can be left out unseen."""
-  import jax
-  import numpy as np
+def read_events(path):
+  """{(tag, step): (value, wall time)} of a file of events, with protobuf's own parser."""
+  from score_jax.runs import events
 
-  from score_jax.model.decoder import abstract_params
-
-  rng = np.random.default_rng(seed)
-
-  def draw(path, x):
-    centre = float(path[-1].key == 'scale' and not config.norm_plus_one)
-    return (centre + rng.normal(0.0, 0.4, x.shape)).astype(dtype)
-
-  return jax.tree_util.tree_map_with_path(draw, abstract_params(config)[0])
-
-
-@functools.cache
-def compiled_decoder(config):
-  """(params, tokens_BT, positions_BT, is_token_BT) -> (hidden_BTD, logits_BTV), compiled."""
-  import jax
-
-  from score_jax.core.logits import project
-  from score_jax.model.attention import causal_mask
-  from score_jax.model.decoder import Decoder
-
-  @jax.jit
-  def run(params, tokens_BT, positions_BT, is_token_BT):
-    mask_BTT = causal_mask(positions_BT, positions_BT, is_token_BT)
-    hidden, head, _ = Decoder(config).apply({'params': params}, tokens_BT, positions_BT, mask_BTT)
-    return hidden, project(hidden, head)
-
-  return run
+  event_class = _make_event_class()
+  data, found, at = path.read_bytes(), {}, 0
+  while at < len(data):
+    length, length_crc = struct.unpack_from('<QI', data, at)
+    body = data[at + 12 : at + 12 + length]
+    [body_crc] = struct.unpack_from('<I', data, at + 12 + length)
+    assert length_crc == events.masked_crc32c(data[at : at + 8])
+    assert body_crc == events.masked_crc32c(body)
+    event = event_class.FromString(body)
+    assert event.file_version == ('' if at else 'brain.Event:2')
+    for value in event.summary.value:
+      found[value.tag, event.step] = (value.simple_value, event.wall_time)
+    at += length + 16
+  return found
 
 
-def row_logits(config, params, tokens):
-  """f32[T, V] logits of one row of tokens without holes."""
-  import numpy as np
-
-  tokens_BT = np.asarray(tokens, np.int32)[None]
-  positions_BT = np.arange(tokens_BT.size, dtype=np.int32)[None]
-  is_token_BT = np.ones(tokens_BT.shape, bool)
-  return np.asarray(compiled_decoder(config)(params, tokens_BT, positions_BT, is_token_BT)[1])[0]
-
-
-def counting_model(vocab_size=12):
-  """A decoder, and NumPy parameters with which token v is followed by v + 1.
-
-  One-hot embeddings, layers that add 0.
-  """
-  import jax
-  import numpy as np
-
-  from score_jax.model.decoder import Decoder, abstract_params
-
-  sizes = dict(num_layers=1, embed_dim=16, mlp_dim=8, num_heads=2, num_kv_heads=1, head_dim=4)
-  config = tiny_decoder(vocab_size=vocab_size, tie_embeddings=False, **sizes)
-  params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), abstract_params(config)[0])
-  for part, name in (('attn', 'o'), ('mlp', 'down')):
-    params['layers'][part][name] = np.zeros_like(params['layers'][part][name])
-  params['embedder']['embedding'] = np.eye(vocab_size, 16, dtype=np.float32)
-  params['head']['kernel'] = 50 * np.roll(np.eye(16, vocab_size, dtype=np.float32), 1, axis=1)
-  return Decoder(config), params
-
-
-class Digits:
-  """A tokenizer of digits for a counting model; 9 ends a turn."""
-
-  vocab_size, pad_id, end_of_turn_ids = 12, 0, (9,)
-
-  def encode(self, text):
-    """The digits as ids."""
-    return [int(digit) for digit in text]
-
-  prompt_ids = followup_ids = encode
-
-  def decode(self, ids):
-    """The ids as digits, ends of turn left out."""
-    return ''.join(str(i) for i in ids if i not in self.end_of_turn_ids)
-
-
-# Imports what takes seconds, once, and then forks for each command line: a fork runs the program.
-_FORKING = """
-import gc, json, os, runpy, sys, tempfile, warnings
-import jax, ml_collections.config_flags
-from score_jax.planning import dry_run, tpu
-from score_jax.training import imitate
-warnings.filterwarnings('ignore', message='os.fork')
-gc.freeze()
-module, lines = sys.argv[1], json.loads(sys.argv[2])
-found = []
-for line in lines:
-  outputs = [tempfile.TemporaryFile('w+') for _ in range(2)]
-  pid = os.fork()
-  if pid == 0:
-    for number, file in enumerate(outputs, start=1):
-      os.dup2(file.fileno(), number)
-    sys.argv = [module, *line]
-    runpy.run_module(module, run_name='__main__', alter_sys=True)
-    sys.exit()
-  status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-  for file in outputs:
-    file.seek(0)
-  found.append((status, *(file.read() for file in outputs)))
-print(json.dumps(found))
-"""
-
-
-def run_command_lines(run_python, module, lines):
-  """Runs a program once for each list of arguments, all in the time of one import of jax.
-
-  Returns:
-    (exit status, standard output, standard error) of each.
-  """
-  done = run_python('-c', _FORKING, module, json.dumps(lines))
-  assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout)
-
-
-def rewrite_header(path, edit):
-  """Rewrites a safetensors file's header, its tensors' bytes as they are."""
-  data = path.read_bytes()
-  size = int.from_bytes(data[:8], 'little')
-  header = json.loads(data[8 : 8 + size])
-  edit(header)
-  text = json.dumps(header).encode()
-  path.write_bytes(len(text).to_bytes(8, 'little') + text + data[8 + size :])
-
-
-def byte_backend(special_tokens):
-  """A tokenizer of single bytes, 0 to 255, and special tokens: what it does can be seen."""
-  import tokenizers
-  from tokenizers import decoders, models, pre_tokenizers
-
-  alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-  backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
-  backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  backend.decoder = decoders.ByteLevel()
-  backend.add_special_tokens(special_tokens)
-  return backend
-
-
-def byte_tokenizer_files():
-  """The files of a chat tokenizer of single bytes, by name; 256 and 257 begin and end a turn."""
+def episode(answers=('= 4', '= 5'), rewards=(0.0, 1.0), **more):
+  """A record of an episode."""
+  num_turns = len(answers)
   return {
-    'tokenizer.json': byte_backend(['<|im_start|>', '<|im_end|>']).to_str().encode(),
-    'tokenizer_config.json': json.dumps({'eos_token': '<|im_end|>'}).encode(),
-    'chat_template.jinja': CHATML.encode(),
+    'source': 'training',
+    'number': 1,
+    'problem': 7,
+    'question': '2 + 3?',
+    'answer': '5',
+    'answers': list(answers),
+    'rewards': list(rewards),
+    'reasons': ['graded'] * num_turns,
+    'truncated': [False] * num_turns,
+    **more,
   }
 
 
-# A small Gemma 2 with a token for each byte, and two more.
-BASE_MODEL = dataclasses.replace(
-  PRESETS['gemma2_2b'],
-  vocab_size=260,
-  num_layers=3,
-  embed_dim=8,
-  mlp_dim=12,
-  num_heads=2,
-  num_kv_heads=1,
-  head_dim=4,
-  window=4,
-)
+def write_episodes(run, num_steps=3, num_records=5, **more):
+  """A run directory with two training episodes a step and one evaluation."""
+  from score_jax.runs.segments import SegmentedLog
 
-
-def write_base_model(folder):
-  """Writes `BASE_MODEL` with random parameters as a Hugging Face folder in bfloat16."""
-  import jax.numpy as jnp
-
-  from score_jax.formats import hf_export
-
-  hf_export.write_folder(
-    folder,
-    BASE_MODEL,
-    random_params(BASE_MODEL),
-    jnp.bfloat16,
-    {'bos_token_id': 256, 'max_position_embeddings': 99},
-    {'eos_token_id': [257], 'temperature': 0.6},
-    byte_tokenizer_files(),
+  log = SegmentedLog(run / 'episodes', 'process0000')
+  for step in range(1, num_steps + 1):
+    for problem in (0, 1):
+      log.append({'step': step} | episode(problem=problem, **more))
+  log.flush()
+  (run / 'config.json').write_text(
+    json.dumps(
+      {
+        'seed': 3,
+        'stage': {'name': 'stage2'},
+        'task': {'name': 'sums'},
+        'train': {'episodes_every_steps': 10, 'num_saved_problems': 2},
+        'rollout': {'problems_per_step': 64},
+      }
+    )
   )
-
-
-def write_gguf(path, metadata, tensors, architecture='llama', raw_types=None):
-  """Writes a GGUF file; what is None in `metadata` or `tensors` is left out."""
-  import gguf
-
-  writer = gguf.GGUFWriter(path, architecture)
-  for key, value in metadata.items():
-    if isinstance(value, bool):
-      writer.add_bool(key, value)
-    elif isinstance(value, int):
-      writer.add_uint32(key, value)
-    elif isinstance(value, float):
-      writer.add_float32(key, value)
-    elif isinstance(value, str):
-      writer.add_string(key, value)
-    elif value is not None:
-      writer.add_array(key, value)
-  for name, value in tensors.items():
-    if value is not None:
-      writer.add_tensor(name, value, raw_dtype=(raw_types or {}).get(name))
-  writer.write_header_to_file()
-  writer.write_kv_data_to_file()
-  writer.write_tensors_to_file()
-  writer.close()
-  return path
+  records = [
+    episode(id=i, level=str(i % 2), finals=['4', '5'], tokens=[3, 3]) for i in range(num_records)
+  ]
+  for record in records:
+    del record['problem']
+  (run / 'eval_greedy').mkdir()
+  lines = ''.join(json.dumps(record) + '\n' for record in records)
+  (run / 'eval_greedy' / 'records.jsonl').write_text(lines)
+  return run

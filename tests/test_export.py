@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from absl.testing import flagsaver
-from makers import BASE_MODEL, random_params, write_base_model
+from small_models import BASE_MODEL, random_params, write_base_model
 
 from score_jax import export as export_program
 from score_jax.cli import program

@@ -3,7 +3,7 @@
 import json
 import time
 
-from makers import run_command_lines
+from forked import run_command_lines
 
 QUICK = (
   '--config=configs/stage1_sums.py',
@@ -47,7 +47,7 @@ MISTAKES = [
 ]
 
 
-def test_bad_command_lines_get_a_message(run_python, tmp_path):
+def test_bad_command_lines_get_a_message(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps({'seed': 7}))
   mistakes = [
     *MISTAKES,
@@ -56,8 +56,8 @@ def test_bad_command_lines_get_a_message(run_python, tmp_path):
       ['another configuration', 'seed: 7 in the run, 0 now'],
     ),
   ]
-  found = run_command_lines(run_python, 'score_jax.main', [line for line, _ in mistakes])
-  for (line, messages), (status, _, errors) in zip(mistakes, found, strict=True):
+  found = run_command_lines('score_jax.main', [line for line, _ in mistakes])
+  for (line, messages), (status, errors) in zip(mistakes, found, strict=True):
     assert status == 2 and 'Traceback' not in errors, (line, errors)
     for message in messages:
       assert message in errors, (line, errors)

@@ -1,6 +1,6 @@
 """The command that plans: what bad input gets."""
 
-from makers import run_command_lines
+from forked import run_command_lines
 
 MISTAKES = [
   (['--topology=v5p:2x2x1'], '--config is not set'),
@@ -13,7 +13,7 @@ MISTAKES = [
 ]
 
 
-def test_the_command_says_what_is_missing(run_python):
-  found = run_command_lines(run_python, 'score_jax.plan', [line for line, _ in MISTAKES])
-  for (line, message), (status, _, errors) in zip(MISTAKES, found, strict=True):
+def test_the_command_says_what_is_missing():
+  found = run_command_lines('score_jax.plan', [line for line, _ in MISTAKES])
+  for (line, message), (status, errors) in zip(MISTAKES, found, strict=True):
     assert status == 2 and message in errors and 'Traceback' not in errors, (line, errors)

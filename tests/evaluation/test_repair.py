@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from makers import Digits, counting_model
+from small_models import Digits, counting_model
 
 from score_jax.core.sharding import make_mesh
 from score_jax.evaluation import repair

@@ -1,7 +1,7 @@
 """Layouts of published files and ours, by hand."""
 
 import numpy as np
-from makers import tiny_decoder
+from small_models import tiny_decoder
 
 from score_jax.formats.axes import letter_sizes, to_ours, to_theirs
 

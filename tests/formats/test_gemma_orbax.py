@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from makers import row_logits
+from small_models import row_logits
 
 from score_jax.formats import gemma_orbax
 from score_jax.model.presets import PRESETS

@@ -7,7 +7,7 @@ import gguf
 import jax
 import numpy as np
 import pytest
-from makers import row_logits, write_gguf
+from small_models import row_logits, write_gguf
 
 from score_jax.formats import gguf as reader
 from score_jax.model.decoder import DecoderConfig, abstract_params

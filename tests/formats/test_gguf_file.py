@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from makers import write_gguf
+from small_models import write_gguf
 
 from score_jax.formats import gguf_file
 

@@ -4,7 +4,8 @@ import datetime
 
 import numpy as np
 import pytest
-from makers import CHATML, TESTS, write_gguf
+from makers import TESTS
+from small_models import CHATML, write_gguf
 from tokenizers import pre_tokenizers
 
 from score_jax.formats.gguf_tokenizer import read_tokenizer

@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 from etils import epath
-from makers import random_params, tiny_decoder
+from small_models import random_params, tiny_decoder
 
 from score_jax.formats import hf_export
 from score_jax.formats.safetensors_file import read_header

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
-from makers import random_params, rewrite_header, tiny_decoder
+from small_models import random_params, rewrite_header, tiny_decoder
 
 from score_jax.formats import hf_export, hf_folder
 from score_jax.model.presets import PRESETS

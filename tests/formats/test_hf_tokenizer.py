@@ -5,7 +5,8 @@ import json
 
 import pytest
 import sentencepiece
-from makers import TESTS, byte_backend
+from makers import TESTS
+from small_models import byte_backend
 
 from score_jax.formats.hf_tokenizer import read_tokenizer
 from score_jax.formats.hf_tokenizer_files import tokenizer_files

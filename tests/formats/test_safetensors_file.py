@@ -2,7 +2,7 @@
 
 import pytest
 from etils import epath
-from makers import random_params, rewrite_header, tiny_decoder
+from small_models import random_params, rewrite_header, tiny_decoder
 
 from score_jax.formats import hf_export
 from score_jax.formats.safetensors_file import read_header

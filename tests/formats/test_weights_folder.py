@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from makers import random_params, tiny_decoder
+from small_models import random_params, tiny_decoder
 
 from score_jax.formats import weights_folder
 

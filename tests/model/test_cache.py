@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from makers import GEMMA_CHOICES, compiled_decoder, random_params, tiny_decoder
+from small_models import GEMMA_CHOICES, compiled_decoder, random_params, tiny_decoder
 
 from score_jax.core.logits import project
 from score_jax.model.attention import causal_mask

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from makers import compiled_decoder, random_params, tiny_decoder
+from small_models import compiled_decoder, random_params, tiny_decoder
 
 from score_jax.model.decoder import abstract_params, init_params
 

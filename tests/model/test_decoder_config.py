@@ -5,7 +5,7 @@ import math
 
 import jax
 import pytest
-from makers import tiny_decoder
+from small_models import tiny_decoder
 
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig

@@ -10,7 +10,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from makers import GEMMA_CHOICES, compiled_decoder, random_params, tiny_decoder
+from small_models import GEMMA_CHOICES, compiled_decoder, random_params, tiny_decoder
 
 from score_jax.core.logits import CappedHead
 from score_jax.core.types import compact

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from makers import compiled_decoder, random_params, tiny_decoder
+from small_models import compiled_decoder, random_params, tiny_decoder
 
 from score_jax.core.paths import nest
 from score_jax.model import lora as lora_lib

@@ -9,7 +9,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from makers import compiled_decoder
+from small_models import compiled_decoder
 
 from score_jax.formats import hf_export, hf_folder
 from score_jax.model.decoder import Decoder

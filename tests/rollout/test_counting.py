@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from makers import counting_model
+from small_models import counting_model
 
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec

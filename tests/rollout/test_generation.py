@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from makers import random_params, tiny_decoder
+from small_models import random_params, tiny_decoder
 
 from score_jax.model.decoder import Decoder
 from score_jax.rollout import generation

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from makers import Digits, counting_model
+from small_models import Digits, counting_model
 
 from score_jax.core.sharding import make_mesh
 from score_jax.rollout import sampler as sampler_lib

@@ -6,11 +6,9 @@ as a program.
 
 import itertools
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 import types
@@ -18,13 +16,12 @@ import types
 import numpy as np
 import pytest
 from absl import flags
+from forked import Server
 from jax.experimental import multihost_utils
 
 from score_jax.cli import distributed
 from score_jax.runs import watchdog
 from score_jax.runs.watchdog import LOST_BEATS, STATUS, Watchdog
-
-# A hang of 0.6 s makes 60 looks, 10 ms apart.
 
 
 class Kennel:
@@ -122,7 +119,7 @@ def test_progress_starts_the_count_anew(tmp_path, capfd):
   assert list(tmp_path.iterdir()) == []  # nobody would read it
 
 
-def test_an_error_of_one_process_is_told(kennel, tmp_path, capfd):
+def test_an_error_of_one_process_is_reported(kennel, tmp_path, capfd):
   kennel.rounds(2)
   kennel.dogs[2]._peers.clear()  # while it waits nobody writes: it would find the others lost
   with pytest.raises(ValueError), kennel.dogs[2].watching():
@@ -141,12 +138,12 @@ def test_what_all_raise_is_no_loss(kennel):
 
 
 def test_an_error_waits_for_the_loss_that_made_it(tmp_path, capfd):
-  kennel = Kennel(tmp_path, 3, hang_s=12.0)  # looks every 0.2 s
+  kennel = Kennel(tmp_path, 3, hang_s=6.0)  # looks every 0.1 s
   kennel.rounds(2)
   with pytest.raises(RuntimeError), kennel.dogs[0].watching():
     raise RuntimeError('connection closed by peer')
   said = capfd.readouterr().err
-  assert 'connection closed by peer' in said and 'said within 2 s' in said
+  assert 'connection closed by peer' in said and 'said within 1 s' in said
   assert 'from process 1 (last at step 2 (rollout)' in said  # the others did not write meanwhile
 
 
@@ -175,109 +172,101 @@ def test_heartbeats_are_for_people_too(kennel, tmp_path):
   assert types.SimpleNamespace(**record['place']).step == 7 and not record['is_over']
 
 
-def test_a_stuck_program_ends(run_python, tmp_path):
+@pytest.fixture(scope='module')
+def server():
+  server = Server('jax.experimental.multihost_utils', 'score_jax.runs.watchdog', 'pytest')
+  yield server
+  server.close()
+
+
+def test_a_stuck_program_ends(server, tmp_path):
   """The real end: from a thread, while the main one waits for ever."""
-  program = (
-    'import sys, time; from score_jax.runs.watchdog import Watchdog\n'
-    'dog = Watchdog(sys.argv[1], 0.6, 0, 1)\n'
+  stuck = (
+    'import time; from score_jax.runs.watchdog import Watchdog\n'
+    f'dog = Watchdog({str(tmp_path)!r}, 0.6, 0, 1)\n'
     'with dog.watching():\n'
     '  dog.at(3, "rollout")\n'
     '  while True: time.sleep(100)\n'
   )
-  done = run_python('-c', program, tmp_path, timeout_s=100)
-  assert done.returncode == STATUS
-  assert 'no progress for 0.6 s: process 0 is at step 3 (rollout)' in done.stderr
-  assert 'File "<string>", line 5 in <module>' in done.stderr
+  program = server.start('score_jax.main', prelude=stuck)
+  said = program.communicate(timeout_s=100)
+  assert program.returncode == STATUS
+  assert 'no progress for 0.6 s: process 0 is at step 3 (rollout)' in said
+  assert 'File "<string>", line 5 in <module>' in said
 
 
-# What the environment says of the processes.
+# Two processes that do nothing but meet: jax joined, each waits for the other in a collective.
 
-TWO = {'JAX_COORDINATOR_ADDRESS': 'host0:1234', 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '1'}
-
-
-@pytest.mark.parametrize('address', ['localhost', 'localhost:', 'localhost:abc', ':1234'])
-def test_an_address_without_a_port_is_refused(address):
-  """Of these jax makes an IndexError or a failure of its own."""
-  assert distributed.numbers_of(TWO) == {'num_processes': 2, 'process_id': 1}
-  message = f"JAX_COORDINATOR_ADDRESS='{address}' is not HOST:PORT, such as localhost:1234"
-  with pytest.raises(ValueError, match=message):
-    distributed.numbers_of(TWO | {'JAX_COORDINATOR_ADDRESS': address})
+BEAT_S = 1.0
+LOSSES = [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)]
 
 
-def test_the_number_of_a_process():
-  assert distributed.process_id({}) is None
-  assert distributed.process_id(TWO) == 1
-  assert distributed.process_id(TWO | {'SCORE_PROCESS_ID': '00'}) == 0
-  assert distributed.is_first_process({'SCORE_PROCESS_ID': '00'}, True)
-  for text in (' 0', '0\n', '-1', '0.0', '\u0660', 'worker-0', '<html>404'):
-    with pytest.raises(ValueError, match='SCORE_PROCESS_ID=.* must be a whole number'):
-      distributed.is_first_process({'SCORE_PROCESS_ID': text}, True)
-
-
-# Two processes.
-
-
-@pytest.mark.parametrize(
-  ('index', 'how'), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)]
-)
-def test_one_of_two_is_lost(request, tmp_path, index, how):
-  """For real: jax joined, and the other process waits in a collective operation."""
+def meet(server, workdir):
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
     address = f'localhost:{probe.getsockname()[1]}'
-  environment = os.environ | {
-    'JAX_NUM_CPU_DEVICES': '1',
-    'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
-    'JAX_COORDINATOR_ADDRESS': address,
-    'JAX_NUM_PROCESSES': '2',
-  }
-  processes = [
-    subprocess.Popen(
-      [sys.executable, '-m', 'tests.test_pods', str(tmp_path)],
-      cwd=request.config.rootpath,
-      env=environment | {'JAX_PROCESS_ID': str(i)},
-      stderr=subprocess.PIPE,
-      text=True,
-    )
+  numbers = {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2'}
+  return [
+    server.start('tests.runs.test_watchdog', workdir, **numbers, JAX_PROCESS_ID=str(i))
     for i in range(2)
   ]
-  other = processes[1 - index]
+
+
+def lose(workdir, programs, index, how):
+  """Waits until a process has been heard of, and ends or stops it."""
+  deadline_s = time.monotonic() + 120
+  beats = set()
+  path = workdir / 'heartbeats' / f'process{index:04d}.json'
+  while len(beats) < 3:  # the first one might be an earlier start's, for all the other can tell
+    if path.exists():
+      beats.add(json.loads(path.read_text())['beat'])
+    assert time.monotonic() < deadline_s and programs[1 - index].poll() is None
+    time.sleep(0.05)
+  programs[index].send_signal(how)
+
+
+@pytest.fixture(scope='module')
+def lost(server, tmp_path_factory):
+  """By what happened to which process: exit status of the other one, and what it said."""
+  folders = [tmp_path_factory.mktemp('lost') for _ in LOSSES]
+  pairs = [meet(server, folder) for folder in folders]  # all at once: they mostly wait
+  found = {}
   try:
-    deadline_s = time.monotonic() + 120
-    beats = set()
-    while len(beats) < 3:  # the first one might be an earlier start's, for all the other can tell
-      beats |= _beats_of(tmp_path, index)
-      assert time.monotonic() < deadline_s and other.poll() is None
-      time.sleep(0.1)
-    processes[index].send_signal(how)
+    for folder, programs, (index, how) in zip(folders, pairs, LOSSES, strict=True):
+      lose(folder, programs, index, how)
     start_s = time.monotonic()
-    _, said = other.communicate(timeout=120)
-    assert time.monotonic() - start_s < 60  # 12 s, and twice two looks
+    for programs, (index, how) in zip(pairs, LOSSES, strict=True):
+      other = programs[1 - index]
+      said = other.communicate(timeout_s=120)
+      found[index, how] = other.returncode, said
+    assert time.monotonic() - start_s < 60  # 6 s, and twice two looks
   finally:
-    for process in processes:
-      process.kill()
-      process.communicate()
+    for program in itertools.chain(*pairs):
+      program.send_signal(signal.SIGKILL)
+  return found
+
+
+@pytest.mark.parametrize(('index', 'how'), LOSSES)
+def test_one_of_two_is_lost(lost, index, how):
+  status, said = lost[index, how]
   if index == 0:  # the coordinator: jax is faster than the watchdog
-    assert other.returncode == -signal.SIGABRT, said
+    assert status == -signal.SIGABRT, said
     assert 'leader task was preempted/died' in said
     return
-  assert other.returncode == STATUS, said
-  lost = rf'no sign of life for 12 s from process {index} \(last at step \d+ \(meeting\) since'
-  assert re.search(lost, said), said
-  assert re.search(rf'process {1 - index} of 2 is at step \d+ \(meeting\)', said), said
+  assert status == STATUS, said
+  place = r'at step \d+ \(meeting\)'
+  assert re.search(rf'no sign of life for 6 s from process {index} \(last {place} since', said), (
+    said
+  )
+  assert re.search(rf'process {1 - index} of 2 is {place}', said), said
   assert 'in main' in said  # where each thread is
-
-
-def _beats_of(workdir, index):
-  path = workdir / 'heartbeats' / f'process{index:04d}.json'
-  return {json.loads(path.read_text())['beat']} if path.exists() else set()
 
 
 def main():
   """Meets the other process for ever."""
   flags.FLAGS(['', '--distributed'])
   distributed.join()
-  watchdog.BEAT_S = 2.0
+  watchdog.BEAT_S = BEAT_S
   dog = Watchdog(sys.argv[1], 1800.0)
   with dog.watching():
     for step in itertools.count(1):

@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from makers import BASE_MODEL, byte_tokenizer_files, random_params, tiny_decoder, write_base_model
+from small_models import (
+  BASE_MODEL,
+  byte_tokenizer_files,
+  random_params,
+  tiny_decoder,
+  write_base_model,
+)
 
 from score_jax.core.config import default_config
 from score_jax.core.sharding import make_mesh

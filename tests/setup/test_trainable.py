@@ -7,7 +7,7 @@ import runpy
 import jax
 import numpy as np
 import pytest
-from makers import compiled_decoder, tiny_decoder
+from small_models import compiled_decoder, tiny_decoder
 
 from score_jax.core.config import default_config
 from score_jax.core.paths import leaf_paths

@@ -1,6 +1,6 @@
 """Chat templates: the filters and globals that published ones rely on."""
 
-from makers import CHATML
+from small_models import CHATML
 
 from score_jax.tokenizers.chat_template import ChatTemplate
 

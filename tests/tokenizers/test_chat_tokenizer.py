@@ -4,7 +4,8 @@ import datetime
 
 import numpy as np
 import pytest
-from makers import CHATML, TESTS, byte_backend
+from makers import TESTS
+from small_models import CHATML, byte_backend
 
 from score_jax.tokenizers.base import Tokenizer
 from score_jax.tokenizers.chat_template import GEMMA_TEMPLATE, ChatTemplate

@@ -1,6 +1,6 @@
 """Vocabularies by themselves: special tokens in and out of text, and ids that are none."""
 
-from makers import byte_backend
+from small_models import byte_backend
 
 from score_jax.tokenizers.vocabularies import TokenizersVocabulary
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from etils import epath
-from makers import tiny_decoder
+from small_models import tiny_decoder
 
 from score_jax.core.config import default_config
 from score_jax.core.types import Episode

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from makers import random_params, tiny_decoder
+from small_models import random_params, tiny_decoder
 
 from score_jax.core.types import TrainState
 from score_jax.model.decoder import Decoder

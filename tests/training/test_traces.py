@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from makers import random_params, tiny_decoder
+from small_models import random_params, tiny_decoder
 
 from score_jax.core.types import compact
 from score_jax.model.decoder import Decoder

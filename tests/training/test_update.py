@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from makers import tiny_decoder
 from ml_collections import FrozenConfigDict
+from small_models import tiny_decoder
 
 from score_jax.core.config import default_config
 from score_jax.core.config_check import check_config

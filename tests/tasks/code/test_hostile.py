@@ -1,4 +1,4 @@
-"""Programs that try to be paid without doing the work, and what they leave behind: nothing.
+"""Programs that try to be rewarded without doing the work, and what they leave behind: nothing.
 
 The programs are in hostile_programs.txt, named after what each tries.
 """
@@ -12,11 +12,10 @@ import sys
 import time
 
 import pytest
-from makers import TESTS
+from makers import TESTS as HERE
 
 from score_jax.tasks.code import checker, isolation
 
-HERE = TESTS
 TESTS = 'assert double(3) == 6\nassert double(-20) == -40\nassert double([1]) == [1, 1]\n'
 GOOD = 'def double(x):\n  return x + x\n'
 # What a file of text cannot hold, or should not.
@@ -138,7 +137,7 @@ def test_there_are_many_programs():
   assert len(PROGRAMS) >= 100
 
 
-def test_none_is_paid_and_nothing_of_it_is_left(make_checker):
+def test_none_is_rewarded_and_nothing_of_it_is_left(make_checker):
   grader = make_checker()
   assert [v.reason for v in grader.grade([(TESTS, GOOD)] * 4)] == ['correct'] * 4
   places = [HERE, HERE.parent, pathlib.Path.home(), *map(pathlib.Path, ('/tmp', '/var/tmp'))]
@@ -210,10 +209,10 @@ def test_without_namespaces_the_rest_holds():
   """As in a container without privileges: Landlock and the filter of system calls must do."""
   if not (shutil.which('unshare') and shutil.which('setpriv')):
     pytest.skip('needs unshare and setpriv of util-linux')
-  python = [sys.executable, '-c', 'import test_code_hostile as t; t.grade_without_namespaces()']
+  python = [sys.executable, '-c', 'import test_hostile as t; t.grade_without_namespaces()']
   done = subprocess.run(
     ['unshare', '--user', '--map-root-user', 'sh', '-c', WITHOUT_NAMESPACES, 'sh', *python],
-    env=os.environ | {'PYTHONPATH': os.pathsep.join([str(HERE), *sys.path])},
+    env=os.environ | {'PYTHONPATH': os.pathsep.join([os.path.dirname(__file__), *sys.path])},
     capture_output=True,
     text=True,
     timeout=240,

@@ -1,103 +1,15 @@
-"""Edit distances, levels and votes, against values by hand, plain loops and enumeration."""
+"""Votes, against values by hand and enumeration."""
 
 import itertools
 import math
 
 import numpy as np
 import pytest
-from makers import ROOT
 
-from score_jax.analysis.edits import edit_distance_ratio
-from score_jax.analysis.levels import by_level
-from score_jax.analysis.statistics import crossed_interval, summarise
+from score_jax.analysis.statistics import crossed_interval
 from score_jax.analysis.voting import majority_vote, scaling, vote_accuracy, vote_values
 
 Z = 1.959963984540054  # 97.5% point of the normal distribution
-
-
-def test_the_analysis_imports_no_jax(run_python):
-  """A notebook or a report counts without waiting for jax."""
-  files = sorted((ROOT / 'score_jax' / 'analysis').glob('[!_]*.py'))
-  modules = [f'score_jax.analysis.{file.stem}' for file in files]
-  assert 'score_jax.analysis.statistics' in modules
-  code = f'import {", ".join(modules)}, sys; print("jax" in sys.modules)'
-  result = run_python('-W', 'error', '-c', code)
-  assert (result.returncode, result.stdout) == (0, 'False\n'), result.stderr
-
-
-# Edit distance
-
-
-def plain_distance(a, b):
-  """Levenshtein's distance: row i, column j is the distance of a[:i] and b[:j]."""
-  d = [[i + j if i * j == 0 else 0 for j in range(len(b) + 1)] for i in range(len(a) + 1)]
-  for i, j in itertools.product(range(1, len(a) + 1), range(1, len(b) + 1)):
-    substituted = d[i - 1][j - 1] + (a[i - 1] != b[j - 1])
-    d[i][j] = min(d[i - 1][j] + 1, d[i][j - 1] + 1, substituted)
-  return d[-1][-1]
-
-
-@pytest.mark.parametrize(
-  ('a', 'b', 'ratio'),
-  [
-    ('kitten', 'sitting', 3 / 13),  # k -> s, e -> i, and a g
-    ('', '', 0),
-    ('', 'abc', 1),
-    ('abc', 'abc', 0),
-    ('abc', 'xyz', 1 / 2),
-    ('ab', 'ba', 2 / 4),  # a swap is two edits
-    ('naïve', 'naive', 1 / 10),  # characters, not bytes
-    ('a😀b', 'ab', 1 / 5),
-  ],
-)
-def test_edit_distance_ratio_by_hand(a, b, ratio):
-  assert edit_distance_ratio(a, b) == pytest.approx(ratio)
-  assert edit_distance_ratio(b, a) == pytest.approx(ratio)
-
-
-def test_edit_distance_ratio_is_that_of_a_plain_loop():
-  rng = np.random.default_rng(0)
-  for length in (1, 5, 30, 90):  # beyond the 64 bits of a machine word too
-    for _ in range(10):
-      a, b = (''.join(rng.choice(list('ab é\n'), rng.integers(length, 2 * length))) for _ in 'ab')
-      want = plain_distance(a, b) / (len(a) + len(b))
-      assert edit_distance_ratio(a, b) == pytest.approx(want), (a, b)
-
-
-# Levels
-
-
-def record(rewards, finals, level=''):
-  return {
-    'level': level,
-    'rewards': rewards,
-    'answers': [f'it is {final}' for final in finals],
-    'finals': finals,
-    'tokens': [3] * len(rewards),
-    'truncated': [False] * len(rewards),
-  }
-
-
-RECORDS = [
-  record([1, 1], ['a', 'a'], 'Level 10'),
-  record([0, 1], ['b', 'a'], 'Level 9'),
-  record([1, 0], ['a', None], 'Level 9'),
-  record([0, 0], [None, None], 'Level 10'),
-  record([0, 0], ['e', 'f'], 'Level 2'),
-]
-
-
-def test_by_level_is_in_natural_order():
-  got = by_level(RECORDS)
-  assert list(got) == ['Level 2', 'Level 9', 'Level 10']
-  assert got['Level 9'] == summarise(RECORDS[1:3])
-  assert got['Level 10'] == summarise([RECORDS[0], RECORDS[3]])
-  odd = by_level([record([1], ['a'], level) for level in ('b', '', '10', 'a3', '9', 'a20', '?')])
-  assert list(odd) == ['', '9', '10', '?', 'a3', 'a20', 'b']
-  assert by_level([]) == {}
-
-
-# Votes
 
 
 @pytest.mark.parametrize(
