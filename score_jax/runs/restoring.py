@@ -95,7 +95,7 @@ def _read_leaf(checkpoint: epath.Path, path: Path, wanted):
     tree = ocp.PyTreeCheckpointHandler().restore(checkpoint / 'state', args=arguments)
     [array] = leaves_lib.named_leaves(tree).values()
   except (MemoryError, jax.errors.JaxRuntimeError):
-    raise  # no room for the arrays is no damage
+    raise  # too little memory is no damage
   except Exception as error:  # what a broken file makes Orbax and TensorStore raise is not fixed
     raise stored.DamagedCheckpointError(
       f'leaf "{leaves_lib.leaf_name(path)}": {stored.reason(error)}'

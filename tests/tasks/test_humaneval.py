@@ -66,10 +66,10 @@ def test_the_longest_texts_take_no_time():
     humaneval.complete_program(DOUBLE, piece * (300_000 // len(piece)))
 
 
-def test_real_functions_are_graded(data_dir, tmp_path):
+def test_real_functions_are_graded(data_dir, data_cache):
   """As a whole and as a body; problems 32, 38 and 50 have helpers in their prompt."""
   config = default_config()
-  config.data.path, config.data.cache = str(data_dir), str(tmp_path)
+  config.data.path, config.data.cache = str(data_dir), data_cache
   config.task.name = 'humaneval'
   task = make_task(config)
   assert task.train == []

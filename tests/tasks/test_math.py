@@ -39,7 +39,7 @@ def hand_made(tmp_path_factory):
   (root / 'math').mkdir()
   for name in ('train', 'test'):
     (root / 'math' / f'{name}.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-  task = math.load_math(root, cache=root / 'cache', num_workers=2, timeout_s=4.0)
+  task = math.load_math(root, cache=root / 'cache', num_workers=2, timeout_s=2.0)
   yield task
   task.close()
 
@@ -100,16 +100,16 @@ def test_missing_data_names_the_flag(tmp_path):
     math.load_math(tmp_path, cache=tmp_path / 'cache')
 
 
-def test_the_real_data_has_its_published_sizes_and_no_overlap(data_dir, tmp_path):
-  task = math.load_math(data_dir, cache=tmp_path)
+def test_the_real_data_has_its_published_sizes_and_no_overlap(data_dir, data_cache):
+  task = math.load_math(data_dir, cache=data_cache)
   assert (len(task.train), len(task.test)) == (12_000, 500)
   assert base.check_disjoint(task) == []
   assert all(problem.id == i for i, problem in enumerate(task.train))
   assert sum(not problem.answer for problem in task.train) == 2
 
 
-def test_reference_answers_are_right_and_those_of_other_problems_are_not(data_dir, tmp_path):
-  task = math.load_math(data_dir, cache=tmp_path, timeout_s=30.0)
+def test_reference_answers_are_right_and_those_of_other_problems_are_not(data_dir, data_cache):
+  task = math.load_math(data_dir, cache=data_cache, timeout_s=30.0)
   sample = task.test[::8]
   # Another form of the same answer, so that the comparison of strings does not settle it.
   own = [_sentence(p.answer.replace('\\frac', '\\dfrac') + r'\,') for p in sample]

@@ -102,10 +102,10 @@ def test_mbpp_tests_have_their_setup_and_one_kind_of_line_end():
   assert mbpp.mbpp_statement(ADD) == 'Write a function to add.'
 
 
-def test_real_programs_are_graded(data_dir, tmp_path):
+def test_real_programs_are_graded(data_dir, data_cache):
   """Reference solutions pass, and fail with a changed value; other problems' do not pass."""
   config = default_config()
-  config.data.path, config.data.cache = str(data_dir), str(tmp_path)
+  config.data.path, config.data.cache = str(data_dir), data_cache
   config.task.name = 'mbpp'
   task = make_task(config)
   lines = (data_dir / 'mbpp/mbpp.jsonl').read_text().splitlines()

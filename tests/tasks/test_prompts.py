@@ -41,11 +41,10 @@ def digest(value):
 
 
 @pytest.fixture(scope='module')
-def real(data_dir, tmp_path_factory):
-  cache = tmp_path_factory.mktemp('cache')
+def real(data_dir, data_cache):
   return {
-    'mbpp': mbpp.load_mbpp(data_dir, NO_CHECKER, cache=cache),
-    'humaneval': humaneval.load_humaneval(data_dir, NO_CHECKER, cache=cache),
+    'mbpp': mbpp.load_mbpp(data_dir, NO_CHECKER, cache=data_cache),
+    'humaneval': humaneval.load_humaneval(data_dir, NO_CHECKER, cache=data_cache),
   }
 
 

@@ -30,6 +30,13 @@ def grader(enough):
   one.close()
 
 
+@pytest.fixture(scope='module')
+def impatient(enough):
+  one = checker.CodeChecker(num_workers=1, timeout_s=2.0)
+  yield one
+  one.close()
+
+
 def grade(grader, tests, program):
   (verdict,) = grader.grade([(tests, program)])
   return verdict.reason
@@ -128,12 +135,8 @@ def test_what_an_honest_program_may_do(grader, tests, program):
     ('assert list(f()) == [1]', 'f = lambda: range(10 ** 15)', 'error: memory'),
   ],
 )
-def test_what_does_not_pass(tests, program, reason):
-  grader = checker.CodeChecker(num_workers=1, timeout_s=3.0)
-  try:
-    assert grade(grader, tests, program) == reason
-  finally:
-    grader.close()
+def test_what_does_not_pass(impatient, tests, program, reason):
+  assert grade(impatient, tests, program) == reason
 
 
 @needs_sandbox
@@ -232,7 +235,7 @@ def test_killing_any_of_them_in_the_middle_of_a_batch_loses_no_verdict(victim):
   thread = threading.Thread(target=lambda: verdicts.extend(grader.grade(items)))
   thread.start()
   for _ in range(2):
-    time.sleep(0.5)
+    time.sleep(0.3)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
       try:
@@ -259,7 +262,7 @@ def test_killing_any_of_them_in_the_middle_of_a_batch_loses_no_verdict(victim):
 def test_all_of_them_end_when_the_trainer_is_killed():
   code = (
     'from score_jax.tasks.code import checker\n'
-    'grader = checker.CodeChecker(num_workers=1, timeout_s=3.0)\n'
+    'grader = checker.CodeChecker(num_workers=1, timeout_s=2.0)\n'
     'grader.grade([("assert f() == 1", "f = lambda: 1")])\n'
     'print("ready", flush=True)\n'
     'grader.grade([("assert f() == 1", "while True: pass")])\n'

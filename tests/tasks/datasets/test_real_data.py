@@ -19,11 +19,11 @@ def test_the_checksums_are_those_of_the_files_that_are_used(data_dir):
 
 
 @pytest.fixture(scope='module')
-def statements(data_dir, tmp_path_factory):
+def statements(data_dir, data_cache):
   """Normalised statements by (task, split), of training as it is by default."""
   config = default_config()
   config.data.path = str(data_dir)
-  config.data.cache = str(tmp_path_factory.mktemp('cache'))
+  config.data.cache = data_cache
   found = {}
   for name in ('math', 'gsm8k', 'mbpp', 'humaneval'):
     config.task.name = name
@@ -46,10 +46,10 @@ def test_no_evaluation_problem_is_in_any_training_split(statements):
   assert len(statements['humaneval', 'test']) == 164
 
 
-def test_the_overlap_of_the_real_data_is_what_the_docs_say(data_dir, tmp_path, caplog):
+def test_the_overlap_of_the_real_data_is_what_the_docs_say(data_dir, data_cache, caplog):
   config = default_config()
   config.task.name = 'mbpp'
-  config.data.path, config.data.cache = str(data_dir), str(tmp_path)
+  config.data.path, config.data.cache = str(data_dir), data_cache
   config.data.drop_overlap = False
   whole = make_task(config)
   pairs = [(test.id + 11, train.id + 601) for test, train in base.check_disjoint(whole)]

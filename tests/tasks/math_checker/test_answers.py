@@ -179,8 +179,19 @@ def test_every_reference_answer_is_equal_to_itself(rows, grade):
 @pytest.mark.slow
 @pytest.mark.parametrize('closing', [' ' + CLOSING, ''], ids=['sentence', 'box alone'])
 def test_every_reference_solution_is_right(rows, grade, closing):
+  """Graded where another answer is found than the reference's own, which the test above grades."""
   texts = [row['solution'] + closing.format(row['answer']) for row in rows]
-  assert _failed(rows, texts, grade) == {(name, 'no_reference') for name in UNANSWERED}
+  graded, num_found = [], 0
+  for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
+    own = answers.extract_answer(CLOSING.format(row['answer']))
+    is_found = own is not None and answers.extract_answer(text) == own
+    num_found += is_found
+    if i % 20 == 0 or not is_found:
+      graded.append((row, text))
+  assert num_found > 0.9 * len(rows)
+  assert _failed(*zip(*graded, strict=True), grade) == {
+    (name, 'no_reference') for name in UNANSWERED
+  }
 
 
 @pytest.mark.slow
