@@ -249,4 +249,4 @@ def test_sigkill_of_one_ends_the_other(tiny_run, server, double, tmp_path):
 @pytest.mark.slow
 def test_a_stopped_process_is_reported(tiny_run, server, tmp_path):
   output = lose(tiny_run, server, tmp_path, signal.SIGSTOP)
-  assert 'in run_until_stopped' in output  # where each thread is
+  assert 'in train' in output  # where each thread is
