@@ -4,6 +4,7 @@ Strictness is set here, once: ranks must agree without silent promotion, and a w
 (`filterwarnings` in pyproject.toml holds the exceptions with their reasons).
 """
 
+import gc
 import importlib.util
 import os
 import pathlib
@@ -156,3 +157,10 @@ def tiny_run(tmp_path_factory):
   path = folder / 'config.py'
   path.write_text(TINY_RUN.format(weights=str(folder)))
   return path
+
+
+@pytest.fixture
+def collect_what_failed_reads_leave():
+  """For tests of reads that fail inside Orbax, see `saved_states.READS_FAIL`."""
+  yield
+  gc.collect()  # here, where its warnings are expected, and not in some later test

@@ -203,3 +203,71 @@ def write_gguf(path, metadata, tensors, architecture='llama', raw_types=None):
   writer.write_tensors_to_file()
   writer.close()
   return path
+
+
+def write_sentencepiece(folder, **kwargs):
+  """Writes a small SentencePiece model with Gemma's special tokens."""
+  import io
+
+  import sentencepiece
+
+  out = io.BytesIO()
+  options = {
+    'model_type': 'bpe',
+    'vocab_size': 340,
+    'hard_vocab_limit': False,
+    'byte_fallback': True,
+    'add_dummy_prefix': False,
+    'remove_extra_whitespaces': False,
+    'normalization_rule_name': 'identity',
+    'user_defined_symbols': ['<start_of_turn>', '<end_of_turn>', '</s>', '\n\n'],
+    'minloglevel': 2,
+  }
+  for i, name in enumerate(('pad', 'eos', 'bos', 'unk')):
+    options |= {f'{name}_id': i, f'{name}_piece': f'<{name}>'}
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(['user model', 'the answer is 42', 'the other answer is 17'] * 3),
+    model_writer=out,
+    **options | kwargs,
+  )
+  (folder / 'tokenizer.model').write_bytes(out.getvalue())
+
+
+def digit_task(questions, attempts=None, answer='78'):
+  """A task for `counting_model`; the right answer is what it says after the instruction, '6'."""
+  from score_jax.tasks import base
+
+  attempts = attempts or [''] * len(questions)
+  rows = [
+    base.Problem(i, q, answer, attempt=a)
+    for i, (q, a) in enumerate(zip(questions, attempts, strict=True))
+  ]
+  return base.Task(
+    name='digits',
+    train=[],
+    test=rows,
+    prompt=lambda problem: problem.question,
+    instruction='6',
+    grade=lambda problems, texts: [
+      base.Verdict(float(p.answer == t), 'correct' if p.answer == t else 'wrong')
+      for p, t in zip(problems, texts, strict=True)
+    ],
+    final=lambda text: text or None,
+  )
+
+
+def counting_sampler(params=None, spec=None, batch=2, temperature=0.0):
+  """Samples two turns of `counting_model`, or of other parameters; 9 ends a turn."""
+  import jax
+
+  from score_jax.core.sharding import make_mesh
+  from score_jax.rollout.layout import RolloutSpec
+  from score_jax.rollout.sampler import Sampler
+
+  decoder, counter = counting_model()
+  spec = spec or RolloutSpec(
+    prompt_tokens=3, turn_tokens=(4, 5), followup_ids=((6,),), end_of_turn_ids=(9,)
+  )
+  params = counter if params is None else params
+  mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+  return Sampler(decoder, spec, params, Digits(), batch, temperature, 0, mesh)

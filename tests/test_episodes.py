@@ -1,4 +1,4 @@
-"""The program that makes a page of episodes, and its former name."""
+"""The program that makes a page of episodes."""
 
 import json
 import re
@@ -48,8 +48,3 @@ def test_it_says_what_is_wrong(run, tmp_path):
     printed, status = run('score_jax.episodes', *flags)
     assert status == 2 and message in printed and 'Traceback' not in printed
   assert not list(tmp_path.rglob('*.html'))
-
-
-def test_the_former_name_says_the_new_one(run):
-  printed, status = run('score_jax.rollouts')
-  assert status == 2 and 'python -m score_jax.episodes' in printed

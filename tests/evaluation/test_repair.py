@@ -3,54 +3,19 @@
 import jax
 import numpy as np
 import pytest
-from small_models import Digits, counting_model
+from small_models import Digits, counting_model, counting_sampler, digit_task
 
-from score_jax.core.sharding import make_mesh
 from score_jax.evaluation import repair
 from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.sampler import Sampler
 from score_jax.rollout.text import encode_prompts
-from score_jax.tasks import base
 
-EOT = 9  # the counter: after token v comes v + 1, and 9 ends a turn
-DECODER, COUNTER = counting_model()
-
-
-def digit_task(questions, attempts=None, answer='78'):
-  """The right answer is what the counter says after the instruction, '6'."""
-  attempts = attempts or [''] * len(questions)
-  rows = [
-    base.Problem(i, q, answer, attempt=a)
-    for i, (q, a) in enumerate(zip(questions, attempts, strict=True))
-  ]
-  return base.Task(
-    name='digits',
-    train=[],
-    test=rows,
-    prompt=lambda problem: problem.question,
-    instruction='6',
-    grade=lambda problems, texts: [
-      base.Verdict(float(p.answer == t), 'correct' if p.answer == t else 'wrong')
-      for p, t in zip(problems, texts, strict=True)
-    ],
-    final=lambda text: text or None,
-  )
-
-
-SPEC = RolloutSpec(
-  prompt_tokens=3, turn_tokens=(4, 5), followup_ids=((6,),), end_of_turn_ids=(EOT,)
-)
-
-
-def sampler(params=COUNTER, spec=SPEC, batch=2, temperature=0.0):
-  mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-  return Sampler(DECODER, spec, params, Digits(), batch, temperature, 0, mesh)
+COUNTER = counting_model()[1]
 
 
 def test_a_forced_answer_is_corrected_in_one_turn():
   task = digit_task(['1', '22', '3', '44', '55'], ['12', '3', '1234', '78', '111'])
   found = repair.evaluate_repair(
-    sampler(),
+    counting_sampler(),
     encode_prompts(task.test, task, Digits(), 3),
     task,
     lambda problem: problem.attempt,
@@ -68,15 +33,17 @@ def test_a_forced_answer_is_corrected_in_one_turn():
 
 def test_repair_takes_two_turns():
   task = digit_task(['1'], ['2'])
-  one = RolloutSpec(3, (4,), (), (EOT,))
+  one = RolloutSpec(3, (4,), (), (9,))
   with pytest.raises(ValueError, match='repair takes two turns'):
     prompts = encode_prompts(task.test, task, Digits(), 3)
-    repair.evaluate_repair(sampler(spec=one), prompts, task, lambda problem: problem.attempt)
+    repair.evaluate_repair(
+      counting_sampler(spec=one), prompts, task, lambda problem: problem.attempt
+    )
 
 
 def collect(params, task, batch=4, num_samples=3, num_kept=2):
   prompts = encode_prompts(task.test, task, Digits(), 3)
-  policy = sampler(params, batch=batch, temperature=1.0)
+  policy = counting_sampler(params, batch=batch, temperature=1.0)
   return repair.collect_failures(policy, prompts, task, num_samples, num_kept)
 
 

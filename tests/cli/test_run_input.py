@@ -1,0 +1,22 @@
+"""A run as the input of a program: the config of a stage."""
+
+import pytest
+from makers import ROOT
+
+from score_jax.cli.run_input import stage_config
+
+
+def test_the_config_of_a_stage(tmp_path):
+  config = str(ROOT / 'configs' / 'stage1_math.py')
+  assert stage_config(config, []).train.num_steps == 1500
+  overrides = ['--config.train.num_steps=7', '--config.mesh=(1,2,1)', '--config.train.num_steps=9']
+  given = stage_config(f'{config}:smollm2_135m', overrides)
+  assert given.train.num_steps == 9 and given.mesh == (1, 2, 1)
+  with pytest.raises(ValueError, match='num_steps=x'):
+    stage_config(config, ['--config.train.num_steps=x'])
+  with pytest.raises(ValueError, match='is no config: IndexError'):
+    stage_config(config, ['--config.mesh[0]=2', '--config.mesh[7]=2'])
+  with pytest.raises(ValueError, match='num_steps=0 must be at least 1'):
+    stage_config(config, ['--config.train.num_steps=0'])
+  with pytest.raises(ValueError, match="no stage of RL: supervised.method='star'"):
+    stage_config(f'{ROOT}/configs/baselines.py:star_d', [])

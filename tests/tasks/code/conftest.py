@@ -1,0 +1,19 @@
+"""A checker of programs, where this machine can confine one."""
+
+import pytest
+
+from score_jax.tasks.code import checker, isolation
+
+
+@pytest.fixture(scope='module')
+def enough():
+  report = isolation.available()
+  if not report.is_enough:
+    pytest.skip(f'this machine confines no program: {report}')
+
+
+@pytest.fixture(scope='module')
+def grader(enough):
+  one = checker.CodeChecker(timeout_s=20.0)
+  yield one
+  one.close()

@@ -1,0 +1,76 @@
+"""Last digits of sums: worked answers, which problems there are, and how answers are graded."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from score_jax.tasks import arithmetic, base
+
+
+def terms_of(question):
+  return [int(digit) for digit in re.findall(r'\d', question)]
+
+
+def test_texts_by_hand():
+  terms = [4, 7, 9, 2]  # 4, 11, 20, 22
+  assert arithmetic.question_text(terms) == '4 +7 +9 +2 ?'
+  assert arithmetic.worked_answer(terms) == '+7 1 +9 0 +2 = 2'
+  assert arithmetic.worked_answer([9, 9]) == '+9 = 8'
+  assert arithmetic.direct_answer(2) == '= 2'
+
+
+def test_problems_are_right_distinct_and_held_out_by_their_terms():
+  weights = {2: 1.0, 5: 3.0}
+  task = arithmetic.load_arithmetic(60, 8, 0, weights)
+  assert (len(task.train), len(task.test)) == (60, 8)
+  for split, is_held_out in ((task.train, False), (task.test, True)):
+    assert [p.id for p in split] == list(range(len(split)))
+    for problem in split:
+      terms = terms_of(problem.question)
+      assert int(problem.answer) == sum(terms) % 10 and set(terms) <= set(range(1, 10))
+      assert arithmetic.is_held_out(terms) == is_held_out
+      assert int(problem.level) == len(terms) in weights
+  questions = [p.question for p in itertools.chain(task.train, task.test)]
+  assert len(set(questions)) == len(questions)
+  # The same problems for the same seed only; what is held out is so whatever the seed.
+  assert arithmetic.load_arithmetic(60, 8, 0, weights).train == task.train
+  other = arithmetic.load_arithmetic(60, 8, 1, weights)
+  assert other.train != task.train
+  assert not {p.question for p in other.train} & {p.question for p in task.test}
+
+
+def test_one_problem_in_eight_is_held_out_and_levels_have_their_weights():
+  every = list(itertools.product(range(1, 10), repeat=4))
+  share = np.mean([arithmetic.is_held_out(terms) for terms in every])
+  assert abs(share - 1 / 8) < 4 * (1 / 8 * 7 / 8 / len(every)) ** 0.5
+  rng = np.random.default_rng(0)
+  lengths = [len(arithmetic.draw_terms(rng, {2: 1.0, 3: 4.0}, False)) for _ in range(500)]
+  assert abs(lengths.count(3) / 500 - 0.8) < 4 * (0.8 * 0.2 / 500) ** 0.5
+
+
+def test_more_problems_than_there_are_are_refused():
+  # 81 sums of two terms.
+  with pytest.raises(ValueError, match=r'config.task.num_test=80, but there are only about'):
+    arithmetic.load_arithmetic(1, 80, 0, {2: 1.0})
+
+
+@pytest.mark.parametrize(
+  ('text', 'final', 'reason'),
+  [
+    ('= 1', '1', 'correct'),
+    ('+7 =  1 ', '1', 'correct'),
+    ('= 2 = 1', '1', 'correct'),
+    ('= 1 = 2', '2', 'wrong'),
+    ('= 11', '11', 'wrong'),
+    ('=', '', 'wrong'),
+    ('+7 1', None, 'no_answer'),
+    ('', None, 'no_answer'),
+  ],
+)
+def test_what_stands_after_the_last_mark_is_the_answer(text, final, reason):
+  task = arithmetic.load_arithmetic(1, 1, 0, {2: 1.0})
+  assert task.final(text) == final
+  [verdict] = task.grade([base.Problem(0, '4 +7 ?', '1')], [text])
+  assert verdict == base.Verdict(float(reason == 'correct'), reason)
