@@ -51,14 +51,16 @@ class Program:
 class Server:
   """The process that forks, with a CPU for its devices."""
 
-  def __init__(self, *modules):
+  def __init__(self, *modules, **env):
     """Starts it.
 
     Args:
       modules: what all programs will have imported already; none of it may define flags.
+      env: variables of the environment of all programs.
     """
     self._folder = tempfile.TemporaryDirectory()
     self._num_started = 0
+    self._env = env
     self._process = subprocess.Popen(
       [sys.executable, __file__, *modules],
       cwd=ROOT,
@@ -80,7 +82,7 @@ class Server:
       arguments: a module and its command line.
       devices: CPU devices that it sees.
       prelude: Python that it runs first.
-      env: variables of its environment besides those of this process.
+      env: variables of its environment besides those of this process and of all programs.
 
     Returns:
       The Program.
@@ -88,7 +90,7 @@ class Server:
     self._num_started += 1
     output = pathlib.Path(self._folder.name, str(self._num_started))
     question = {'arguments': [*map(str, arguments)], 'devices': devices, 'prelude': prelude}
-    pid = self.ask(question | {'env': os.environ | env, 'output': str(output)})
+    pid = self.ask(question | {'env': os.environ | self._env | env, 'output': str(output)})
     return Program(self, pid, output)
 
   def close(self):
