@@ -254,7 +254,7 @@ class Watchdog:
     print(f'watchdog of process {self._process}: {text}', file=sys.stderr, flush=True)
 
   def _finish(self, report: str) -> None:
-    """Reports, also to the others, and ends the program from a thread, whatever the main does."""
+    """Reports here and to the others, and ends the program, whatever the main thread does."""
     if not self._is_ending.acquire(blocking=False):
       return  # the other thread is at it
     if report.endswith('; '):
