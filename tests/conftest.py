@@ -48,11 +48,27 @@ CACHE = (
   pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'score_jax/tests'
 )
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 MAX_CACHE_BYTES = 2 * 2**30
 # Files that take long, longest first: with -n, a worker takes the next of them when it is free, so
 # that none is left for the end. Measured with `--durations=0`; all others follow in their order.
-SLOWEST_FIRST = ()
+SLOWEST_FIRST = (
+  'cli/test_processes.py',
+  'setup/test_trainable.py',
+  'test_quickstart.py',
+  'training/test_mesh.py',
+  'training/test_train_step.py',
+  'test_main.py',
+  'rollout/test_generation.py',
+  'training/test_train.py',
+  'training/test_imitate.py',
+  'runs/test_watchdog.py',
+  'evaluation/test_protocol.py',
+  'tasks/test_math.py',
+  'tasks/code/test_hostile.py',
+  'replication/test_one_row.py',
+  'tasks/math_checker/test_hostile.py',
+)
 
 
 def pytest_configure(config):
