@@ -59,6 +59,7 @@ def start_two(workdir, config, num_steps):
     probe.bind(('localhost', 0))
     port = probe.getsockname()[1]
   environment = {'SCORE_PORT': str(port), 'SCORE_DEVICES': '2', 'SCORE_PYTHON': sys.executable}
+  environment['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # see tests/cli/test_processes.py
   command = [
     ROOT / 'launch' / 'local_two.sh',
     '--',

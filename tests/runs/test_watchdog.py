@@ -174,7 +174,8 @@ def test_heartbeats_are_for_people_too(kennel, tmp_path):
 
 @pytest.fixture(scope='module')
 def server():
-  server = Server('jax.experimental.multihost_utils', 'score_jax.runs.watchdog', 'pytest')
+  modules = 'jax.experimental.multihost_utils', 'score_jax.runs.watchdog', 'pytest'
+  server = Server(*modules, JAX_ENABLE_COMPILATION_CACHE='false')  # see tests/cli/test_processes.py
   yield server
   server.close()
 
