@@ -10,19 +10,17 @@ To understand it, read in this order:
     objective/loss.py         the policy gradient and each turn's KL penalty, with its estimators
     rollout/multi_turn.py     K turns sampled in one key/value cache
     training/experience.py    what one step learns from: episodes, sampled and graded
-    training/train_step.py    one update, in four numbered moves
-    training/train.py         the loop
+    training/train_step.py    one update, in four numbered steps
+    training/train.py         the loop of reinforcement learning
 
-The files at the root are programs, `python -m score_jax.NAME`, and nothing imports them. A folder
-imports only from the layers below its own, highest first:
+The files at the root are programs, `python -m score_jax.NAME`; nothing in the package imports them.
+A file imports from its own folder and from the layers below, here the highest first:
 
-    programs       main evaluate export pipeline plan pretrain quickstart repair_set replicate ...
-    replication/   the paper's tables: rows, jobs, figures, report
-    planning/      memory and time of a run that is not started
-    training/      the loops, and one step of each       evaluation/  measuring a policy
-    cli/           flags, errors, several processes
-    setup/         from a config to values, and what is checked of it
-    rollout/       sampling episodes                     formats/  other people's checkpoints
+    main evaluate export episodes pipeline plan pretrain quickstart repair_set replicate
+    replication/ (the paper's tables)  planning/ (memory and time of a run that is not started)
+    training/ (the loops)  evaluation/ (measuring a policy)  cli/ (flags, errors, several processes)
+    setup/ (from a config to values, and what is checked of it)
+    rollout/ (sampling episodes)  formats/ (external checkpoint formats)
     model/  objective/  tasks/  runs/  tokenizers/
     core/  analysis/
 

@@ -1,4 +1,5 @@
 """From a config to values: task, base model, what is trained, optimiser, stage; and its checks.
 
-Whatever a config says wrongly is refused here, before a model is loaded where that is possible.
+What is missing or does not fit together is refused here, before a model is loaded where that is
+possible.
 """

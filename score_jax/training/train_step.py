@@ -1,4 +1,4 @@
-"""One update, in four moves:
+"""One update, in four steps:
 
 1. Rewards become shaped rewards of each turn, and advantages over each problem's samples.
 2. Policy and frozen reference score the same tokens, in one forward pass for all turns.
