@@ -5,7 +5,6 @@ be trained and exits.
 """
 
 import os
-import sys
 
 from absl import flags
 
@@ -28,7 +27,7 @@ def _body() -> None:
   from score_jax.planning.memory import count_memory, memory_table
   from score_jax.setup.run import prepare
   from score_jax.training.imitate import imitate
-  from score_jax.training.loop import Preempted, TrainingStopped
+  from score_jax.training.loop import exit_status
   from score_jax.training.train import train
 
   distributed.join()
@@ -38,21 +37,16 @@ def _body() -> None:
       show(setup)
       return
     workdir = workdir_of(config)
-    if config.supervised.method:
-      state = imitate(setup, workdir)
-    else:
-      if distributed.is_speaker():
-        print(memory_table(count_memory(setup)))
-        print('--dry_run compiles both programs and prints all that they take.', flush=True)
-      state = train(setup, workdir)
+    with exit_status():
+      if config.supervised.method:
+        state = imitate(setup, workdir)
+      else:
+        if distributed.is_speaker():
+          print(memory_table(count_memory(setup)))
+          print('--dry_run compiles both programs and prints all that they take.', flush=True)
+        state = train(setup, workdir)
     if distributed.is_speaker():
       print(f'done: {int(state.step)} steps of {config.stage.name} in {workdir}')
-  except Preempted as error:
-    print(error, file=sys.stderr)
-    raise SystemExit(143) from None
-  except TrainingStopped as error:
-    print(f'stopped: {error}', file=sys.stderr)
-    raise SystemExit(1) from None
   finally:
     setup.task.close()
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +22,7 @@ from score_jax.setup.policy import Policy
 from score_jax.setup.run import Setup
 from score_jax.tasks.base import Task
 from score_jax.training import imitate, pretraining, train
-from score_jax.training.loop import Preempted, TrainingStopped
+from score_jax.training.loop import exit_status
 
 # Names the random keys of votes, apart from those of evaluations.
 VOTE_STEP = EVAL_STEP - 2
@@ -45,18 +44,12 @@ def run_rows(
     about: what `row.json` tells besides: commit and hardware.
 
   Raises:
-    SystemExit: 143 after SIGTERM, once the row is saved, and 1 if its training must not go on.
+    SystemExit: as `score_jax.training.loop.exit_status`.
   """
-  try:
+  with exit_status():
     for row, seed in rows:
       print(f'== {row.name}', flush=True)
       run_row(config, row, seed, workdir, about)
-  except Preempted as error:
-    print(error, file=sys.stderr)
-    raise SystemExit(143) from None
-  except TrainingStopped as error:
-    print(f'stopped: {error}', file=sys.stderr)
-    raise SystemExit(1) from None
 
 
 def run_row(

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import secrets
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -40,6 +41,23 @@ class Preempted(Exception):
 
 class TrainingStopped(Exception):
   """Going on would be pointless; the message says what was found, at which step, what is saved."""
+
+
+@contextlib.contextmanager
+def exit_status() -> Iterator[None]:
+  """Ends a program whose training was stopped, with a message and not a traceback.
+
+  Raises:
+    SystemExit: 143 after SIGTERM, once the state is saved, and 1 where going on would be pointless.
+  """
+  try:
+    yield
+  except Preempted as error:
+    print(error, file=sys.stderr)
+    raise SystemExit(143) from None
+  except TrainingStopped as error:
+    print(f'stopped: {error}', file=sys.stderr)
+    raise SystemExit(1) from None
 
 
 class Loop:
