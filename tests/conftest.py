@@ -50,6 +50,10 @@ CACHE = (
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 MAX_CACHE_BYTES = 2 * 2**30
+# And so it is with Python's: where a shell asks for no bytecode to be written, each process that a
+# test starts would compile the whole package again, 1.3 s of it.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 # Files that take long, longest first: with -n, a worker takes the next of them when it is free, so
 # that none is left for the end. Measured with `--durations=0`; all others follow in their order.
 SLOWEST_FIRST = (
@@ -178,5 +182,7 @@ def tiny_run(tmp_path_factory):
 @pytest.fixture
 def collect_what_failed_reads_leave():
   """For tests of reads that fail inside Orbax, see `saved_states.READS_FAIL`."""
+  gc.freeze()  # to look through what was there before would take a second
   yield
   gc.collect()  # here, where its warnings are expected, and not in some later test
+  gc.unfreeze()

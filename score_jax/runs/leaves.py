@@ -145,13 +145,17 @@ def checksums(leaves: Mapping[Path, Any]) -> dict[str, int]:
     >>> checksums({('x',): x}) == checksums({('x',): jnp.asarray(x)})
     True
   """
-  sums = {
-    leaf_name(path): _device_checksum(sharding.on_devices(leaf))
-    if isinstance(leaf, jax.Array)
-    else _host_checksum(np.asarray(leaf))
+  # Each is fetched before the next one starts. A sum over devices that waits in a row of others can
+  # wait for ever where CPUs of several processes are the devices: one process was seen here, and
+  # the other one already behind it. An offloaded leaf also leaves its device first.
+  return {
+    leaf_name(path): int(
+      _device_checksum(sharding.on_devices(leaf))
+      if isinstance(leaf, jax.Array)
+      else _host_checksum(np.asarray(leaf))
+    )
     for path, leaf in leaves.items()
   }
-  return {name: int(value) for name, value in jax.device_get(sums).items()}
 
 
 def _num_bytes_per_word(dtype) -> int | None:

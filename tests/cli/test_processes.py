@@ -29,7 +29,8 @@ LOST = rf'no sign of life for {LOST_BEATS * BEAT_S:g} s from process 1 \(last at
 def server():
   # Runs are compared with each other, so the compiler need not do its best.
   quick = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-  # With the cache that all tests share, two processes were seen to wait for each other for ever.
+  # Of several processes jax lets the first one write to the cache that all tests share, and finds
+  # for none of them what another one wrote: they gain nothing by it.
   alone = {'XLA_FLAGS': quick, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
   server = Server('score_jax.training.train', 'score_jax.evaluation.evaluate', **alone)
   yield server
