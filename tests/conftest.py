@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from makers import ROOT, TESTS
+from makers import QUICK_TO_COMPILE, ROOT, TESTS
 
 PARITY = TESTS / 'parity'
 
@@ -76,7 +76,9 @@ SLOWEST_FIRST = (
 
 
 def pytest_configure(config):
-  """Removes what was compiled longest ago where the cache has grown too large."""
+  """Chooses how well to compile; removes what was compiled longest ago from a large cache."""
+  if 'not slow' in config.option.markexpr:  # slow and parity are compiled as a user's programs are
+    os.environ.setdefault('XLA_FLAGS', QUICK_TO_COMPILE)
   if hasattr(config, 'workerinput') or not CACHE.exists():
     return
   files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in CACHE.iterdir())

@@ -11,6 +11,8 @@ import struct
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TESTS = ROOT / 'tests'
+# XLA_FLAGS of what runs for milliseconds: LLVM's optimising takes longer.
+QUICK_TO_COMPILE = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
 
 def load(path):

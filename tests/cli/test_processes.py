@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from forked import Server
+from makers import QUICK_TO_COMPILE
 
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_params
@@ -28,10 +29,9 @@ LOST = rf'no sign of life for {LOST_BEATS * BEAT_S:g} s from process 1 \(last at
 @pytest.fixture(scope='module')
 def server():
   # Runs are compared with each other, so the compiler need not do its best.
-  quick = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
   # Of several processes jax lets the first one write to the cache that all tests share, and finds
   # for none of them what another one wrote: they gain nothing by it.
-  alone = {'XLA_FLAGS': quick, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+  alone = {'XLA_FLAGS': QUICK_TO_COMPILE, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
   server = Server('score_jax.training.train', 'score_jax.evaluation.evaluate', **alone)
   yield server
   server.close()

@@ -144,15 +144,16 @@ def bytes_of_scoring(mesh):
 
 
 # Layouts are compared with each other, so the compiler need not do its best.
-QUICK = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 SLOW = ('data', 'data_tensor', 'fsdp_tensor')  # each a part of what 'all' does
 
 
 def run_layouts(run_python, names):
   """What a process with eight devices printed: on scoring, and of each layout."""
+  from makers import QUICK_TO_COMPILE  # late: run as a program, this file finds no makers
+
   names = ['single', *names]
   done = run_python(
-    __file__, *names, devices=8, timeout_s=280, JAX_PLATFORMS='cpu', XLA_FLAGS=QUICK
+    __file__, *names, devices=8, timeout_s=280, JAX_PLATFORMS='cpu', XLA_FLAGS=QUICK_TO_COMPILE
   )
   assert done.returncode == 0, done.stderr[-4000:]
   lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
