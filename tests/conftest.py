@@ -42,7 +42,7 @@ def get_config():
 # JAX_PLATFORMS can be set from outside, to run the tests on an accelerator.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
-# A third of the tests' time is compiling. What one process has compiled serves all others: the
+# Much of the tests' time is compiling. What one process has compiled serves all others: the
 # other workers, the processes that tests start, and later runs on this machine.
 CACHE = (
   pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'score_jax/tests'

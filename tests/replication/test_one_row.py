@@ -35,7 +35,7 @@ def test_files_of_a_row(base_row):
   told = json.loads((folder / 'row.json').read_text())
   assert {k: told[k] for k in ('row', 'seed', *about)} == {'row': 'base', 'seed': 0} | about
   assert told['num_problems'] == 64
-  # The base trains nothing: less than a tenth of a second, which is written as 0.
+  # The base trains nothing; less than 0.05 s is written as 0.
   assert told['seconds'] > 0 and told['seconds'] >= told['trained_s'] >= 0
   for kind, num_turns in {'greedy': 2, 'sampled': 2, 'fixed': 2, 'turns': 3}.items():
     found = records_of(folder, kind)

@@ -143,7 +143,6 @@ def bytes_of_scoring(mesh):
   return costs.count(parse(compiled.as_text()), CHIPS['v5p'], mesh.shape, places).sent
 
 
-# Layouts are compared with each other, so the compiler need not do its best.
 SLOW = ('data', 'data_tensor', 'fsdp_tensor')  # each a part of what 'all' does
 
 
@@ -152,6 +151,7 @@ def run_layouts(run_python, names):
   from makers import QUICK_TO_COMPILE  # late: run as a program, this file finds no makers
 
   names = ['single', *names]
+  # They are compared with each other, so the compiler need not do its best.
   done = run_python(
     __file__, *names, devices=8, timeout_s=280, JAX_PLATFORMS='cpu', XLA_FLAGS=QUICK_TO_COMPILE
   )
