@@ -90,7 +90,7 @@ def _methods():
   """Table 2, and the controls."""
   one_turn = {'rollout.turn_tokens': (10,), 'eval.turn_tokens': (10, 12)}
   why = (
-    'a policy of 157,000 parameters that knows digits only cannot be asked for feedback; measured '
+    'a policy of 132,992 parameters that knows digits only cannot be asked for feedback; measured '
     'on SmolLM2-135M-Instruct, see there'
   )
   return (

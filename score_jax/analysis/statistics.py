@@ -58,11 +58,15 @@ def paired_difference(gained: int, lost: int, total: int) -> dict[str, float]:
   }
 
 
-def mean_interval(values: Sequence[float]) -> dict[str, float]:
+def mean_interval(
+  values: Sequence[float], least: float = -np.inf, most: float = np.inf
+) -> dict[str, float]:
   """A mean with its 95% normal interval.
 
   Args:
     values: at least one number.
+    least: that a value can be; the interval does not reach below, whatever its formula says.
+    most: that a value can be.
 
   Returns:
     {'mean', 'low', 'high'} in the values' unit.
@@ -71,8 +75,8 @@ def mean_interval(values: Sequence[float]) -> dict[str, float]:
   half = Z * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else 0.0
   return {
     'mean': float(x.mean()),
-    'low': float(x.mean() - half),
-    'high': float(x.mean() + half),
+    'low': max(least, float(x.mean() - half)),
+    'high': min(most, float(x.mean() + half)),
   }
 
 
@@ -138,6 +142,28 @@ def crossed_interval(x_SN: np.ndarray) -> dict[str, float]:
     'low': max(-1.0, float(mean - half)),
     'high': min(1.0, float(mean + half)),
   }
+
+
+def crossed_share(x_SN: np.ndarray) -> dict[str, float]:
+  """`crossed_interval` of shares, of which none is negative, whatever its formula says near 0.
+
+  Args:
+    x_SN: in [0, 1], as for `crossed_interval`; not a difference.
+
+  Returns:
+    {'mean', 'low', 'high'}, within [0, 1].
+
+  Raises:
+    ValueError: as `crossed_interval`, and for a number below 0.
+
+  Example:
+    >>> crossed_share([[0, 0, 0, 0]])
+    {'mean': 0.0, 'low': 0.0, 'high': 0.489991}
+  """
+  if np.min(x_SN, initial=0) < 0:
+    raise ValueError(f'crossed_share takes shares, none below 0; got {np.min(x_SN)}')
+  found = crossed_interval(x_SN)
+  return found | {'low': max(0.0, found['low'])}
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -221,13 +247,13 @@ def summarise(records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
   metrics = {}
   for k in range(num_turns):
     metrics[f'acc_t{k + 1}'] = share(values[f'acc_t{k + 1}'].sum(), n)
-    metrics[f'length_t{k + 1}'] = mean_interval([r['tokens'][k] for r in records])
+    metrics[f'length_t{k + 1}'] = mean_interval([r['tokens'][k] for r in records], 0.0)
     metrics[f'truncated_t{k + 1}'] = share(sum(r['truncated'][k] for r in records), n)
   if num_turns > 1:
     metrics['delta'] = paired_difference(values['i2c'].sum(), values['c2i'].sum(), n)
     metrics |= {name: share(values[name].sum(), n) for name in ('i2c', 'c2i', 'changed')}
     ratios = [edit_distance_ratio(*r['answers'][-2:]) for r in records]
-    metrics['edit_ratio'] = mean_interval(ratios)
+    metrics['edit_ratio'] = mean_interval(ratios, 0.0, 1.0)
   if num_turns > 2:
     for k in range(3, num_turns + 1):
       change = values[f'acc_t{k}'] - values['acc_t1']

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from score_jax.analysis.statistics import crossed_interval
+from score_jax.analysis.statistics import crossed_interval, crossed_share
 
 
 def majority_vote(finals: Sequence[str | None]) -> str | None:
@@ -150,6 +150,7 @@ def scaling(
   """
   result = {}
   for budget, x in vote_values(votes, budgets, num_draws, seed).items():
-    x = x | {'difference': x['sequential'] - x['parallel']}
-    result[budget] = {name: crossed_interval(x_P[None]) for name, x_P in x.items()}
+    result[budget] = {name: crossed_share(x_P[None]) for name, x_P in x.items()}
+    difference_P = x['sequential'] - x['parallel']
+    result[budget]['difference'] = crossed_interval(difference_P[None])
   return result

@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from score_jax.analysis.edits import edit_distance_ratio
-from score_jax.analysis.statistics import crossed_interval, per_problem
+from score_jax.analysis.statistics import crossed_interval, crossed_share, per_problem
 from score_jax.replication.rows import ReplicationRow
 from score_jax.runs.metrics import read_metrics
 
@@ -223,9 +223,8 @@ def interval(result: Result | None, kind: str, key: str) -> dict[str, float] | N
   outcomes = list(result.outcomes[kind].values()) if result else []
   if not outcomes or key not in outcomes[0].values:
     return None
-  found = crossed_interval(aligned([outcomes], key)[0])
-  # No share is negative, whatever the interval's formula says of one close to 0.
-  return found if key == 'delta' else found | {'low': max(0.0, found['low'])}
+  x_SN = aligned([outcomes], key)[0]
+  return crossed_interval(x_SN) if key == 'delta' else crossed_share(x_SN)
 
 
 def difference(

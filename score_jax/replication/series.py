@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from score_jax.analysis.statistics import crossed_interval
+from score_jax.analysis.statistics import crossed_interval, crossed_share
 from score_jax.analysis.voting import vote_values
 from score_jax.replication.results import Result, interval
 
@@ -144,7 +144,7 @@ def edits(results: Mapping[str, Result]) -> Series:
     members += [
       (ratio_SN > low) & (ratio_SN <= high) for low, high in zip(edges, edges[1:], strict=False)
     ]
-    return {'edges': edges.tolist(), 'shares': [crossed_interval(m) for m in members]}
+    return {'edges': edges.tolist(), 'shares': [crossed_share(m) for m in members]}
 
   return gather(results, names_of(results, 'method'), 'eval_sampled/records.jsonl', get)
 
@@ -165,8 +165,8 @@ def vote_scaling(result: Result, budgets: Sequence[int]) -> dict[int, dict] | No
   scaled = {}
   for budget in budgets:
     x = {way: np.stack([s[budget][way] for s in seeds]) for way in ('parallel', 'sequential')}
-    x['difference'] = x['sequential'] - x['parallel']
-    scaled[budget] = {way: crossed_interval(x_SN) for way, x_SN in x.items()}
+    scaled[budget] = {way: crossed_share(x_SN) for way, x_SN in x.items()}
+    scaled[budget]['difference'] = crossed_interval(x['sequential'] - x['parallel'])
   return scaled
 
 
@@ -214,7 +214,7 @@ def levels(results: Mapping[str, Result]) -> Series:
     for level in sorted(set(level_N.tolist()), key=lambda text: (len(text), text)):
       found[level] = {'problems': int((level_N == level).sum())}
       for key in ('i2c', 'c2i'):
-        found[level][key] = crossed_interval([o.values[key][level_N == level] for o in outcomes])
+        found[level][key] = crossed_share([o.values[key][level_N == level] for o in outcomes])
     return found
 
   return gather(results, ('base', 'score'), 'eval_greedy/records.jsonl', get)

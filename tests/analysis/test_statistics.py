@@ -8,6 +8,7 @@ from scipy import stats
 
 from score_jax.analysis.statistics import (
   crossed_interval,
+  crossed_share,
   mcnemar,
   mean_interval,
   paired_difference,
@@ -77,6 +78,22 @@ def test_mean_interval():
   half = Z * math.sqrt(13 / 3)
   assert mean_interval([1, 3, 8]) == pytest.approx({'mean': 4, 'low': 4 - half, 'high': 4 + half})
   assert mean_interval([5]) == {'mean': 5, 'low': 5, 'high': 5}
+  assert mean_interval([0, 0, 0, 1], 0, 1)['low'] == 0  # 1/4 - 1.96 sqrt(1/4 / 4) by the formula
+  assert mean_interval([1, 1, 1, 0], 0, 1)['high'] == 1
+
+
+def test_no_share_is_negative():
+  x_SN = np.eye(3)[:, :2] / 10
+  assert crossed_interval(x_SN)['low'] < 0
+  assert crossed_share(x_SN) == crossed_interval(x_SN) | {'low': 0}
+  with pytest.raises(ValueError, match='none below 0; got -1'):
+    crossed_share([[0, -1]])
+  answer = {'finals': ['1', '2'], 'answers': ['1', '2'], 'tokens': [0, 0]}
+  first = {'rewards': [0, 1], 'truncated': [True, True], **answer}
+  others = first | {'rewards': [0, 0], 'answers': ['', ''], 'truncated': [False, False]}
+  for name, found in summarise([first, others, others]).items():
+    if not name.startswith('delta'):
+      assert 0 <= found['low'] <= found['mean'] <= found['high'], name
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,23 @@ def test_the_header_tells_where_numbers_come_from(workdir):
   assert f'- held-out problems: {NUM_PROBLEMS}' in head
   assert '- time: 33 min for all finished seeds' in head  # 22 seeds of 90 s
   assert '95% interval' in head
+
+
+def test_no_share_of_the_report_is_out_of_range(data):
+  found = []
+
+  def walk(value, name):
+    if isinstance(value, dict) and {'mean', 'low', 'high'} <= value.keys():
+      found.append((name, value))
+    elif isinstance(value, dict | list):
+      for key, x in value.items() if isinstance(value, dict) else enumerate(value):
+        walk(x, f'{name}.{key}')
+
+  walk(data, '')
+  signed = re.compile(r'delta|difference|comparisons|orderings|fixed\.data')
+  shares = [(name, x) for name, x in found if not signed.search(name)]
+  assert sum('levels' in name for name, _ in shares) == 12
+  assert sum('scaling' in name for name, _ in shares) == 10
+  for name, x in shares:
+    if isinstance(x['mean'], float):  # not the curves of training
+      assert 0 <= x['low'] <= x['mean'] <= x['high'] <= 1, name

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from etils import epath
 from makers import ROOT
@@ -20,6 +21,7 @@ from score_jax.replication.rows import (
   with_starts,
 )
 from score_jax.runs.identity import check_or_write_config
+from score_jax.setup.base_model import EMBEDDED
 
 
 @pytest.fixture
@@ -81,6 +83,12 @@ def test_every_row_of_a_config_is_a_run_that_can_be_made(config, tmp_path):
       assert run.init.path == (f'{tmp_path}/{of.init}/seed2' if of.init else '')
   with pytest.raises(ValueError, match='a changes task.lucky, and there is no such key'):
     row_config(config, row('a', changes={'task.lucky': 7}), 0, epath.Path(tmp_path))
+
+
+def test_the_size_that_a_row_gives_as_its_reason_is_that_of_the_embedded_policy(config):
+  with np.load(EMBEDDED / 'params.npz') as arrays:
+    count = sum(array.size for array in arrays.values())
+  assert f'a policy of {count:,} parameters ' in read_rows(config)['self_refine'].not_applicable
 
 
 def test_a_row_of_other_habits_changes_the_pretraining_alone(config, tmp_path):
