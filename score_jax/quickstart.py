@@ -29,10 +29,12 @@ def _body() -> None:
   from score_jax.replication.one_row import hardware, run_rows
   from score_jax.replication.report import write_short_report
   from score_jax.replication.rows import check_workdir, read_rows
+  from score_jax.replication.whole import reopen
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'quickstart')))
   rows, seed = list(read_rows(config).values()), config.run.seed
   check_workdir(workdir, config, rows)
+  reopen(workdir, rows, lambda row: [seed])
   about = {'commit': commit(), 'hardware': hardware()}
   run_rows(config, [(row, seed) for row in rows], workdir, about)
   write_short_report(workdir, rows, seed)

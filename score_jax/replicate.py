@@ -55,6 +55,7 @@ def _body() -> None:
   from score_jax.replication.one_row import hardware, run_rows
   from score_jax.replication.report import write_report
   from score_jax.replication.rows import check_workdir, read_rows, with_starts
+  from score_jax.replication.whole import reopen
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
   rows = read_rows(config)
@@ -69,13 +70,16 @@ def _body() -> None:
     return
   check_workdir(workdir, config, [rows[name] for name in names])
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-  failed = []
-  if not _REPORT_ONLY.value:
+  failed, seeds = [], range(_SEEDS.value)
+  if _REPORT_ONLY.value:
+    seeds = seeds if _SEEDS.present else None
+  else:
+    reopen(workdir, [rows[name] for name in names], _seeds_of)
     failed = run_jobs(
       names, rows, _seeds_of, lambda name: _command(name, workdir), workdir, _JOBS.value
     )
   shown = [row for row in rows.values() if row.group != 'part']
-  write_report(workdir, shown, config.report.to_dict())
+  write_report(workdir, shown, config.report.to_dict(), seeds)
   print(f'report: {workdir / "report.md"}, {workdir / "report.html"}, {workdir / "report.json"}')
   if failed:
     program.fail(f'{len(failed)} rows failed: {", ".join(failed)}; the same command tries again')

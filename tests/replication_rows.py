@@ -58,11 +58,11 @@ ROWS = [
   _row('random_reward', 'Random rewards', 'method'),
   _row('score', 'SCoRe', 'method', 'score'),
   _row('no_bonus', 'no bonus', 'ablation', 'no_bonus'),
-  _row('turns_base', 'Base model, three turns', 'turns', 'turns_base'),
-  _row('alpha_0', 'α = 0', 'sweep', sweep='alpha', value=0.0),
-  _row('alpha_30', 'α = 30', 'sweep', sweep='alpha', value=30.0),
-  _row('k2', 'k2', 'sweep', sweep='KL estimator', value='k2'),
-  _row('narrow', 'narrow mixture', 'regime'),
+  _row('turns_base', 'Base model, three turns', 'turns', 'turns_base', seeds=1),
+  _row('alpha_0', 'α = 0', 'sweep', sweep='alpha', value=0.0, seeds=1),
+  _row('alpha_30', 'α = 30', 'sweep', sweep='alpha', value=30.0, seeds=1),
+  _row('k2', 'k2', 'sweep', sweep='KL estimator', value='k2', seeds=1),
+  _row('narrow', 'narrow mixture', 'regime', seeds=1),
 ]
 
 

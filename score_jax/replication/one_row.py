@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from score_jax.evaluation import protocol
 from score_jax.evaluation.evaluate import evaluate, make_records
 from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
+from score_jax.replication.whole import training_records, what_is_wrong
 from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler
 from score_jax.rollout.text import Prompts
 from score_jax.runs.files import to_json, write_atomic
@@ -87,24 +88,32 @@ def _train_and_evaluate(config, row: ReplicationRow, run, workdir, about) -> dic
       (imitate.imitate if run.supervised.method else train.train)(setup, folder)
       policy = Policy.of_run(run, setup.base, str(folder), run.init.which)
     trained_s = round(time.monotonic() - start_s, 1)
-    for name in row.evaluations:
-      _evaluate(config, setup, policy, name, workdir, folder, about)
+    counts = {
+      name: _evaluate(config, setup, policy, name, workdir, folder, about)
+      for name in row.evaluations
+    }
   finally:
     setup.task.close()
-  count = run.eval.num_problems or len(setup.task.test)
-  return {'num_problems': count, 'trained_s': trained_s}
+  return {
+    'num_problems': run.eval.num_problems or len(setup.task.test),
+    'records': counts,
+    'updates': len(training_records(folder)),
+    'trained_s': trained_s,
+  }
 
 
-def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about) -> None:
-  done = folder / ('votes.jsonl' if name == 'votes' else f'eval_{name}/metrics.json')
-  if done.exists():
-    return
-  if name == 'votes':
-    write_votes(config.num_vote_problems, setup.task, policy, done)
-    return
+def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about) -> int:
+  """Makes one evaluation unless it is there and whole; returns how many problems it has."""
   run, forced = setup.config, None
+  num_problems = config.num_vote_problems if name == 'votes' else run.eval.num_problems
+  prompts = protocol.make_prompts(policy, setup.task, num_problems)
+  count = len(prompts.problems)
+  if not what_is_wrong(folder, name, count):
+    return count
+  if name == 'votes':
+    write_votes(prompts, setup.task, policy, folder / 'votes.jsonl')
+    return count
   temperature = 1.0 if name == 'sampled' else 0.0
-  prompts = protocol.make_prompts(policy, setup.task, run.eval.num_problems)
   if name == 'turns':
     first, *later = run.eval.turn_tokens or run.rollout.turn_tokens
     run = run.copy_and_resolve_references()
@@ -117,6 +126,7 @@ def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about
   protocol.save_evaluation(
     folder / f'eval_{name}', found, dict(about) | {'temperature': temperature}
   )
+  return count
 
 
 def base_first_answers(base: epath.Path, prompts: Prompts, setup: Setup) -> list[list[int]]:
@@ -142,16 +152,15 @@ def base_first_answers(base: epath.Path, prompts: Prompts, setup: Setup) -> list
   return [ids(records[problem.id]) for problem in prompts.problems]
 
 
-def write_votes(num_problems: int, task: Task, policy: Policy, path: epath.Path) -> None:
+def write_votes(prompts: Prompts, task: Task, policy: Policy, path: epath.Path) -> None:
   """Samples what inference scaling compares: 32 first answers, and 16 answers corrected once.
 
   Args:
-    num_problems: evaluation problems.
+    prompts: of the evaluation problems.
     task: of the row.
     policy: of the row.
     path: of the file.
   """
-  prompts = protocol.make_prompts(policy, task, num_problems)
   sampler = protocol.make_sampler(policy, task, VOTE_TEMPERATURE)
   first = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
   alone = _samples(first, prompts, task, range(32))

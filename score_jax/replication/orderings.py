@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from score_jax.analysis.statistics import mcnemar
 from score_jax.replication import paper, series
-from score_jax.replication.results import Result, aligned, difference
+from score_jax.replication.results import Result, aligned, difference, shortfall
 
 HELD, NOT_SEPARATED, REVERSED = 'held', 'not separated', 'reversed'
 NOT_MEASURED, DID_NOT_HOLD = 'not measured', 'did not hold'
@@ -200,9 +200,10 @@ def judge(results: Mapping[str, Result], claim: Claim, other: str) -> dict:
   if greedy is None:
     sentence = f'**{NOT_MEASURED}**: {told}: {_missing(results, "score", other)}.'
   else:
-    sentence = f'**{verdict(greedy)}**: {told}: by {points(greedy)} points'
+    sentence = f'**{verdict(greedy)}**: {told}: by {points(greedy)} points{shortfall(greedy)}'
     if sampled:
       sentence += f'; sampled at temperature 1 {verdict(sampled)}, {points(sampled)}'
+      sentence += shortfall(sampled)
     sentence += '.'
   return {
     'claim': claim.name,
@@ -233,6 +234,8 @@ def judge_voting(results: Mapping[str, Result]) -> dict:
     f'(paper: gains of +{paper.GAIN_SEQUENTIAL_32} against +{paper.GAIN_PARALLEL_32})'
   )
   why = f'by {points(gap)} points' if gap else 'row score has no votes.jsonl'
+  if gap and (lacks := score.lacks('votes')):
+    why += f' (without seed {", ".join(map(str, lacks))})'
   return {
     'claim': 'sequential_beats_parallel',
     'other': '',
@@ -262,7 +265,8 @@ def judge_control(results: Mapping[str, Result], key: str) -> dict:
     found, why = NOT_MEASURED, _missing(results, 'random_reward', 'base')
   else:
     found = DID_NOT_HOLD if any(gap['low'] > 0 for gap in measured.values()) else HELD
-    why = 'it differs by ' + ', '.join(f'{points(gap)} ({kind})' for kind, gap in measured.items())
+    gaps_told = (f'{points(gap)} ({kind}){shortfall(gap)}' for kind, gap in measured.items())
+    why = f'it differs by {", ".join(gaps_told)}'
   sentence = f'**{found}**: {told}: {why}.'
   if found == DID_NOT_HOLD:
     sentence = (

@@ -3,8 +3,8 @@
 `write_report` is of all that the paper compares, over several seeds; `write_short_report` of a few
 rows and one seed, without a page and with one figure.
 
-The Markdown is the report. The page is the same text with the figures inside it, so that one file
-can be sent to somebody; the JSON holds every number of the tables and figures, as fractions.
+The Markdown is the report. The page is the same text with the figures inside it, to be sent to
+somebody; the JSON holds every number of the tables and figures, as fractions.
 """
 
 import base64
@@ -66,13 +66,13 @@ PAGE = """<!DOCTYPE html>
 
 def header_text(results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
   """Says where the numbers come from."""
-  seeds = [seed for result in results.values() for seed in result.seeds.values()]
+  begun = [result for result in results.values() if result.seeds]
+  seeds = [seed for result in begun for seed in result.seeds.values()]
 
   def told(key: str) -> str:
     return ', '.join(dict.fromkeys(str(s[key]) for s in seeds if key in s)) or 'none yet'
 
-  numbers = sorted({seed for result in results.values() for seed in result.seeds})
-  finished = sum(bool(result.seeds) for result in results.values())
+  numbers = sorted({seed for result in begun for seed in result.seeds})
   took = sum(seed.get('seconds', 0) for seed in seeds)
   facts = {
     'commit': told('commit'),
@@ -80,8 +80,10 @@ def header_text(results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
     'seeds': ', '.join(map(str, numbers)) or 'none yet',
     'held-out problems': told('num_problems'),
     'time': f'{tables.seconds_text(took)} for all finished seeds of all rows',
-    'rows': f'{finished} of {len(results)} have numbers',
+    'rows': f'{len(begun)} of {len(results)} have numbers',
   }
+  if gaps := [f'{r.row.title} ({r.state})' for r in begun if r.state != 'finished']:
+    facts['not whole, and marked in every table'] = '; '.join(gaps)
   facts |= {k: v for k, v in about.items() if k not in ('title', 'notes', 'sweep_reference')}
   return '\n'.join(f'- {escape(key)}: {escape(value)}' for key, value in facts.items())
 
@@ -198,7 +200,8 @@ def numbers(
       'group': row.group,
       'sweep': row.sweep,
       'value': row.value,
-      'state': result.status or result.unfinished or 'finished',
+      'state': result.state,
+      'wanted_seeds': result.wanted,
       'seeds': result.seeds,
       'paper': paper.fractions(row.paper),
     }
@@ -217,7 +220,10 @@ def numbers(
 
 
 def write_report(
-  workdir: epath.Path, rows: Sequence[ReplicationRow], about: Mapping[str, Any]
+  workdir: epath.Path,
+  rows: Sequence[ReplicationRow],
+  about: Mapping[str, Any],
+  seeds: Sequence[int] | None = None,
 ) -> None:
   """Writes report.md, figures/, report.html and report.json into a work directory.
 
@@ -229,11 +235,12 @@ def write_report(
     about: what to say besides: 'title'; 'notes', Markdown paragraphs that follow the orderings;
       'sweep_reference', sweep -> the value that SCoRe's own row has, so that it stands in the
       sweep's figure; every other entry is a line of the header.
+    seeds: that were asked for; None takes those that were begun.
 
   Raises:
-    ValueError: naming file and line, for a broken file; for rows of one name.
+    ValueError: for a broken `row.json` or metrics; for rows of one name.
   """
-  results = read_results(workdir, rows)
+  results = read_results(workdir, rows, seeds)
   judged = orderings.orderings(results)
   found = gallery.collect(results, about.get('sweep_reference', {}))
   images = gallery.draw(found, {name: result.row.title for name, result in results.items()})
@@ -270,7 +277,7 @@ def write_short_report(workdir: epath.Path, rows: Sequence[ReplicationRow], seed
       )
       data[row.name][kind] = {key: metrics[key] for key in COLUMNS}
   # What is compared goes by the paper's names.
-  results = {r.row.paper or r.row.name: r for r in read_results(workdir, rows).values()}
+  results = {r.row.paper or r.row.name: r for r in read_results(workdir, rows, [seed]).values()}
   titles = {name: result.row.title for name, result in results.items()}
   curves = series.training('train/reward_t1', 'train/reward_t2')(results).data
   write_atomic(workdir / 'training.png', figures.render(figures.reward_curves, curves, titles))
@@ -284,8 +291,7 @@ def write_short_report(workdir: epath.Path, rows: Sequence[ReplicationRow], seed
 
   trained = [
     f'- {escape(row.title)} (`{row.name}`): {row.num_steps} updates from `{row.init or "base"}`, '
-    f'reward weights {row.stage.reward_weight}, bonus {row.stage.bonus}, KL weights '
-    f'{row.stage.kl_weight}'
+    f'reward weights {row.stage.reward_weight}, bonus {row.stage.bonus}, KL {row.stage.kl_weight}'
     for row in rows
     if row.num_steps
   ]

@@ -10,7 +10,6 @@ an interval can hold both sources of noise.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +18,11 @@ from etils import epath
 
 from score_jax.analysis.edits import edit_distance_ratio
 from score_jax.analysis.statistics import crossed_interval, crossed_share, per_problem
-from score_jax.replication.rows import ReplicationRow
-from score_jax.runs.metrics import read_metrics
+from score_jax.replication.rows import EVALUATIONS, ReplicationRow
+from score_jax.replication.whole import counts_of, file_of, read_whole, training_records
+from score_jax.runs.files import read_json
 
-KINDS = ('greedy', 'sampled', 'fixed', 'turns')
+KINDS = tuple(kind for kind in EVALUATIONS if kind != 'votes')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +56,12 @@ class Result:
     row: which one.
     seeds: `row.json` of each finished seed.
     status: '' if at least one seed is finished, else why there are no numbers.
-    unfinished: what became of the seeds that were begun and are not finished, '' if there are none.
-    outcomes: kind of evaluation -> seed -> what it found.
+    unfinished: what became of the seeds that are wanted and not finished, '' if there are none.
+    outcomes: kind of evaluation -> seed -> what it found; without evaluations that are not whole.
     training: seed -> the records of the training metrics; without the seeds that have none.
     votes: seed -> the records of votes.jsonl; without the seeds that have none.
+    wanted: the seeds that the row should have.
+    damaged: what is not whole of finished seeds, a text each.
   """
 
   row: ReplicationRow
@@ -69,30 +71,18 @@ class Result:
   outcomes: dict[str, dict[int, Outcome]]
   training: dict[int, list[dict]]
   votes: dict[int, list[dict]]
+  wanted: tuple[int, ...] = ()
+  damaged: tuple[str, ...] = ()
 
+  @property
+  def state(self) -> str:
+    """What is to be known of the row, 'finished' if that is all."""
+    return self.status or '; '.join(filter(None, [self.unfinished, *self.damaged])) or 'finished'
 
-def read_lines(path: epath.Path) -> list[dict]:
-  """Reads a file of JSON lines.
-
-  Args:
-    path: the file; it need not exist.
-
-  Returns:
-    The records; none if there is no file.
-
-  Raises:
-    ValueError: naming file and line, where a line is not JSON.
-  """
-  if not path.exists():
-    return []
-  records = []
-  for number, line in enumerate(path.read_text().split('\n'), start=1):
-    if line:
-      try:
-        records.append(json.loads(line))
-      except json.JSONDecodeError as error:
-        raise ValueError(f'{path}:{number}: not a line of JSON: {error}') from error
-  return records
+  def lacks(self, kind: str) -> list[int]:
+    """The wanted seeds without an evaluation of a kind, 'votes' and 'training' among them."""
+    have = {'votes': self.votes, 'training': self.training}.get(kind, self.outcomes.get(kind))
+    return [seed for seed in self.wanted if seed not in have]
 
 
 def make_outcome(records: Sequence[Mapping]) -> Outcome:
@@ -115,18 +105,17 @@ def make_outcome(records: Sequence[Mapping]) -> Outcome:
   )
 
 
-def read_result(workdir: epath.Path, row: ReplicationRow) -> Result:
+def read_result(workdir: epath.Path, row: ReplicationRow, seeds: Sequence[int]) -> Result:
   """Reads one row.
 
   Args:
     workdir: of the replication.
     row: which one.
+    seeds: of the replication, of which the row may have fewer; what others left counts, too.
 
   Returns:
-    What its finished seeds left; with a status in words if there are none.
-
-  Raises:
-    ValueError: naming file and line, for a broken record.
+    What its finished seeds left; with a status in words if there are none. What is not whole is
+    left out and named.
   """
   begun = {}
   folder = workdir / row.name
@@ -134,34 +123,45 @@ def read_result(workdir: epath.Path, row: ReplicationRow) -> Result:
     if path.name.startswith('seed') and path.name[4:].isdigit():
       begun[int(path.name[4:])] = path
   finished = {s: begun[s] for s in sorted(begun) if (begun[s] / 'row.json').exists()}
-  outcomes = {kind: {} for kind in KINDS}
-  training, votes = {}, {}
+  told = {
+    seed: read_json(path / 'row.json', 'delete it, and the row is evaluated again')
+    for seed, path in finished.items()
+  }
+  found, damaged = {kind: {} for kind in EVALUATIONS}, []
+  training = {}
   for seed, path in finished.items():
-    for kind in KINDS:
-      records = read_lines(path / f'eval_{kind}' / 'records.jsonl')
-      if records:
-        outcomes[kind][seed] = make_outcome(records)
-    records = [r for r in read_metrics(path) if r.get('train/reward_t1') is not None]
-    training |= {seed: records} if records else {}
-    lines = read_lines(path / 'votes.jsonl')
-    votes |= {seed: lines} if lines else {}
-  unfinished = _unfinished(folder, [seed for seed in sorted(begun) if seed not in finished])
-  why_nothing = unfinished or 'not finished'
+    counts = counts_of(told[seed], EVALUATIONS)
+    for kind in EVALUATIONS:
+      if kind in row.evaluations or (path / file_of(kind)).exists():
+        try:
+          found[kind][seed] = read_whole(path, kind, counts[kind])
+        except ValueError as error:
+          damaged.append(str(error).removeprefix(f'{folder}/'))
+    records = training_records(path)
+    if len(records) < (count := told[seed].get('updates', 0)):
+      damaged.append(f'{path.name}/metrics has {len(records)} of {count} updates')
+    elif records:
+      training[seed] = records
+  wanted = sorted({*seeds[: row.seeds or None], *begun})
+  unfinished = _unfinished(folder, [seed for seed in wanted if seed not in finished])
+  why_nothing = unfinished if begun or 'failed' in unfinished else 'not finished'
   if row.not_applicable:
     why_nothing = f'not applicable: {row.not_applicable}'
   return Result(
     row=row,
-    seeds={seed: json.loads((path / 'row.json').read_text()) for seed, path in finished.items()},
+    seeds=told,
     status='' if finished else why_nothing,
     unfinished=unfinished,
-    outcomes=outcomes,
+    outcomes={kind: {s: make_outcome(r) for s, r in found[kind].items()} for kind in KINDS},
     training=training,
-    votes=votes,
+    votes=found['votes'],
+    wanted=tuple(wanted),
+    damaged=tuple(damaged),
   )
 
 
 def _unfinished(folder: epath.Path, seeds: Sequence[int]) -> str:
-  """Says what became of the seeds that were begun and are not finished."""
+  """Says what became of the seeds that are wanted and not finished."""
   error = folder / 'error.txt'
   if error.exists():
     lines = [line.strip() for line in error.read_text().split('\n') if line.strip()]
@@ -169,24 +169,30 @@ def _unfinished(folder: epath.Path, seeds: Sequence[int]) -> str:
   return f'not finished: seed {", ".join(map(str, seeds))}' if seeds else ''
 
 
-def read_results(workdir: epath.Path, rows: Sequence[ReplicationRow]) -> dict[str, Result]:
+def read_results(
+  workdir: epath.Path, rows: Sequence[ReplicationRow], seeds: Sequence[int] | None = None
+) -> dict[str, Result]:
   """Reads every row.
 
   Args:
     workdir: of the replication.
     rows: in the order of the report.
+    seeds: that were asked for; None takes those that any of the rows has begun.
 
   Returns:
     By name, in that order.
 
   Raises:
-    ValueError: if two rows have one name, and as `read_result`.
+    ValueError: if two rows have one name.
   """
   names = [row.name for row in rows]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
     raise ValueError(f'each row of a report needs a name of its own; there twice: {twice}')
-  return {row.name: read_result(workdir, row) for row in rows}
+  if seeds is None:
+    paths = [path for name in names for path in (workdir / name).glob('seed*')]
+    seeds = sorted({int(path.name[4:]) for path in paths if path.name[4:].isdigit()})
+  return {row.name: read_result(workdir, row, seeds) for row in rows}
 
 
 def aligned(sides: Sequence[Sequence[Outcome]], key: str) -> list[np.ndarray]:
@@ -239,8 +245,9 @@ def difference(
     key: of the metric.
 
   Returns:
-    {'mean', 'low', 'high'} of first minus second, as fractions, and under 'seeds' how many seeds
-    both have; None if there is none.
+    {'mean', 'low', 'high'} of first minus second, as fractions, under 'seeds' and 'problems' how
+    many both have, and under 'wanted_seeds' and 'wanted_problems' how many there should be; None if
+    both have no seed.
   """
   if not first or not second:
     return None
@@ -252,4 +259,25 @@ def difference(
   # Two deltas can lie 2 apart, and an interval is made of numbers up to 1.
   scale = 2 if key == 'delta' else 1
   found = crossed_interval((x_SN - y_SN) / scale)
-  return {name: scale * x for name, x in found.items()} | {'seeds': len(seeds)}
+  counts = {
+    'seeds': len(seeds),
+    'wanted_seeds': len({*seeds, *first.wanted} & {*seeds, *second.wanted}),
+    'problems': x_SN.shape[1],
+    'wanted_problems': max(len(o.ids) for side in (ours, theirs) for o in side.values()),
+  }
+  return {name: scale * x for name, x in found.items()} | counts
+
+
+def shortfall(found: Mapping[str, float]) -> str:
+  """What a `difference` is made of less than there should be, '' where nothing is missing.
+
+  Example:
+    >>> shortfall({'seeds': 2, 'wanted_seeds': 3, 'problems': 60, 'wanted_problems': 60})
+    ' (2 of 3 seeds)'
+  """
+  short = [
+    f'{found[name]} of {found[f"wanted_{name}"]} {name}'
+    for name in ('seeds', 'problems')
+    if found[name] < found[f'wanted_{name}']
+  ]
+  return f' ({", ".join(short)})' if short else ''

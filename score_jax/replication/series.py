@@ -13,6 +13,7 @@ import numpy as np
 from score_jax.analysis.statistics import crossed_interval, crossed_share
 from score_jax.analysis.voting import vote_values
 from score_jax.replication.results import Result, interval
+from score_jax.replication.whole import file_of
 
 CURVES = ('score', 'stage1', 'multiturn_rl', 'last_turn_rl')
 BUDGETS = (2, 4, 8, 16, 32)
@@ -39,7 +40,7 @@ class Series:
 def gather(
   results: Mapping[str, Result],
   names: Sequence[str],
-  files: str,
+  kind: str,
   get: Callable[[Result], Any],
 ) -> Series:
   """Asks each row for its part of a figure.
@@ -47,17 +48,20 @@ def gather(
   Args:
     results: by row name.
     names: of the rows to ask.
-    files: what the figure is made of, a path below a row's seed folders.
+    kind: of evaluation that the figure is made of, or 'training'.
     get: a row's result -> its part, None or empty if it has none.
 
   Returns:
-    The parts, and the rows without.
+    The parts, and the rows and seeds without.
   """
   data, missing = {}, []
+  files = 'metrics' if kind == 'training' else file_of(kind)
   for name in names:
     part = get(results[name]) if name in results else None
     if part:
       data[name] = part
+      if lacks := results[name].lacks(kind):
+        missing.append(f'{results[name].row.title}, seed {", ".join(map(str, lacks))}')
     elif name not in results:
       missing.append(f'{name} (no such row)')
     else:
@@ -87,9 +91,7 @@ def metrics(kind: str, keys: Sequence[str], *groups: str) -> Callable[[Mapping],
     found = {key: interval(result, kind, key) for key in keys}
     return found if all(found.values()) else None
 
-  return lambda results: gather(
-    results, names_of(results, *groups), f'eval_{kind}/records.jsonl', get
-  )
+  return lambda results: gather(results, names_of(results, *groups), kind, get)
 
 
 def training(*keys: str) -> Callable[[Mapping], Series]:
@@ -115,7 +117,7 @@ def training(*keys: str) -> Callable[[Mapping], Series]:
       curves[key] = {name: x.tolist() for name, x in curves[key].items()}
     return {'steps': steps} | curves if steps else None
 
-  return lambda results: gather(results, CURVES, 'metrics', get)
+  return lambda results: gather(results, CURVES, 'training', get)
 
 
 def has_all(record: Mapping | None, keys: Sequence[str]) -> bool:
@@ -146,7 +148,7 @@ def edits(results: Mapping[str, Result]) -> Series:
     ]
     return {'edges': edges.tolist(), 'shares': [crossed_share(m) for m in members]}
 
-  return gather(results, names_of(results, 'method'), 'eval_sampled/records.jsonl', get)
+  return gather(results, names_of(results, 'method'), 'sampled', get)
 
 
 def vote_scaling(result: Result, budgets: Sequence[int]) -> dict[int, dict] | None:
@@ -173,7 +175,7 @@ def vote_scaling(result: Result, budgets: Sequence[int]) -> dict[int, dict] | No
 def scaling(results: Mapping[str, Result]) -> Series:
   """Inference scaling of SCoRe and of every other row that has votes."""
   names = [n for n, r in results.items() if r.votes or n == 'score'] or ['score']
-  return gather(results, names, 'votes.jsonl', lambda result: vote_scaling(result, BUDGETS))
+  return gather(results, names, 'votes', lambda result: vote_scaling(result, BUDGETS))
 
 
 def many_turns(results: Mapping[str, Result]) -> Series:
@@ -187,7 +189,7 @@ def many_turns(results: Mapping[str, Result]) -> Series:
       accuracies.append(found)
     return accuracies
 
-  found = gather(results, names[:MAX_CURVES], 'eval_turns/records.jsonl', get)
+  found = gather(results, names[:MAX_CURVES], 'turns', get)
   return Series(found.data, found.missing + too_many)
 
 
@@ -199,7 +201,7 @@ def fixed_or_own(results: Mapping[str, Result]) -> Series:
     found = {name: interval(result, kind, 'delta') for name, kind in kinds.items()}
     return found if all(found.values()) else None
 
-  return gather(results, names_of(results, 'method'), 'eval_fixed/records.jsonl', get)
+  return gather(results, names_of(results, 'method'), 'fixed', get)
 
 
 def levels(results: Mapping[str, Result]) -> Series:
@@ -217,7 +219,7 @@ def levels(results: Mapping[str, Result]) -> Series:
         found[level][key] = crossed_share([o.values[key][level_N == level] for o in outcomes])
     return found
 
-  return gather(results, ('base', 'score'), 'eval_greedy/records.jsonl', get)
+  return gather(results, ('base', 'score'), 'greedy', get)
 
 
 def sweeps(results: Mapping[str, Result], reference: Mapping[str, Any]) -> Series:
@@ -279,5 +281,4 @@ def regimes(results: Mapping[str, Result]) -> Series:
     ends = {'changed_first': first, 'changed_last': last}
     return ends | {'collapsed': last < COLLAPSED_BELOW * first} | found
 
-  files = 'metrics with train/changed_t12, or no eval_sampled/records.jsonl'
-  return gather(results, names_of(results, 'regime'), files, get)
+  return gather(results, names_of(results, 'regime'), 'sampled', get)

@@ -5,7 +5,7 @@ from typing import Any
 
 from score_jax.replication import orderings, paper, series
 from score_jax.replication.orderings import points
-from score_jax.replication.results import Result, interval
+from score_jax.replication.results import Result, interval, shortfall
 
 COLUMNS = {
   'acc_t1': 'Accuracy@t1',
@@ -68,21 +68,23 @@ def cell(found: Mapping[str, float] | None, sign: bool = False) -> str:
   return points(found, sign) if found else NO_NUMBER
 
 
-def titled(result: Result, num_seeds: int, has_numbers: bool = True) -> str:
+def titled(result: Result, kind: str, has_numbers: bool = True) -> str:
   """A row's title, with what is to be known of it.
 
   Args:
     result: the row's.
-    num_seeds: of the rows that stand with it.
+    kind: of evaluation that the numbers are of.
     has_numbers: whether its numbers follow; if not, it is told why.
 
   Returns:
     Markdown.
   """
-  title, count = escape(result.row.title), len(result.seeds)
+  title, lacks = escape(result.row.title), result.lacks(kind)
   if not has_numbers:
-    return f'{title}: *{escape(result.status or "files are missing")}*'
-  return f'{title} ({count} of {num_seeds} seeds)' if count < num_seeds else title
+    why = result.status or '; '.join(result.damaged) or 'files are missing'
+    return f'{title}: *{escape(why)}*'
+  count = f'{len(result.wanted) - len(lacks)} of {len(result.wanted)} seeds'
+  return f'{title} ({count}, without {", ".join(map(str, lacks))})' if lacks else title
 
 
 def metrics_table(
@@ -109,7 +111,6 @@ def metrics_table(
   header = ['', *columns.values()]
   if papers:
     header.append('paper: ' + ' / '.join(SHORT[key] for key in papers))
-  num_seeds = max(len(results[name].seeds) for name in names)
   rows = []
   for result in map(results.get, names):
     found = {key: interval(result, kind, key) for key in columns}
@@ -118,7 +119,7 @@ def metrics_table(
       theirs = paper.fractions(result.row.paper)
       told = [f'{100 * theirs[key]:.1f}' if key in theirs else NO_NUMBER for key in papers]
       cells.append(' / '.join(told) if theirs else NO_NUMBER)
-    rows.append([titled(result, num_seeds, any(found.values())), *cells])
+    rows.append([titled(result, kind, any(found.values())), *cells])
   return table(header, rows)
 
 
@@ -141,9 +142,7 @@ def comparison_table(results: Mapping[str, Result], kind: str) -> str:
   for name, found in compared.items():
     p = ', '.join(f'{value:.2g}' for value in found['mcnemar_t2'].values())
     cells = [cell(found[key], sign=True) for key in orderings.COMPARED]
-    title = escape(results[name].row.title)
-    seeds, most = found['delta']['seeds'], len(results['score'].seeds)
-    rows.append([f'{title} ({seeds} of {most} seeds)' if seeds < most else title, *cells, p])
+    rows.append([escape(results[name].row.title) + shortfall(found['delta']), *cells, p])
   return table(header, rows)
 
 
@@ -164,7 +163,7 @@ def regime_table(found: series.Series, results: Mapping[str, Result]) -> str:
   names = series.names_of(results, 'regime')
   if not names:
     return 'There are no such rows.'
-  rows, num_seeds = [], max(len(results[name].seeds) for name in names)
+  rows = []
   for name in names:
     cells = [NO_NUMBER] * (len(header) - 1 + len(keys))
     if name in found.data:
@@ -172,7 +171,7 @@ def regime_table(found: series.Series, results: Mapping[str, Result]) -> str:
       ends = [f'{100 * data[end]:.1f}' for end in ('changed_first', 'changed_last')]
       cells = [*ends, 'yes' if data['collapsed'] else 'no']
       cells += [cell(data[key], key == 'delta') for key in keys]
-    rows.append([titled(results[name], num_seeds, name in found.data), *cells])
+    rows.append([titled(results[name], 'sampled', name in found.data), *cells])
   return table([*header, *(f'{COLUMNS[key]}, at the end' for key in keys)], rows)
 
 
@@ -195,6 +194,5 @@ def rows_table(results: Mapping[str, Result]) -> str:
   for name, result in results.items():
     seeds = ', '.join(map(str, result.seeds)) or NO_NUMBER
     took = sum(seed.get('seconds', 0) for seed in result.seeds.values())
-    state = result.status or result.unfinished or 'finished'
-    rows.append([f'`{name}`', escape(result.row.title), escape(state), seeds, f'{took:.0f}'])
+    rows.append([f'`{name}`', escape(result.row.title), escape(result.state), seeds, f'{took:.0f}'])
   return table(['folder', 'row', 'state', 'seeds', 'seconds'], rows, num_text=4)

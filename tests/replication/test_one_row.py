@@ -14,6 +14,7 @@ from score_jax.evaluation.protocol import make_prompts
 from score_jax.replication import one_row
 from score_jax.replication.one_row import base_first_answers, run_row, run_rows
 from score_jax.replication.rows import read_rows, row_config
+from score_jax.replication.whole import reopen
 from score_jax.setup import run as setup_run
 from score_jax.setup.policy import Policy
 from score_jax.training.loop import Preempted, TrainingStopped
@@ -117,6 +118,32 @@ def test_a_finished_row_is_left_alone_and_a_cut_one_goes_on(base_row, monkeypatc
   changed = {pathlib.Path(p).name for p in after if after[p] != before[p]}
   assert changed == {'row.json', 'votes.jsonl'}
   assert (folder / 'votes.jsonl').read_text() == vote_text
+
+
+def test_what_is_not_whole_is_evaluated_again(base_row, caplog):
+  config, row, workdir, about = base_row
+  folder = workdir / 'base' / 'seed0'
+  greedy, votes = folder / 'eval_greedy' / 'records.jsonl', folder / 'votes.jsonl'
+  told = json.loads((folder / 'row.json').read_text())
+  assert told['records'] == {'greedy': 64, 'sampled': 64, 'fixed': 64, 'turns': 64, 'votes': 4}
+  assert reopen(workdir, [row], lambda row: [0]) == []
+  whole = {path: path.read_text() for path in (greedy, votes)}
+  for path, text in whole.items():
+    path.write_text(''.join(text.splitlines(keepends=True)[:-1]))
+  (folder / 'eval_turns' / 'metrics.json').unlink()
+  wrong = reopen(workdir, [row], lambda row: [0])
+  assert [text.removeprefix(f'{folder}/') for text in wrong] == [
+    'eval_greedy/records.jsonl has 63 of 64 problems',
+    'eval_turns/metrics.json is missing',
+    'votes.jsonl has 3 of 4 problems',
+  ]
+  assert all(text in caplog.text for text in wrong)
+  untouched = pathlib.Path(folder, 'eval_sampled', 'records.jsonl').stat().st_mtime_ns
+  run_row(config, row, 0, workdir, about)
+  assert {path: path.read_text() for path in whole} == whole
+  assert (folder / 'eval_turns' / 'metrics.json').exists()
+  assert pathlib.Path(folder, 'eval_sampled', 'records.jsonl').stat().st_mtime_ns == untouched
+  assert json.loads((folder / 'row.json').read_text())['records'] == told['records']
 
 
 def test_a_trained_row_is_evaluated_at_its_best_checkpoint(base_row, monkeypatch, tmp_path):

@@ -105,7 +105,7 @@ def test_differences_are_of_the_same_problems_and_seeds(key):
     'mean': pytest.approx(np.mean(gaps)),
     'low': pytest.approx(max(-scale, np.mean(gaps) - half)),
     'high': pytest.approx(min(scale, np.mean(gaps) + half)),
-    'seeds': 2,
+    **{'seeds': 2, 'wanted_seeds': 2, 'problems': N, 'wanted_problems': N},
   }
 
 

@@ -83,7 +83,9 @@ def test_no_row_is_dropped(workdir):
   assert 'failed: ValueError: \\<b\\>no\\</b\\> pairs' in methods
   assert '| Multi-turn RL, last turn rewarded: *not finished* |' in methods
   assert '| `no_bonus` | no bonus | not finished: seed 2 | 0, 1 | 180 |' in text
-  assert text.count('| no bonus (2 of 3 seeds) |') == 4  # two tables and two comparisons
+  # Two tables and two comparisons, which have no seed but those of both.
+  assert text.count('| no bonus (2 of 3 seeds, without 2) |') == 2
+  assert text.count('| no bonus (2 of 3 seeds) |') == 2
 
 
 def test_fewer_seeds_are_told(tmp_path):
@@ -94,7 +96,23 @@ def test_fewer_seeds_are_told(tmp_path):
   results = read_results(path, [ROWS[0], ROWS[7]])
   found, judged = gallery.collect(results, {}), orderings.orderings(results)
   text = markdown(results, {}, found, judged)
-  assert '| Base model (1 of 2 seeds) |' in text and '| SCoRe |' in text
+  assert '| Base model (1 of 2 seeds, without 1) |' in text and '| SCoRe |' in text
+
+
+def test_a_seed_that_no_row_has_is_told(tmp_path):
+  path = epath.Path(tmp_path)
+  for name, row in (('base', ROWS[0]), ('score', ROWS[7])):
+    make_seed(path / name / 'seed0', name, 0, EFFECTS[name])
+    assert row.name == name
+  write_report(path, [ROWS[0], ROWS[7]], {}, seeds=range(2))
+  text = (path / 'report.md').read_text()
+  assert text.count('| SCoRe (1 of 2 seeds, without 1) |') == 4
+  assert '| `score` | SCoRe | not finished: seed 1 | 0 | 90 |' in text
+  assert (
+    '(1 of 2 seeds); sampled' in text and 'Not shown: Base model, seed 1; SCoRe, seed 1.' in text
+  )
+  write_report(path, [ROWS[0], ROWS[7]], {}, seeds=range(1))
+  assert 'without 1' not in (path / 'report.md').read_text()
 
 
 def test_an_empty_work_directory_has_a_report(tmp_path):

@@ -1,0 +1,141 @@
+"""Holds the files of a finished seed against what its `row.json` says that they are.
+
+A report of fewer problems than the row has looks like one of all of them, and other problems can
+turn a comparison: what is not whole is left out and named, and evaluated again by the next start.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from etils import epath
+
+from score_jax.replication.rows import ReplicationRow, seed_dir
+from score_jax.runs.files import read_json
+from score_jax.runs.metrics import read_metrics
+
+
+def file_of(evaluation: str) -> str:
+  """Where the records of an evaluation lie, seen from the seed's folder."""
+  return 'votes.jsonl' if evaluation == 'votes' else f'eval_{evaluation}/records.jsonl'
+
+
+def read_lines(path: epath.Path) -> list[dict]:
+  """Reads a file of JSON lines.
+
+  Args:
+    path: the file.
+
+  Returns:
+    The records.
+
+  Raises:
+    ValueError: naming file and line, where there is no file or a line is not JSON.
+  """
+  if not path.exists():
+    raise ValueError(f'{path} is missing')
+  records = []
+  for number, line in enumerate(path.read_text().split('\n'), start=1):
+    if line:
+      try:
+        records.append(json.loads(line))
+      except json.JSONDecodeError as error:
+        raise ValueError(f'{path}:{number}: not a line of JSON: {error}') from error
+  return records
+
+
+def read_whole(folder: epath.Path, evaluation: str, count: int | None) -> list[dict]:
+  """Reads the records of an evaluation that must be whole.
+
+  Args:
+    folder: of the seed.
+    evaluation: one of `score_jax.replication.rows.EVALUATIONS`.
+    count: problems that it has; None where that is not known.
+
+  Returns:
+    One record a problem.
+
+  Raises:
+    ValueError: with what is missing or damaged.
+  """
+  path = folder / file_of(evaluation)
+  records = read_lines(path)
+  found = len({record['id'] for record in records})
+  if found != len(records):
+    raise ValueError(f'{path} has {len(records)} records of {found} problems')
+  if not found or count not in (None, found):
+    raise ValueError(f'{path} has {found} of {"its" if count is None else count} problems')
+  return records
+
+
+def training_records(folder: epath.Path) -> list[dict]:
+  """The metrics of a seed's training, one record an update; none where nothing was trained."""
+  return [r for r in read_metrics(folder) if r.get('train/reward_t1') is not None]
+
+
+def counts_of(told: dict, evaluations: Iterable[str]) -> dict[str, int | None]:
+  """How many problems each evaluation of a seed has.
+
+  Args:
+    told: its `row.json`; earlier ones say it of none but the whole split.
+    evaluations: of the row.
+
+  Returns:
+    Number by evaluation, None where it is not known.
+  """
+  split = {name: None if name == 'votes' else told.get('num_problems') for name in evaluations}
+  return split | told.get('records', {})
+
+
+def what_is_wrong(folder: epath.Path, evaluation: str, count: int | None) -> str:
+  """Says what is missing or damaged of an evaluation, '' where it is whole.
+
+  Args:
+    folder: of the seed.
+    evaluation: one of `score_jax.replication.rows.EVALUATIONS`.
+    count: problems that it has; None where that is not known.
+  """
+  try:
+    records = folder / file_of(evaluation)
+    read_whole(folder, evaluation, count)
+    if evaluation != 'votes':
+      read_json(records.parent / 'metrics.json', 'it is evaluated again')
+  except FileNotFoundError:
+    return f'{records.parent / "metrics.json"} is missing'
+  except ValueError as error:
+    return str(error)
+  return ''
+
+
+def reopen(
+  workdir: epath.Path,
+  rows: Sequence[ReplicationRow],
+  seeds_of: Callable[[ReplicationRow], Iterable[int]],
+) -> list[str]:
+  """Makes seeds unfinished again of which something is missing, so that a start repairs them.
+
+  Only `row.json` is removed: what was trained and the evaluations that are whole stay.
+
+  Args:
+    workdir: of the replication.
+    rows: to look at.
+    seeds_of: a row -> its seeds.
+
+  Returns:
+    What was wrong, a text for each evaluation; it is said in the log, too.
+  """
+  wrong = []
+  for row in rows:
+    for folder in (seed_dir(workdir, row.name, seed) for seed in seeds_of(row)):
+      path = folder / 'row.json'
+      if row.makes_base or not path.exists():
+        continue
+      told = read_json(path, 'delete it, and the row is evaluated again')
+      counts = counts_of(told, row.evaluations)
+      texts = [what_is_wrong(folder, name, count) for name, count in counts.items()]
+      if any(texts):
+        wrong += filter(None, texts)
+        path.unlink()
+  for text in wrong:
+    logging.getLogger(__name__).warning('%s: it is evaluated again', text)
+  return wrong
