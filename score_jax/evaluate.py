@@ -2,7 +2,8 @@
 
 A run directory knows its config; `--config` (with its own flags) overrides it, and without `--run`
 the base model of that config is evaluated. Writes `metrics.json` and one line per problem in
-`records.jsonl`.
+`records.jsonl`, to a folder of the run that is named by task, step, temperature and a digest of all
+that the figures depend on, which `metrics.json` lists under `measurement`.
 """
 
 import os
@@ -10,22 +11,32 @@ import os
 from score_jax.cli import distributed, program
 from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
 from score_jax.core.version import commit
-from score_jax.evaluation.protocol import evaluate_policy, metrics_table, save_evaluation
+from score_jax.evaluation.measurement import check_folder, name_of
+from score_jax.evaluation.protocol import (
+  evaluate_planned,
+  metrics_table,
+  plan_evaluation,
+  save_evaluation,
+)
+from score_jax.runs.files import check_writable
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.task import make_task
 
 
 def _body() -> None:
   config = policy_config()
+  run = RUN.value or os.path.join('runs', 'base')
+  check_writable(program.WORKDIR.value or run)
   policy = load_policy(config)
   task = make_task(config)
-  temperature = config.eval.temperature if TEMPERATURE.value is None else TEMPERATURE.value
-  name = f'eval_{task.name}_step{policy.step}_t{temperature:g}'
-  run = RUN.value or os.path.join('runs', 'base')
+  planned = plan_evaluation(policy, task, TEMPERATURE.value, NUM_PROBLEMS.value)
+  temperature = planned.sampler.temperature
+  name = f'eval_{task.name}_step{policy.step}_t{temperature:g}_{name_of(planned.measurement)}'
   folder = program.WORKDIR.value or os.path.join(run, name)
-  watchdog = Watchdog(folder, config.train.hang_s)
+  check_folder(folder, planned.measurement)
   try:
-    evaluation = evaluate_policy(policy, task, temperature, NUM_PROBLEMS.value, watchdog)
+    watchdog = Watchdog(folder, config.train.hang_s)
+    evaluation = evaluate_planned(planned, task, watchdog)
   finally:
     task.close()
   about = {
@@ -33,14 +44,12 @@ def _body() -> None:
     'task': task.name,
     'step': policy.step,
     'temperature': temperature,
-    'num_problems': len(evaluation.records),
-    'num_left_out': evaluation.num_left_out,
     'seed': config.seed,
     'commit': commit(),
   }
   if not distributed.is_speaker():
     return
-  save_evaluation(folder, evaluation, about)
+  save_evaluation(folder, evaluation, planned.measurement, about)
   print(metrics_table(evaluation.metrics))
   left_out = evaluation.num_left_out
   print(f'{len(evaluation.records)} problems, {left_out} left out; records in {folder}')

@@ -19,8 +19,9 @@ from score_jax.cli import distributed, program
 from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
 from score_jax.core.version import commit
 from score_jax.evaluation import mbpp_r
+from score_jax.evaluation.measurement import check_folder, name_of
 from score_jax.evaluation.protocol import metrics_table, save_evaluation
-from score_jax.runs.files import to_json, write_atomic
+from score_jax.runs.files import check_writable, to_json, write_together
 from score_jax.setup.policy import Policy
 
 _MODE = flags.DEFINE_enum('mode', 'build', ['build', 'evaluate'], 'Make a set, or evaluate on one.')
@@ -38,8 +39,8 @@ def _build(policy: Policy, folder: epath.Path, count: int, temperature: float, a
   if not distributed.is_speaker():
     return
   text = json.dumps(about | found, indent=2)
-  write_atomic(folder / 'programs.jsonl', ''.join(f'{to_json(record)}\n' for record in records))
-  write_atomic(folder / 'about.json', text + '\n')
+  lines = ''.join(f'{to_json(record)}\n' for record in records)
+  write_together(folder, {'programs.jsonl': lines, 'about.json': text + '\n'})
   print(text)
 
 
@@ -47,20 +48,23 @@ def _evaluate(
   policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict
 ) -> None:
   """Writes what `score_jax.evaluate` writes."""
-  found = mbpp_r.evaluate_set(policy, folder, count, temperature)
-  run = RUN.value or os.path.join('runs', 'base')
-  name = f'repair_step{policy.step}_t{temperature:g}'
-  target = program.WORKDIR.value or os.path.join(run, name)
-  about = about | {
-    'set': str(folder),
-    'num_problems': len(found.records),
-    'num_left_out': found.num_left_out,
-  }
+
+  def target(measurement: dict) -> str:
+    name = f'repair_step{policy.step}_t{temperature:g}_{name_of(measurement)}'
+    return program.WORKDIR.value or os.path.join(_run(), name)
+
+  found, measurement = mbpp_r.evaluate_set(
+    policy, folder, count, temperature, lambda planned: check_folder(target(planned), planned)
+  )
   if not distributed.is_speaker():
     return
-  save_evaluation(target, found, about)
+  save_evaluation(target(measurement), found, measurement, about | {'set': str(folder)})
   print(metrics_table(found.metrics))
-  print(f'{len(found.records)} programs, {found.num_left_out} left out; records in {target}')
+  print(f'{len(found.records)} programs, {found.num_left_out} left out; records in {target(measurement)}')
+
+
+def _run() -> str:
+  return RUN.value or os.path.join('runs', 'base')
 
 
 def _body() -> None:
@@ -72,8 +76,9 @@ def _body() -> None:
       f"config.task.name={config.task.name!r}, but MBPP-R is made of 'mbpp': take a run of "
       'configs/stage1_code.py, or set --config to it'
     )
-  policy = load_policy(config)
   is_build = _MODE.value == 'build'
+  check_writable(_SET.value if is_build else program.WORKDIR.value or _run())
+  policy = load_policy(config)
   temperature = TEMPERATURE.value
   if temperature is None:
     temperature = config.rollout.temperature if is_build else config.eval.temperature

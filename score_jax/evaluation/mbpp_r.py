@@ -1,8 +1,11 @@
 """MBPP-R: a set of a policy's failing programs, and a policy measured by their repair."""
 
+from collections.abc import Callable
+
 from etils import epath
 
 from score_jax.evaluation.evaluate import Evaluation
+from score_jax.evaluation.measurement import what_it_depends_on
 from score_jax.evaluation.protocol import make_prompts, make_sampler
 from score_jax.evaluation.repair import collect_failures, evaluate_repair
 from score_jax.setup.policy import Policy
@@ -70,8 +73,12 @@ def build_set(
 
 
 def evaluate_set(
-  policy: Policy, folder: epath.Path, num_problems: int, temperature: float
-) -> Evaluation:
+  policy: Policy,
+  folder: epath.Path,
+  num_problems: int,
+  temperature: float,
+  planned: Callable[[dict], None] = lambda measurement: None,
+) -> tuple[Evaluation, dict]:
   """Lets the policy correct the programs of a set, each once.
 
   Args:
@@ -79,9 +86,10 @@ def evaluate_set(
     folder: of the set.
     num_problems: programs taken, evenly spread; 0 takes all.
     temperature: 0 is greedy.
+    planned: told what the figures depend on, before anything is sampled.
 
   Returns:
-    As of `score_jax.evaluation.repair.evaluate_repair`.
+    As of `score_jax.evaluation.repair.evaluate_repair`, and what the figures depend on.
 
   Raises:
     ValueError: if the set is missing or broken, or has fewer programs.
@@ -91,6 +99,10 @@ def evaluate_set(
   try:
     task = load_mbpp_r(folder, config.data.path, checker, cache=config.data.cache)
     prompts = make_prompts(policy, task, num_problems)
-    return evaluate_repair(make_sampler(policy, task, temperature), prompts, task, forced_answer)
+    sampler = make_sampler(policy, task, temperature)
+    more = {'first_answers': 'the programs of the set'}
+    measurement = what_it_depends_on(policy, sampler, prompts, **more)
+    planned(measurement)
+    return evaluate_repair(sampler, prompts, task, forced_answer), measurement
   finally:
     checker.close()

@@ -1,17 +1,20 @@
 """From a policy to an evaluation: budgets, problems, how it is sampled, and what is kept."""
 
 import dataclasses
+import functools
 import json
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from score_jax.evaluation.evaluate import Evaluation, evaluate
+from score_jax.evaluation.measurement import what_it_depends_on
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.sampler import Sampler
 from score_jax.rollout.text import Prompts, encode_prompts
-from score_jax.runs.files import to_json, write_atomic
+from score_jax.runs.files import to_json, write_together
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.checks import warn_too_long
 from score_jax.setup.policy import Policy
@@ -105,12 +108,39 @@ def make_sampler(policy: Policy, task: Task, temperature: float) -> Sampler:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """An evaluation before it is made.
+
+  Attributes:
+    prompts: of its problems.
+    sampler: of its policy.
+    turns: those that hold answers, counted from 0; None takes all.
+    measurement: what its figures depend on, see `score_jax.evaluation.measurement`.
+  """
+
+  prompts: Prompts
+  sampler: Sampler
+  turns: tuple[int, ...] | None
+  measurement: dict
+
+
+def plan_evaluation(
+  policy: Policy, task: Task, temperature: float | None = None, num_problems: int | None = None
+) -> Planned:
+  """Says what an evaluation is of; for the arguments and errors see `evaluate_policy`."""
+  e = policy.config.eval
+  prompts = make_prompts(policy, task, e.num_problems if num_problems is None else num_problems)
+  sampler = make_sampler(policy, task, e.temperature if temperature is None else temperature)
+  turns = (0, 2) if e.protocol == 'self_refine' else None
+  return Planned(prompts, sampler, turns, what_it_depends_on(policy, sampler, prompts))
+
+
 def evaluate_policy(
   policy: Policy,
   task: Task,
   temperature: float | None = None,
   num_problems: int | None = None,
-  watchdog: Watchdog | None = None,
 ) -> Evaluation:
   """Evaluates a policy on a task's held-out problems.
 
@@ -120,7 +150,6 @@ def evaluate_policy(
     temperature: 0 is greedy; None takes `config.eval.temperature`.
     num_problems: how many, evenly spread over the split; 0 takes all, None
       `config.eval.num_problems`.
-    watchdog: watches from the first rollout on.
 
   Returns:
     Records and metrics. With the protocol 'self_refine' the two turns are the answers before and
@@ -129,14 +158,25 @@ def evaluate_policy(
   Raises:
     ValueError: if there are fewer problems.
   """
-  e = policy.config.eval
-  prompts = make_prompts(policy, task, e.num_problems if num_problems is None else num_problems)
-  sampler = make_sampler(policy, task, e.temperature if temperature is None else temperature)
-  turns = (0, 2) if e.protocol == 'self_refine' else None
+  return evaluate_planned(plan_evaluation(policy, task, temperature, num_problems), task)
+
+
+def evaluate_planned(planned: Planned, task: Task, watchdog: Watchdog | None = None) -> Evaluation:
+  """Makes an evaluation.
+
+  Args:
+    planned: of `plan_evaluation`.
+    task: problems and grader.
+    watchdog: watches from the first rollout on.
+
+  Returns:
+    As `evaluate_policy`.
+  """
+  made = functools.partial(evaluate, planned.sampler, planned.prompts, task, turns=planned.turns)
   if watchdog is None:
-    return evaluate(sampler, prompts, task, turns=turns)
+    return made()
   with watchdog.watching():
-    return evaluate(sampler, prompts, task, turns=turns, at=watchdog.at)
+    return made(at=watchdog.at)
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
@@ -160,15 +200,20 @@ def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
   return '\n'.join(['| metric | mean | 95% interval |', '|---|---|---|', *rows])
 
 
-def save_evaluation(folder: epath.PathLike, evaluation: Evaluation, about: dict) -> None:
-  """Writes records.jsonl and then metrics.json, whose presence says that both are whole.
+def save_evaluation(
+  folder: epath.PathLike, evaluation: Evaluation, measurement: Mapping, about: Mapping
+) -> None:
+  """Writes records.jsonl and metrics.json, whose presence says that both are whole.
 
   Args:
     folder: made where it does not exist.
     evaluation: what was found.
-    about: what else metrics.json tells, such as seed and commit.
+    measurement: what its figures depend on.
+    about: what else metrics.json tells, such as the commit.
   """
-  folder = epath.Path(folder)
+  counts = {'num_problems': len(evaluation.records), 'num_left_out': evaluation.num_left_out}
+  found = {**about, **counts, 'measurement': measurement, **evaluation.metrics}
   lines = ''.join(to_json(record) + '\n' for record in evaluation.records)
-  write_atomic(folder / 'records.jsonl', lines)
-  write_atomic(folder / 'metrics.json', json.dumps(about | evaluation.metrics, indent=2) + '\n')
+  write_together(
+    folder, {'records.jsonl': lines, 'metrics.json': json.dumps(found, indent=2) + '\n'}
+  )

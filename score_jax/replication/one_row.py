@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from score_jax.evaluation import protocol
 from score_jax.evaluation.evaluate import evaluate, make_records
+from score_jax.evaluation.measurement import what_it_depends_on
 from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
 from score_jax.replication.whole import training_records, what_is_wrong
 from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler
@@ -120,12 +121,14 @@ def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about
     run.eval.turn_tokens = (first, *[later[-1]] * (config.num_turns - 1))
   if name == 'fixed':
     forced = base_first_answers(seed_dir(workdir, 'base', run.seed), prompts, setup)
-  sampler = protocol.make_sampler(dataclasses.replace(policy, config=run), setup.task, temperature)
+  policy = dataclasses.replace(policy, config=run)
+  sampler = protocol.make_sampler(policy, setup.task, temperature)
+  first = "the base model's samples" if forced else "the policy's own"
+  measurement = what_it_depends_on(policy, sampler, prompts, first_answers=first)
   turns = (0, 2) if run.eval.protocol == 'self_refine' else None
   found = evaluate(sampler, prompts, setup.task, forced, turns)
-  protocol.save_evaluation(
-    folder / f'eval_{name}', found, dict(about) | {'temperature': temperature}
-  )
+  about = {**about, 'temperature': temperature}
+  protocol.save_evaluation(folder / f'eval_{name}', found, measurement, about)
   return count
 
 

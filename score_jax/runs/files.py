@@ -8,7 +8,8 @@ temporary file per file, which the next write of it replaces.
 
 import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,47 @@ def write_atomic(path: epath.PathLike, data: str | bytes) -> None:
     data: text (written as UTF-8) or bytes.
   """
   path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.parent / f'.{path.name}{TEMPORARY_SUFFIX}'
-  temporary.write_bytes(data.encode('utf-8') if isinstance(data, str) else data)
-  temporary.replace(path)
+  write_together(path.parent, {path.name: data})
+
+
+def write_together(folder: epath.PathLike, files: Mapping[str, str | bytes]) -> None:
+  """Writes files that belong together: all of them, or none where one cannot be written.
+
+  The last one vouches for the others, for a kill may come between two moves: it is taken away
+  before the others are replaced, and comes back after them.
+
+  Args:
+    folder: local or in a bucket; made where it does not exist.
+    files: what each holds, text or bytes, by name.
+  """
+  folder = epath.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  temporary = {name: folder / f'.{name}{TEMPORARY_SUFFIX}' for name in files}
+  for name, data in files.items():
+    temporary[name].write_bytes(data.encode('utf-8') if isinstance(data, str) else data)
+  if len(files) > 1:
+    (folder / list(files)[-1]).unlink(missing_ok=True)
+  for name in files:
+    temporary[name].replace(folder / name)
+
+
+def check_writable(folder: epath.PathLike) -> None:
+  """Makes sure that a folder can be written, before anything is worked out for it.
+
+  Args:
+    folder: local or in a bucket; made where it does not exist.
+
+  Raises:
+    ValueError: with the reason, if it cannot.
+  """
+  probe = epath.Path(folder) / f'.writable_{os.getpid()}{TEMPORARY_SUFFIX}'
+  try:
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text('')
+    probe.unlink()
+  except OSError as error:
+    reason = error.strerror or error
+    raise ValueError(f'{folder} cannot be written ({reason}): choose another --workdir') from error
 
 
 def _null(_: float) -> None:

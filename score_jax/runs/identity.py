@@ -42,7 +42,8 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
   return flat
 
 
-def _is_under(key: str, prefixes: tuple[str, ...]) -> bool:
+def is_under(key: str, prefixes: tuple[str, ...]) -> bool:
+  """Whether a dotted key is one of `prefixes` or lies under one."""
   return any(key == prefix or key.startswith(f'{prefix}.') for prefix in prefixes)
 
 
@@ -85,7 +86,7 @@ def describe_differences(
   return '\n'.join(
     f'  {key}: {was!r} in the run, {now!r} now'
     for key, (was, now) in differences.items()
-    if not _is_under(key, exempt)
+    if not is_under(key, exempt)
   )
 
 

@@ -23,7 +23,8 @@ def evaluate(setup):
 
   def run(config, **how):
     policy = Policy.of_base(config, setup.base)
-    return protocol.evaluate_policy(policy, setup.task, 0.0, 8, **how)
+    planned = protocol.plan_evaluation(policy, setup.task, 0.0, 8)
+    return protocol.evaluate_planned(planned, setup.task, **how)
 
   return run
 
