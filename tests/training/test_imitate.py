@@ -316,8 +316,5 @@ def test_the_command_line_does_the_same(tiny_run, whole, tmp_path, run_python):
   done = run_python('-m', 'score_jax.main', f'--config={tiny_run}', f'--workdir={workdir}', *flags)
   assert done.returncode == 0 and ' steps of ' in done.stdout, done.stderr
   Outcome.read(workdir).assert_equals(whole[2])
-  for count in (10, 5):
-    done = run_python('-m', 'score_jax.evaluate', f'--run={workdir}', f'--num_problems={count}')
-    assert done.returncode == 0 and '| acc_t2 |' in done.stdout, done.stderr
-  found = [json.loads(path.read_text()) for path in workdir.glob('eval_*_t0_*/metrics.json')]
-  assert sorted(metrics['num_problems'] for metrics in found) == [5, 10]
+  done = run_python('-m', 'score_jax.evaluate', f'--run={workdir}', '--num_problems=10')
+  assert done.returncode == 0 and '| acc_t2 |' in done.stdout, done.stderr
