@@ -60,7 +60,8 @@ def _evaluate(
     return
   save_evaluation(target(measurement), found, measurement, about | {'set': str(folder)})
   print(metrics_table(found.metrics))
-  print(f'{len(found.records)} programs, {found.num_left_out} left out; records in {target(measurement)}')
+  left_out = found.num_left_out
+  print(f'{len(found.records)} programs, {left_out} left out; records in {target(measurement)}')
 
 
 def _run() -> str:
