@@ -35,7 +35,13 @@ def _answers(load: Callable[..., Task]) -> Callable[[ConfigDict], Task]:
 
   def load_it(config):
     d, g = config.data, config.grader
-    return load(d.path, cache=d.cache, num_workers=g.num_workers, timeout_s=g.timeout_s)
+    return load(
+      d.path,
+      cache=d.cache,
+      num_workers=g.num_workers,
+      timeout_s=g.timeout_s,
+      refuse_restated=g.refuse_restated,
+    )
 
   return load_it
 
