@@ -70,7 +70,7 @@ _ALONE = re.compile(r'(?<=\s)\( (\S+) \)(?=\s)')
 _TWICE = re.compile(r'(?<=\s)\( (\( [^()]* \)) \)(?=\s)')
 _UNIT = re.compile(r' \^ \\circ$|^\\\$ ')
 _IS = re.compile(r' (?:=|\\in|\\approx) ')
-_NUMBER = re.compile(r'(?:[-+] )?[0-9]*\.?[0-9]+')
+_NUMBER = re.compile(r'(?:[-+] ?)?[0-9]*\.?[0-9]+')
 _ATOM = re.compile(r'(?:[-+] )?\S*')
 _OPENING, _CLOSING = frozenset(('(', '[', r'\{')), frozenset((')', ']', r'\}'))
 _ORDER = frozenset('( ) + *'.split())
@@ -108,9 +108,10 @@ def restates(reference: str, answer: str, question: str) -> bool:
     >>> restates(r'\sqrt{2}', r'\sqrt2', r'Which is larger, $1$ or $\sqrt{2}$?')
     False
   """
-  if units.is_words(answers.clean(reference)):
-    return False  # Words are compared as text.
-  asked = _asked(question)
+  reference, answer = answers.clean(reference), answers.clean(answer)
+  # Short cuts for what most right answers are; words are compared as text.
+  if answer == reference or _NUMBER.fullmatch(answer) or units.is_words(reference):
+    return False
   whole, *_, value = _sides(_bare(reference))
   wanted = {side.removesuffix(' %') for side in (whole, value, *_parts(value))}
   sides = _sides(_bare(answer))
@@ -121,6 +122,7 @@ def restates(reference: str, answer: str, question: str) -> bool:
   is_done = [bool(_ATOM.fullmatch(part)) or part in wanted for part in parts]
   if all(is_done):
     return False
+  asked = _asked(question)
   # Two sides of an answer that is an equation may be one of the question.
   if any(f' {side} ' in asked for side in (sides[0], value)) or all(
     done or f' {part} ' in asked for part, done in zip(parts, is_done, strict=True)
@@ -162,8 +164,7 @@ def _asked(question: str) -> str:
 
 def _bare(latex: str) -> str:
   """The looks of an answer without a unit, but with its percent sign, which changes a number."""
-  head = units.split_unit(answers.clean(latex))[0]
-  return _UNIT.sub('', _looks(head))
+  return _UNIT.sub('', _looks(units.split_unit(latex)[0]))
 
 
 def _sides(looks: str) -> list[str]:
