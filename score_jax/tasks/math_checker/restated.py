@@ -33,8 +33,9 @@ _SIDES = re.compile(
 _TOKEN = re.compile(r'\\[A-Za-z]+|\\.|[0-9]*\.?[0-9]+|\S', re.DOTALL)
 _THOUSANDS = re.compile(r'(?<=[0-9])(?:,\\!\s?|\{,\}|\\,|,)(?=[0-9]{3}(?![0-9]))')
 # As in TeX, `\frac123` is `\frac{1}{2}3`.
-_BARE_FIRST = re.compile(r'(\\[dtc]?frac|\\[dt]?binom|\\sqrt)\s*([0-9])')
+_BARE_FIRST = re.compile(r'(\\[dtc]?frac|\\[dt]?binom|\\sqrt|\\log\s*_)\s*([0-9])')
 _BARE_SECOND = re.compile(r'(\\(?:[dtc]?frac|[dt]?binom)\{[0-9]\})\s*([0-9])')
+_MATRIX = re.compile(r'(?<=\{)(?:[pb]|small)(?=matrix\})')
 _LAYOUT = re.compile(r'\\(?:begin|end)\{(?:align|equation|gather|multline|split)[a-z]*\*?\}')
 _SYMBOLS = str.maketrans(
   dict(zip('−–×·⋅∙÷', '--****/', strict=True))
@@ -46,7 +47,6 @@ _ALIKE = {
   for line in (
     r'\frac \dfrac \tfrac \cfrac',
     r'\binom \dbinom \tbinom',
-    r'* \cdot \times \ast',
     r'/ \div',
     r'\le \leq \leqslant',
     r'\ge \geq \geqslant',
@@ -60,7 +60,7 @@ _ALIKE = {
 _UNSEEN = frozenset(
   r'\left \right \middle \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \Biggl \Biggr '
   r'\displaystyle \textstyle \limits \nolimits \quad \qquad \, \! \; \: & $ ~ \boxed '
-  r'\( \) \[ \]'.split()
+  r'\( \) \[ \] \$ * \cdot \times \ast'.split()
 ) | {'\\ ', '\\\n'}
 _FONTS = frozenset(
   r'\text \textrm \textbf \textit \textnormal \mbox \mathrm \mathbf \mathit \boldsymbol \overline '
@@ -68,12 +68,12 @@ _FONTS = frozenset(
 )
 _ALONE = re.compile(r'(?<=\s)\( (\S+) \)(?=\s)')
 _TWICE = re.compile(r'(?<=\s)\( (\( [^()]* \)) \)(?=\s)')
-_UNIT = re.compile(r' \^ \\circ$|^\\\$ ')
+_DEGREES = re.compile(r'((?:^|= )(?:[-+] )?[0-9.]+) \^ \\circ$')
 _IS = re.compile(r' (?:=|\\in|\\approx) ')
 _NUMBER = re.compile(r'(?:[-+] ?)?[0-9]*\.?[0-9]+')
 _ATOM = re.compile(r'(?:[-+] )?\S*')
 _OPENING, _CLOSING = frozenset(('(', '[', r'\{')), frozenset((')', ']', r'\}'))
-_ORDER = frozenset('( ) + *'.split())
+_ORDER = frozenset('()+')
 
 
 def grade_final_answer(reference: str, text: str, question: str) -> tuple[float, str]:
@@ -163,8 +163,8 @@ def _asked(question: str) -> str:
 
 
 def _bare(latex: str) -> str:
-  """The looks of an answer without a unit, but with its percent sign, which changes a number."""
-  return _UNIT.sub('', _looks(units.split_unit(latex)[0]))
+  """The looks of an answer without its unit; a percent sign stays, for it changes numbers."""
+  return _DEGREES.sub(r'\1', _looks(units.split_unit(latex)[0]))
 
 
 def _sides(looks: str) -> list[str]:
@@ -210,7 +210,7 @@ def _looks(latex: str) -> str:
     >>> _looks(r'\left(\dfrac{x+1}{2}\right)') == _looks('((x + 1)/2)')
     True
   """
-  latex = _LAYOUT.sub(r'\\\\ ', _THOUSANDS.sub('', _ascii(latex)))
+  latex = _MATRIX.sub('', _LAYOUT.sub(r'\\\\ ', _THOUSANDS.sub('', _ascii(latex))))
   latex = _BARE_SECOND.sub(r'\1{\2}', _BARE_FIRST.sub(r'\1{\2}', latex))
   # From right to left, so that what a command takes lies on top; None is a closing brace.
   stack: list[list[str] | None] = []
@@ -227,14 +227,7 @@ def _looks(latex: str) -> str:
       stack.append(_pair(token, _take(stack), _take(stack)))
     elif token not in _UNSEEN:
       stack.append(['0' + token if token[0] == '.' and token[1:].isdigit() else token])
-  tokens = [token for unit in reversed(stack) if unit for token in unit]
-  # A product is seen between two numbers only.
-  around = zip(tokens, ['', *tokens], [*tokens[1:], ''], strict=False)
-  looks = ' '.join(
-    token
-    for token, before, after in around
-    if token != '*' or (before[:1].isdigit() and after[:1].isdigit())
-  )
+  looks = ' '.join(token for unit in reversed(stack) for token in unit or ())
   return _ALONE.sub(r'\1', _ALONE.sub(r'\1', _TWICE.sub(r'\1', f' {looks} '))).strip()
 
 
