@@ -62,7 +62,7 @@ class Graders:
   """The task with the rule and without it."""
 
   def __init__(self, num_workers: int):
-    options = {'num_workers': num_workers, 'timeout_s': 30.0}
+    options = {'num_workers': num_workers, 'timeout_s': 5.0}
     self.with_rule = math.math_task('math', [], [], **options)
     self.without = math.math_task('math', [], [], **options, refuse_restated=False)
 

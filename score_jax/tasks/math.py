@@ -106,6 +106,7 @@ def load_math(
 
   Rows need `problem` and `answer` (LaTeX), and may have `level`. A row whose reference answer is
   empty stays, so that ids are positions in the file; its answers are never right, and it is said.
+  So is a row whose problem is empty.
 
   Args:
     data_path: directory with math/train.jsonl and math/test.jsonl, local or in a bucket; or
@@ -138,13 +139,14 @@ def _problems(rows: Sequence[dict], split: str) -> list[base.Problem]:
   problems = [
     base.Problem(row['id'], row['problem'], row['answer'], level=row['level']) for row in rows
   ]
-  unanswered = [problem.id for problem in problems if not problem.answer.strip()]
-  if unanswered:
-    logging.getLogger(__name__).warning(
-      'math %s: %d of %d problems have no reference answer and can never be right: ids %s',
-      split,
-      len(unanswered),
-      len(problems),
-      unanswered[:10],
-    )
+  for what, ids in {
+    'no text': [problem.id for problem in problems if not problem.question.strip()],
+    'no reference answer and can never be right': [
+      problem.id for problem in problems if not problem.answer.strip()
+    ],
+  }.items():
+    if ids:
+      logging.getLogger(__name__).warning(
+        'math %s: %d of %d problems have %s: ids %s', split, len(ids), len(problems), what, ids[:10]
+      )
   return problems

@@ -140,23 +140,37 @@ def test_what_a_killed_process_left_does_no_harm(raw, cache):
   assert len(read_splits(catalogue.GSM8K, raw, cache)['train']) == 300
 
 
-@pytest.mark.parametrize('harm', ['cut', 'flip', 'gone', 'unnamed'])
-def test_damaged_prepared_data_is_named(raw, cache, harm):
-  read_splits(catalogue.GSM8K, raw, cache)
+HARMS = {
+  'empty': lambda content: b'',
+  'cut': lambda content: content[: len(content) // 2],
+  'flipped': lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:],
+  'other text': lambda content: b'{}',
+  'no text': lambda content: b'\xff\0' * 9,
+  # Valid to TFDS, and the last 100 rows would be missing.
+  'fewer rows': lambda content: content.replace(b'"300"', b'"200"'),
+  'gone': None,
+}
+
+
+def test_damaged_prepared_data_is_named(raw, cache):
+  """Every file in every way, or the rows come back whole."""
+  whole = read_splits(catalogue.GSM8K, raw, cache)
   (folder,) = (cache / 'prepared').iterdir()
-  (records,) = folder.rglob('*-test.array_record*')
-  content = bytearray(records.read_bytes())
-  if harm == 'unnamed':
-    next(folder.rglob('dataset_info.json')).unlink()
-  elif harm == 'gone':
-    records.unlink()
-  elif harm == 'cut':
-    records.write_bytes(content[: len(content) // 2])
-  else:
-    content[len(content) // 2] ^= 1
-    records.write_bytes(content)
-  with pytest.raises(ValueError, match=rf'{folder.name}: the prepared data is damaged .*delete'):
-    read_splits(catalogue.GSM8K, raw, cache)
+  paths = [path for path in folder.rglob('*') if path.is_file()]
+  assert {path.name for path in paths} >= {'dataset_info.json', 'features.json'}
+  for path in paths:
+    content = path.read_bytes()
+    for name, harm in HARMS.items():
+      harmed = None if harm is None else harm(content)
+      if harmed == content:
+        continue
+      path.unlink() if harmed is None else path.write_bytes(harmed)
+      with pytest.raises(ValueError) as caught:
+        read_splits(catalogue.GSM8K, raw, cache)
+      assert f'{folder.name}: the prepared data is damaged (' in str(caught.value), (path, name)
+      assert '); delete the folder, and it is made anew' in str(caught.value)
+      path.write_bytes(content)
+  assert read_splits(catalogue.GSM8K, raw, cache) == whole
 
 
 READ = (
@@ -193,7 +207,40 @@ def test_a_read_prints_nothing(raw, cache, capfd):
       r'{"problem": "\ud83d", "answer": "a"}',
       "field 'problem' cannot be written as UTF-8",
     ),
+    (
+      catalogue.MATH,
+      'math/train.jsonl',
+      '{"problem": "a", "answer": "1", "answer": "2"}',
+      "not JSON: the key 'answer' stands there 2 times",
+    ),
     (catalogue.GSM8K, 'gsm8k/test.jsonl', '{"question": "a", "answer": "7"}', "no '####'"),
+    *(
+      (
+        catalogue.GSM8K,
+        'gsm8k/train.jsonl',
+        json.dumps({'question': 'a', 'answer': f'work ####{number}'}),
+        f'a number is expected behind the last ####, found {number.strip()!r}',
+      )
+      for number in ('', ' ', ' n/a', ' 1,23', ' 5 apples', ' 1.', ' $5')
+    ),
+    (
+      catalogue.GSM8K,
+      'gsm8k/test.jsonl',
+      '{"question": " \\n", "answer": "#### 7"}',
+      "field 'question' is empty",
+    ),
+    (
+      catalogue.MBPP,
+      'mbpp/mbpp.jsonl',
+      json.dumps(mbpp_row(5, test_list=['assert f() == 1', ' '])),
+      'a test of test_list is empty',
+    ),
+    (
+      catalogue.HUMANEVAL,
+      'humaneval/HumanEval.jsonl.gz',
+      json.dumps(HUMANEVAL_ROW | {'test': 'METADATA = {}'}),
+      "the test has no function 'check'",
+    ),
     (
       catalogue.MBPP,
       'mbpp/mbpp.jsonl',
@@ -233,6 +280,19 @@ def test_a_broken_line_is_named(raw, cache, dataset, path, line, message):
   assert prepared(cache) == []
 
 
+def test_a_task_id_that_stands_there_twice_is_named(raw, cache):
+  path = raw / 'mbpp/mbpp.jsonl'
+  write(path, [mbpp_row(i) for i in (*range(1, 975), 601)])
+  with pytest.raises(ValueError, match=r'mbpp\.jsonl:975: task_id 601 stands at .*jsonl:601 alr'):
+    read_splits(catalogue.MBPP, raw, cache)
+
+
+def test_references_of_gsm8k_are_numbers_of_any_form(raw, cache):
+  numbers = [' 1,234,567', ' -5', '0.25', ' 1000 ']
+  write(raw / 'gsm8k/test.jsonl', [{'question': 'q', 'answer': f'####{n}'} for n in numbers])
+  assert len(read_splits(catalogue.GSM8K, raw, cache)['test']) == 4
+
+
 def test_other_bad_files_are_named(raw, cache):
   packed = raw / 'humaneval/HumanEval.jsonl.gz'
   packed.write_bytes(packed.read_bytes()[:-20])
@@ -244,6 +304,10 @@ def test_other_bad_files_are_named(raw, cache):
   with pytest.raises(ValueError, match=r'programs\.jsonl: no such file; set --set .*repair_set'):
     read_splits(catalogue.MBPP_R, raw, cache)
   (raw / 'math/test.jsonl').unlink()
+  (raw / 'math/test.jsonl').mkdir()
+  with pytest.raises(ValueError, match=r'test\.jsonl: is a directory, not a file; check --config'):
+    read_splits(catalogue.MATH, raw, cache)
+  (raw / 'math/test.jsonl').rmdir()
   with pytest.raises(
     ValueError, match=r"test\.jsonl: no such file; set --config\.data\.path .*'do"
   ):

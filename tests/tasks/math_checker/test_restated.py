@@ -55,7 +55,9 @@ def test_wrong_answers_keep_their_reasons():
   assert restated.grade_final_answer('', SENTENCE.format('5'), 'Is it 5?')[1] == 'no_reference'
 
 
-@pytest.mark.parametrize('broken', ['{' * 300, '}' * 300, '(' * 300, r'\frac' * 90, '$' * 300, '\\'])
+@pytest.mark.parametrize(
+  'broken', ['{' * 300, '}' * 300, '(' * 300, r'\frac' * 90, '$' * 300, '\\']
+)
 def test_questions_and_answers_that_are_no_latex_are_read_somehow(broken):
   assert restated.restates('5', '2+3', f'Compute $2+3$. {broken}')
   assert not restated.restates('5', f'2+3{broken}', 'Compute it.')
