@@ -2,62 +2,19 @@
 
 import concurrent.futures
 import dataclasses
-import gzip
 import hashlib
-import json
 
 import pytest
+import raw_data
+from raw_data import GSM8K_ROWS, HUMANEVAL_ROW, MATH_ROWS, mbpp_row, write
 
 from score_jax.tasks.datasets import catalogue
 from score_jax.tasks.datasets.read import read_splits
 
-MATH_ROWS = [
-  {'problem': 'é $1+1$?\r\n\u2028 \U0001f600\0', 'answer': '2', 'level': 3, 'extra': [1]},
-  {'problem': 'b', 'answer': r'\frac{1}{2}', 'level': None, 'subject': 'Algebra'},
-  {'problem': '', 'answer': '', 'level': 'Level ?'},
-]
-
-
-GSM8K_ROWS = [{'question': f'q{i}', 'answer': f'work #### {i}'} for i in range(300)]
-
-
-HUMANEVAL_ROW = {
-  'task_id': 'HumanEval/0',
-  'prompt': 'def f(x):\n    """Doubles."""\n',
-  'entry_point': 'f',
-  'canonical_solution': '    return 2 * x\n',
-  'test': 'def check(candidate):\n    assert candidate(1) == 2\n',
-}
-
-
-def mbpp_row(number, **changes):
-  return {
-    'task_id': number,
-    'text': f'Task {number}.',
-    'code': 'def f():\r\n  return 1',
-    'test_setup_code': '',
-    'test_list': [f'assert f() == {i}' for i in range(number % 3 + 1)],
-    'challenge_test_list': [],
-  } | changes
-
-
-def write(path, rows):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  content = ''.join(json.dumps(row) + '\n' for row in rows).encode()
-  path.write_bytes(gzip.compress(content) if path.suffix == '.gz' else content)
-
 
 @pytest.fixture
 def raw(tmp_path):
-  """A small data folder of every data set."""
-  root = tmp_path / 'raw'
-  write(root / 'math/train.jsonl', MATH_ROWS)
-  write(root / 'math/test.jsonl', MATH_ROWS[:1])
-  write(root / 'gsm8k/train.jsonl', GSM8K_ROWS)
-  write(root / 'gsm8k/test.jsonl', GSM8K_ROWS[:2])
-  write(root / 'mbpp/mbpp.jsonl', [mbpp_row(i) for i in range(1, 975)])
-  write(root / 'humaneval/HumanEval.jsonl.gz', [HUMANEVAL_ROW])
-  return root
+  return raw_data.write_all(tmp_path / 'raw')
 
 
 @pytest.fixture
@@ -194,103 +151,6 @@ def test_processes_that_start_at_once_do_not_disturb_each_other(raw, cache, run_
 def test_a_read_prints_nothing(raw, cache, capfd):
   read_splits(catalogue.MBPP, raw, cache)
   assert capfd.readouterr() == ('', '')
-
-
-@pytest.mark.parametrize(
-  ('dataset', 'path', 'line', 'message'),
-  [
-    (catalogue.MATH, 'math/train.jsonl', '{"problem": "a"}', "missing field 'answer'"),
-    (catalogue.MATH, 'math/test.jsonl', '{"problem": "a"', 'not JSON'),
-    (
-      catalogue.MATH,
-      'math/test.jsonl',
-      r'{"problem": "\ud83d", "answer": "a"}',
-      "field 'problem' cannot be written as UTF-8",
-    ),
-    (
-      catalogue.MATH,
-      'math/train.jsonl',
-      '{"problem": "a", "answer": "1", "answer": "2"}',
-      "not JSON: the key 'answer' stands there 2 times",
-    ),
-    (catalogue.GSM8K, 'gsm8k/test.jsonl', '{"question": "a", "answer": "7"}', "no '####'"),
-    *(
-      (
-        catalogue.GSM8K,
-        'gsm8k/train.jsonl',
-        json.dumps({'question': 'a', 'answer': f'work ####{number}'}),
-        f'a number is expected behind the last ####, found {number.strip()!r}',
-      )
-      for number in ('', ' ', ' n/a', ' 1,23', ' 5 apples', ' 1.', ' $5')
-    ),
-    (
-      catalogue.GSM8K,
-      'gsm8k/test.jsonl',
-      '{"question": " \\n", "answer": "#### 7"}',
-      "field 'question' is empty",
-    ),
-    (
-      catalogue.MBPP,
-      'mbpp/mbpp.jsonl',
-      json.dumps(mbpp_row(5, test_list=['assert f() == 1', ' '])),
-      'a test of test_list is empty',
-    ),
-    (
-      catalogue.HUMANEVAL,
-      'humaneval/HumanEval.jsonl.gz',
-      json.dumps(HUMANEVAL_ROW | {'test': 'METADATA = {}'}),
-      "the test has no function 'check'",
-    ),
-    (
-      catalogue.MBPP,
-      'mbpp/mbpp.jsonl',
-      json.dumps(mbpp_row(5, test_list='assert f()')),
-      "field 'test_list' should be a list of texts, found str",
-    ),
-    (
-      catalogue.MBPP,
-      'mbpp/mbpp.jsonl',
-      json.dumps(mbpp_row(5, task_id='5')),
-      "field 'task_id' should be a whole number, found str",
-    ),
-    (
-      catalogue.MBPP,
-      'mbpp/mbpp.jsonl',
-      json.dumps(mbpp_row(5, test_list=[])),
-      'the test_list is empty',
-    ),
-    (
-      catalogue.HUMANEVAL,
-      'humaneval/HumanEval.jsonl.gz',
-      json.dumps(HUMANEVAL_ROW | {'entry_point': 'g'}),
-      "the prompt has no function 'g'",
-    ),
-  ],
-)
-def test_a_broken_line_is_named(raw, cache, dataset, path, line, message):
-  content = (raw / path).read_bytes()
-  is_packed = path.endswith('.gz')
-  # As the second line; the third is fine again.
-  first, _, rest = (gzip.decompress(content) if is_packed else content).partition(b'\n')
-  content = b'\n'.join([first, line.encode(), rest or first])
-  (raw / path).write_bytes(gzip.compress(content) if is_packed else content)
-  with pytest.raises(ValueError) as caught:
-    read_splits(dataset, raw, cache)
-  assert f'{path}:2: {message}' in str(caught.value)
-  assert prepared(cache) == []
-
-
-def test_a_task_id_that_stands_there_twice_is_named(raw, cache):
-  path = raw / 'mbpp/mbpp.jsonl'
-  write(path, [mbpp_row(i) for i in (*range(1, 975), 601)])
-  with pytest.raises(ValueError, match=r'mbpp\.jsonl:975: task_id 601 stands at .*jsonl:601 alr'):
-    read_splits(catalogue.MBPP, raw, cache)
-
-
-def test_references_of_gsm8k_are_numbers_of_any_form(raw, cache):
-  numbers = [' 1,234,567', ' -5', '0.25', ' 1000 ']
-  write(raw / 'gsm8k/test.jsonl', [{'question': 'q', 'answer': f'####{n}'} for n in numbers])
-  assert len(read_splits(catalogue.GSM8K, raw, cache)['test']) == 4
 
 
 def test_other_bad_files_are_named(raw, cache):
