@@ -36,9 +36,9 @@ class Verdict:
 
   Attributes:
     reward: 0.0 or 1.0.
-    reason: 'correct', 'wrong', 'no_answer', 'timeout', 'too_long', 'no_reference', or 'error: '
-      followed by what happened; a checker may have others. `kind` is what stands before the colon,
-      for counting: a run's metrics hold the share of each, `train/graded_KIND`.
+    reason: 'correct', 'wrong', 'no_answer', 'restated', 'timeout', 'too_long', 'no_reference', or
+      'error: ' followed by what happened; a checker may have others. `kind` is what stands before
+      the colon, for counting: a run's metrics hold the share of each, `train/graded_KIND`.
   """
 
   reward: float

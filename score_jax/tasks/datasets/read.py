@@ -81,7 +81,13 @@ def _prepared(builder_class, dataset: Dataset, root: epath.Path, cache: epath.Pa
   """The folder of the prepared data; made if it is not there."""
   digest = hashlib.sha256(f'{dataset.version} {_CHECKSUMS}'.encode())
   for file in dataset.files:
-    digest.update(hashlib.sha256((root / file.path).read_bytes()).digest())
+    try:
+      content = (root / file.path).read_bytes()
+    except OSError as error:
+      raise ValueError(
+        f'{root / file.path}: cannot be read ({error.strerror}); check {dataset.flag}'
+      ) from error
+    digest.update(hashlib.sha256(content).digest())
   folder = cache / 'prepared' / f'{dataset.name}-{digest.hexdigest()[:16]}'
   if folder.exists():
     return folder

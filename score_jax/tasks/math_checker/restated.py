@@ -26,7 +26,7 @@ _FORMULA = re.compile(
 _WORD = re.compile(
   r'(?<![\\A-Za-z])(?:[A-Za-z]{4,}|(?<![-+*/^=<>(] )[A-Za-z]{2,}(?! ?[-+*/^=<>(]))(?![A-Za-z0-9])'
 )
-_HAS_OPERATION = re.compile(r'[-+*/^=<>!|\\]|[0-9A-Za-z)]\(')
+_HAS_OPERATION = re.compile(r'[-+*/^=<>!|\\%]|[0-9A-Za-z)]\(|[0-9] ?: ?[0-9]')
 _SIDES = re.compile(
   r'=|,|;|&|[<>]|\\\\|\\(?:[lg]e|[lg]eq|[lg]eqslant|neq?|equiv|approx|in|q?quad)(?![A-Za-z])'
 )

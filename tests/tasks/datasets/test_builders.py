@@ -112,6 +112,13 @@ def test_a_task_id_that_stands_there_twice_is_named(raw, cache):
     read_splits(catalogue.MBPP, raw, cache)
 
 
+def test_a_number_of_any_size_is_named(tmp_path, cache):
+  row = {'task_id': 1 << 63, 'question': 'q', 'tests': 't', 'program': 'p', 'reason': 'wrong'}
+  write(tmp_path / 'programs.jsonl', [row])
+  with pytest.raises(ValueError, match=r"programs\.jsonl:1: field 'task_id' does not fit 64 bits"):
+    read_splits(catalogue.MBPP_R, tmp_path, cache)
+
+
 def test_references_of_gsm8k_are_numbers_of_any_form(raw, cache):
   numbers = [' 1,234,567', ' -5', '0.25', ' 1000 ']
   write(raw / 'gsm8k/test.jsonl', [{'question': 'q', 'answer': f'####{n}'} for n in numbers])

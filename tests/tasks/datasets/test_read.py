@@ -174,6 +174,13 @@ def test_other_bad_files_are_named(raw, cache):
     read_splits(catalogue.MATH, raw, cache)
 
 
+def test_a_file_that_cannot_be_read_is_named(raw, cache):
+  (raw / 'gsm8k/test.jsonl').unlink()
+  (raw / 'gsm8k/test.jsonl').symlink_to('/proc/self/mem')  # its first page is nobody's
+  with pytest.raises(ValueError, match=r'test\.jsonl: cannot be read \(.*\); check --config\.data'):
+    read_splits(catalogue.GSM8K, raw, cache)
+
+
 def test_a_cache_that_cannot_be_written_is_named(raw, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=r'set --config\.data\.cache to a folder that can be'):
