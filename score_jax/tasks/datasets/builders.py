@@ -81,7 +81,7 @@ def _check_encodable(example: dict, where: str) -> None:
   """Half of a surrogate pair is valid JSON but not UTF-8, and a number may be of any size."""
   for name, value in example.items():
     if isinstance(value, int) and abs(value) >= 1 << 63:
-      raise ValueError(f'{where}: field {name!r} does not fit 64 bits: {value:.3e}')
+      raise ValueError(f'{where}: field {name!r} does not fit 64 bits')
     texts = value if isinstance(value, list) else [value]
     for text in texts:
       if isinstance(text, str):

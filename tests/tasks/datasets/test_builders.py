@@ -113,7 +113,7 @@ def test_a_task_id_that_stands_there_twice_is_named(raw, cache):
 
 
 def test_a_number_of_any_size_is_named(tmp_path, cache):
-  row = {'task_id': 1 << 63, 'question': 'q', 'tests': 't', 'program': 'p', 'reason': 'wrong'}
+  row = {'task_id': 10**400, 'question': 'q', 'tests': 't', 'program': 'p', 'reason': 'wrong'}
   write(tmp_path / 'programs.jsonl', [row])
   with pytest.raises(ValueError, match=r"programs\.jsonl:1: field 'task_id' does not fit 64 bits"):
     read_splits(catalogue.MBPP_R, tmp_path, cache)
