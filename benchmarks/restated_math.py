@@ -68,21 +68,25 @@ class Graders:
 
   def compare(self, name: str, items: list[tuple[base.Problem, str, str]], shown: int) -> list:
     """Prints the counts of one kind of answers (problem, text, what to show); returns refused."""
-    problems, texts, _ = zip(*items, strict=True)
-    before, after = (
-      [verdict.reward > 0 for verdict in task.grade(problems, texts)]
-      for task in (self.without, self.with_rule)
-    )
-    refused = [item for item, old, new in zip(items, before, after, strict=True) if old and not new]
-    count = len({item[0].id for item in refused})
+    right = self.right(self.without, items)
+    still = self.right(self.with_rule, right)  # the rule looks at no others
+    kept = set(still)
+    refused = [item for item in right if item not in kept]
+    problems = len({item[0].id for item in refused})
     print(
-      f'{name:12} {len(items):6}: right without {sum(before):6}, with {sum(after):6}; refused on '
-      f'{count} problems',
+      f'{name:12} {len(items):6}: right without {len(right):6}, with {len(still):6}; refused on '
+      f'{problems} problems',
       flush=True,
     )
     for problem, _, answer in refused[:shown]:
       print(f'  problem {problem.id}: reference {problem.answer}; refused {answer}')
     return refused
+
+  def right(self, task: base.Task, items: list) -> list:
+    """Those of the items that a task finds right."""
+    problems, texts, _ = zip(*items, strict=True)
+    verdicts = task.grade(problems, texts)
+    return [item for item, verdict in zip(items, verdicts, strict=True) if verdict.reward]
 
   def close(self) -> None:
     """Ends the workers."""

@@ -69,7 +69,7 @@ _FONTS = frozenset(
 _ALONE = re.compile(r'(?<=\s)\( (\S+) \)(?=\s)')
 _TWICE = re.compile(r'(?<=\s)\( (\( [^()]* \)) \)(?=\s)')
 _DEGREES = re.compile(r'((?:^|= )(?:[-+] )?[0-9.]+) \^ \\circ$')
-_IS = re.compile(r' (?:=|\\in|\\approx) ')
+_IS = frozenset(('=', r'\in', r'\approx'))
 _NUMBER = re.compile(r'(?:[-+] ?)?[0-9]*\.?[0-9]+')
 _ATOM = re.compile(r'(?:[-+] )?\S*')
 _OPENING, _CLOSING = frozenset(('(', '[', r'\{')), frozenset((')', ']', r'\}'))
@@ -168,8 +168,15 @@ def _bare(latex: str) -> str:
 
 
 def _sides(looks: str) -> list[str]:
-  """All of an answer, then what stands between its equals signs."""
-  return [looks, *(_open(side) for side in _IS.split(looks))]
+  """All of an answer, then what stands between its equals signs, not those of a sum's limits."""
+  sides, depth = [[]], 0
+  for token in looks.split(' '):
+    depth += (token in _OPENING) - (token in _CLOSING)
+    if token in _IS and not depth:
+      sides.append([])
+    else:
+      sides[-1].append(token)
+  return [looks, *(_open(' '.join(side)) for side in sides)]
 
 
 def _open(looks: str) -> str:
