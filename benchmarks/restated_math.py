@@ -84,8 +84,7 @@ class Graders:
 
   def right(self, task: base.Task, items: list) -> list:
     """Those of the items that a task finds right."""
-    problems, texts, _ = zip(*items, strict=True)
-    verdicts = task.grade(problems, texts)
+    verdicts = task.grade([problem for problem, *_ in items], [text for _, text, _ in items])
     return [item for item, verdict in zip(items, verdicts, strict=True) if verdict.reward]
 
   def close(self) -> None:
