@@ -5,6 +5,7 @@
 cold: fresh workers, so their start and the parser's first meeting with each construction count.
 warm: the same again. right: every answer against itself, at the end of its solution and in another
 spelling, so that no comparison of texts settles it; wrong: against the answer of another problem.
+The task's grader, which refuses formulas of the question; `no rule` is the one without, in turns.
 latency: of one item, sent alone to a warm worker. Processor seconds are those of this process and
 its workers (Linux): on a machine that others use, they say more than the clock.
 """
@@ -19,7 +20,9 @@ from collections import Counter
 
 from score_jax.tasks.workers.pool import WorkerPool
 
-GRADER = 'score_jax.tasks.math_checker.equality:grade_final_answer'
+GRADER = 'score_jax.tasks.math_checker.restated:grade_final_answer'
+NO_RULE = 'score_jax.tasks.math_checker.equality:grade_final_answer'
+ROUNDS = 3  # of both graders in turns
 
 
 def sentence(answer: str) -> str:
@@ -28,13 +31,16 @@ def sentence(answer: str) -> str:
 
 
 def pairs(rows: list[dict], seed: int) -> tuple[list, list]:
-  """(right, wrong): (reference, text) items, one of each per row that has an answer."""
+  """(right, wrong): (reference, text, question) items, one of each per row that has an answer."""
   rows = [row for row in rows if row['answer'].strip()]
-  right = [(row['answer'], f'{row["solution"]} {sentence(respelt(row["answer"]))}') for row in rows]
+  right = [
+    (row['answer'], f'{row["solution"]} {sentence(respelt(row["answer"]))}', row['problem'])
+    for row in rows
+  ]
   others = rows[:]
   random.Random(seed).shuffle(others)
   wrong = [
-    (row['answer'], f'{row["solution"]} {sentence(other["answer"])}')
+    (row['answer'], f'{row["solution"]} {sentence(other["answer"])}', row['problem'])
     for row, other in zip(rows, others, strict=True)
     if row['answer'] != other['answer']
   ]
@@ -87,7 +93,12 @@ def main() -> None:
   timed(pool, right, 'right, warm')
   mixed = right + wrong
   random.Random(flags.seed).shuffle(mixed)
-  timed(pool, mixed, 'both, warm')
+  bare = WorkerPool(NO_RULE, num_workers=flags.workers, timeout_s=5.0, cache_size=0)
+  bare.grade([item[:2] for item in mixed])
+  for _ in range(ROUNDS):
+    timed(pool, mixed, 'both, warm')
+    timed(bare, [item[:2] for item in mixed], 'no rule')
+  bare.close()
   sample = mixed[:2000]
   latencies = []
   for item in sample:

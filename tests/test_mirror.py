@@ -17,7 +17,6 @@ TESTED_ELSEWHERE = {
   'tasks/code/landlock.py': 'taken away by tests/tasks/code/test_isolation.py',
   'tasks/code/namespaces.py': 'taken away by tests/tasks/code/test_isolation.py',
   'tasks/code/zygote.py': 'started by tests/tasks/code/test_isolation.py',
-  'tasks/datasets/builders.py': 'prepares the data of tests/tasks/datasets/test_read.py',
   'tasks/math_checker/exact.py': 'judges pairs of tests/tasks/math_checker/test_equality.py',
   'tasks/math_checker/relations.py': 'judges pairs of tests/tasks/math_checker/test_equality.py',
   'tasks/math_checker/units.py': 'judges pairs of tests/tasks/math_checker/test_equality.py',

@@ -80,6 +80,7 @@ def default_config() -> ConfigDict:
   c.grader.num_workers = 2  # [processes] that check answers
   c.grader.timeout_s = 5.0  # [seconds] an answer may take so long
   c.grader.memory_bytes = 1 << 29  # [bytes] of the process that runs a program
+  c.grader.refuse_restated = True  # math, gsm8k: a formula of the question is no answer to it
   c.grader.allow_unsandboxed = False  # run programs where nothing isolates them: trusted ones only
 
   c.stage = ConfigDict()  # reward and penalty of a turn; see score_jax.objective.stages.Stage

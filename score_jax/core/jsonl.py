@@ -31,8 +31,8 @@ def read_jsonl(
     The rows in order, with all their fields.
 
   Raises:
-    ValueError: a missing or empty file, a line that is not UTF-8, not JSON or not an object, a
-      missing field or one of another kind; with file and line.
+    ValueError: a missing or empty file, a line that is not UTF-8, not JSON or not an object, a key
+      that stands there twice, a missing field or one of another kind; with file and line.
   """
   return [row for _, row in read_located(path, fields, flag=flag)]
 
@@ -75,7 +75,7 @@ def _parse_row(line: bytes, kinds: Mapping[str, type], where: str) -> dict:
       f'{where}: not UTF-8: byte 0x{line[error.start]:02x} at column {error.start + 1}'
     ) from error
   try:
-    row = json.loads(text)
+    row = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
   except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
     raise ValueError(f'{where}: not JSON: {error}') from error
   if not isinstance(row, dict):
@@ -88,6 +88,21 @@ def _parse_row(line: bytes, kinds: Mapping[str, type], where: str) -> dict:
         f'{where}: field {field!r} should be {_NAMES[kind]}, found {type(row[field]).__name__}'
       )
   return row
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+  """An object whose keys differ: of two values of one key, neither is to be believed."""
+  row = dict(pairs)
+  if len(row) < len(pairs):
+    keys = [key for key, _ in pairs]
+    twice = next(key for key in keys if keys.count(key) > 1)
+    raise ValueError(f'the key {twice!r} stands there {keys.count(twice)} times; keep one')
+  return row
+
+
+def _no_constant(name: str) -> None:
+  """Python reads NaN and Infinity, which JSON does not have."""
+  raise ValueError(f'{name} is no value of JSON')
 
 
 def _is_kind(value: object, kind: type) -> bool:

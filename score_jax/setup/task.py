@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from score_jax.tasks.arithmetic import load_arithmetic
-from score_jax.tasks.base import Task, without_overlap
+from score_jax.tasks.base import Task, warn_of_repeats, without_overlap
 from score_jax.tasks.code.checker import CodeChecker
 from score_jax.tasks.gsm8k import load_gsm8k
 from score_jax.tasks.humaneval import load_humaneval
@@ -35,7 +35,13 @@ def _answers(load: Callable[..., Task]) -> Callable[[ConfigDict], Task]:
 
   def load_it(config):
     d, g = config.data, config.grader
-    return load(d.path, cache=d.cache, num_workers=g.num_workers, timeout_s=g.timeout_s)
+    return load(
+      d.path,
+      cache=d.cache,
+      num_workers=g.num_workers,
+      timeout_s=g.timeout_s,
+      refuse_restated=g.refuse_restated,
+    )
 
   return load_it
 
@@ -72,6 +78,8 @@ def make_task(config: ConfigDict) -> Task:
       'of your own'
     )
   task = _load_own(config) if ':' in name else TASKS[name][0](config)
+  if ':' in name or TASKS[name][1]:  # generated problems may well be drawn again
+    warn_of_repeats(task)
   return without_overlap(task) if config.data.drop_overlap else task
 
 

@@ -36,9 +36,9 @@ class Verdict:
 
   Attributes:
     reward: 0.0 or 1.0.
-    reason: 'correct', 'wrong', 'no_answer', 'timeout', 'too_long', 'no_reference', or 'error: '
-      followed by what happened; a checker may have others. `kind` is what stands before the colon,
-      for counting: a run's metrics hold the share of each, `train/graded_KIND`.
+    reason: 'correct', 'wrong', 'no_answer', 'restated', 'timeout', 'too_long', 'no_reference', or
+      'error: ' followed by what happened; a checker may have others. `kind` is what stands before
+      the colon, for counting: a run's metrics hold the share of each, `train/graded_KIND`.
   """
 
   reward: float
@@ -132,6 +132,38 @@ def without_overlap(task: Task) -> Task:
     sorted({p.id for p in task.train} - {p.id for p in train})[:10],
   )
   return dataclasses.replace(task, train=train)
+
+
+def warn_of_repeats(task: Task) -> None:
+  """Says in the log which problems stand several times in a split, and which of them disagree.
+
+  They stay: ids are positions in the published file, and others count what is in it.
+
+  Args:
+    task: any task; problems with the same normalised statement are the same.
+  """
+  for split, problems in (('training', task.train), ('evaluation', task.test)):
+    first: dict[str, Problem] = {}
+    pairs = [(p, first.setdefault(normalise_question(task.statement(p)), p)) for p in problems]
+    again = [problem.id for problem, earlier in pairs if problem is not earlier]
+    other = [p.id for p, earlier in pairs if p.answer.split() != earlier.answer.split()]
+    if again:
+      logging.getLogger(__name__).warning(
+        'task %s: %d of %d %s problems have the text of an earlier one and count again: %s; %d of '
+        'them have another answer%s',
+        task.name,
+        len(again),
+        len(problems),
+        split,
+        _some(again),
+        len(other),
+        f': {_some(other)}' if other else '',
+      )
+
+
+def _some(ids: list[int]) -> str:
+  """The first ids, and how many more there are."""
+  return f'ids {ids[:10]}' + (f' and {len(ids) - 10} more' if len(ids) > 10 else '')
 
 
 def check_same_length(problems: Sequence[Problem], texts: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ def load_gsm8k(
   cache: str | os.PathLike[str] = '',
   num_workers: int = 2,
   timeout_s: float = 5.0,
+  refuse_restated: bool = True,
 ) -> base.Task:
   """GSM8K, asked and graded as MATH is.
 
@@ -38,6 +39,7 @@ def load_gsm8k(
     cache: folder for prepared data; '' takes the user's cache folder.
     num_workers: grading processes.
     timeout_s: wall-clock seconds until an answer is given up.
+    refuse_restated: see `score_jax.tasks.math.math_task`.
 
   Returns:
     A Task; `close` ends the workers.
@@ -50,4 +52,11 @@ def load_gsm8k(
     [base.Problem(row['id'], row['question'], final_number(row['answer'])) for row in rows[split]]
     for split in ('train', 'test')
   )
-  return math_task('gsm8k', train, test, num_workers=num_workers, timeout_s=timeout_s)
+  return math_task(
+    'gsm8k',
+    train,
+    test,
+    num_workers=num_workers,
+    timeout_s=timeout_s,
+    refuse_restated=refuse_restated,
+  )

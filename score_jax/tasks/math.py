@@ -28,8 +28,10 @@ MATH_INSTRUCTION = (
   '"Final Answer: The final answer is $answer$. I hope it is correct."'
 )
 
-_GRADER = 'score_jax.tasks.math_checker.equality:grade_final_answer'
+_CHECKER = 'score_jax.tasks.math_checker'
 _CACHE_SIZE = 1 << 15  # verdicts, some 10 MB
+# Of a question that is longer, the beginning is held against answers: an item has 20,000 in all.
+_MAX_QUESTION_CHARS = 10_000
 
 
 def math_prompt(problem: base.Problem) -> str:
@@ -49,6 +51,7 @@ def math_task(
   *,
   num_workers: int = 2,
   timeout_s: float = 5.0,
+  refuse_restated: bool = True,
 ) -> base.Task:
   """Problems with an answer in LaTeX, asked and graded as on MATH.
 
@@ -58,11 +61,14 @@ def math_task(
     test: evaluation problems.
     num_workers: grading processes; they start with the first answer to grade.
     timeout_s: wall-clock seconds until an answer is given up.
+    refuse_restated: whether a right answer that is a formula of the question gets nothing, see
+      `math_checker.restated`.
 
   Returns:
     A Task; `close` ends the workers.
   """
-  pool = WorkerPool(_GRADER, num_workers=num_workers, timeout_s=timeout_s, cache_size=_CACHE_SIZE)
+  grader = f'{_CHECKER}.{"restated" if refuse_restated else "equality"}:grade_final_answer'
+  pool = WorkerPool(grader, num_workers=num_workers, timeout_s=timeout_s, cache_size=_CACHE_SIZE)
 
   def decisive(text: str) -> str:
     # Different texts with the same final answer are one item. A text that is too long stays so.
@@ -70,9 +76,11 @@ def math_task(
 
   def grade(problems: Sequence[base.Problem], texts: Sequence[str]) -> list[base.Verdict]:
     base.check_same_length(problems, texts)
-    return pool.grade(
-      [(problem.answer, decisive(text)) for problem, text in zip(problems, texts, strict=True)]
-    )
+    items = [(p.answer, decisive(text)) for p, text in zip(problems, texts, strict=True)]
+    if refuse_restated:
+      questions = [problem.question[:_MAX_QUESTION_CHARS] for problem in problems]
+      items = [(*item, question) for item, question in zip(items, questions, strict=True)]
+    return pool.grade(items)
 
   return base.Task(
     name=name,
@@ -92,11 +100,13 @@ def load_math(
   cache: str | os.PathLike[str] = '',
   num_workers: int = 2,
   timeout_s: float = 5.0,
+  refuse_restated: bool = True,
 ) -> base.Task:
   """MATH, graded in worker processes.
 
   Rows need `problem` and `answer` (LaTeX), and may have `level`. A row whose reference answer is
   empty stays, so that ids are positions in the file; its answers are never right, and it is said.
+  So is a row whose problem is empty.
 
   Args:
     data_path: directory with math/train.jsonl and math/test.jsonl, local or in a bucket; or
@@ -104,6 +114,7 @@ def load_math(
     cache: folder for prepared data; '' takes the user's cache folder.
     num_workers: see `math_task`.
     timeout_s: see `math_task`.
+    refuse_restated: see `math_task`.
 
   Returns:
     A Task; `close` ends the workers.
@@ -113,7 +124,14 @@ def load_math(
   """
   rows = read_splits(catalogue.MATH, data_path, cache)
   train, test = (_problems(rows[split], split) for split in ('train', 'test'))
-  return math_task('math', train, test, num_workers=num_workers, timeout_s=timeout_s)
+  return math_task(
+    'math',
+    train,
+    test,
+    num_workers=num_workers,
+    timeout_s=timeout_s,
+    refuse_restated=refuse_restated,
+  )
 
 
 def _problems(rows: Sequence[dict], split: str) -> list[base.Problem]:
@@ -121,13 +139,14 @@ def _problems(rows: Sequence[dict], split: str) -> list[base.Problem]:
   problems = [
     base.Problem(row['id'], row['problem'], row['answer'], level=row['level']) for row in rows
   ]
-  unanswered = [problem.id for problem in problems if not problem.answer.strip()]
-  if unanswered:
-    logging.getLogger(__name__).warning(
-      'math %s: %d of %d problems have no reference answer and can never be right: ids %s',
-      split,
-      len(unanswered),
-      len(problems),
-      unanswered[:10],
-    )
+  for what, ids in {
+    'no text': [problem.id for problem in problems if not problem.question.strip()],
+    'no reference answer and can never be right': [
+      problem.id for problem in problems if not problem.answer.strip()
+    ],
+  }.items():
+    if ids:
+      logging.getLogger(__name__).warning(
+        'math %s: %d of %d problems have %s: ids %s', split, len(ids), len(problems), what, ids[:10]
+      )
   return problems

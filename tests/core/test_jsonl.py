@@ -29,6 +29,10 @@ def test_rows_are_read_in_order_with_all_their_fields(tmp_path):
     (b'{"q": 12}', r"a\.jsonl:3: field 'q' should be text, found int"),
     (b'{"q": "\xff"}', r'a\.jsonl:3: not UTF-8: byte 0xff at column 8'),
     (b'[' * 100_000, r'a\.jsonl:3: not JSON: '),
+    (b'{"q": "a", "q": "b"}', r"a\.jsonl:3: not JSON: the key 'q' stands there 2 times; keep one"),
+    (b'{"q": "a", "p": {"r": 1, "r": 1}}', r"a\.jsonl:3: not JSON: the key 'r' stands there 2"),
+    (b'{"q": "a", "n": NaN}', r'a\.jsonl:3: not JSON: NaN is no value of JSON'),
+    (b'{"q": "a", "n": [-Infinity]}', r'a\.jsonl:3: not JSON: -Infinity is no value of JSON'),
   ],
 )
 def test_a_broken_line_is_named(tmp_path, line, message):

@@ -8,7 +8,7 @@ import sys
 import pytest
 from makers import ROOT
 
-from score_jax.core.config import default_config, leaves
+from score_jax.core.config import NOT_IDENTITY, default_config, leaves
 from score_jax.core.config_check import check_config
 from score_jax.setup import task as task_loader
 from score_jax.tasks import base
@@ -89,6 +89,25 @@ def test_the_config_says_whether_overlap_is_left_out(tmp_path):
   assert [p.id for p in task_loader.make_task(config).train] == [0]
   config.data.drop_overlap = False
   assert [p.id for p in task_loader.make_task(config).train] == [0, 1]
+
+
+def test_the_config_says_whether_a_copy_of_the_question_is_refused(tmp_path):
+  """A run does not go on with other verdicts than it began with: the key is of its identity."""
+  (tmp_path / 'math').mkdir()
+  row = {'problem': r'Compute $\dbinom{31}{28}$.', 'answer': '4495'}
+  for name in ('train', 'test'):
+    (tmp_path / f'math/{name}.jsonl').write_text(json.dumps(row))
+  config = default_config()
+  config.task.name, config.data.drop_overlap = 'math', False
+  config.data.path, config.data.cache = str(tmp_path), str(tmp_path / 'cache')
+  config.grader.num_workers = 1
+  assert config.grader.refuse_restated and 'grader.refuse_restated' not in NOT_IDENTITY
+  config.grader.refuse_restated = False
+  task = task_loader.make_task(config)
+  try:
+    assert task.grade(task.test, [r'\boxed{\binom{31}{28}}'])[0].reason == 'correct'
+  finally:
+    task.close()
 
 
 @pytest.mark.parametrize(

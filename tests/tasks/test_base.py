@@ -39,6 +39,23 @@ def test_training_problems_that_are_evaluation_problems_are_left_out(caplog):
   assert [problem.id for problem in base.without_overlap(by_letter).train] == [0]
 
 
+def test_problems_that_stand_there_twice_are_counted_and_named(caplog):
+  base.warn_of_repeats(_task(['a', 'b', 'ab'], ['b']))
+  assert caplog.text == ''  # in two splits, which is for `check_disjoint`
+  task = _task(['a', 'b', ' A', *'cdefghijklm', *'abcdefghijk'], ['d', 'e', 'D\n', 'd'])
+  task.test[2] = dataclasses.replace(task.test[2], answer='7')
+  base.warn_of_repeats(task)
+  train, test = caplog.messages
+  assert train == (
+    'task t: 12 of 25 training problems have the text of an earlier one and count again: '
+    f'ids {[2, *range(14, 23)]} and 2 more; 0 of them have another answer'
+  )
+  assert test == (
+    'task t: 2 of 4 evaluation problems have the text of an earlier one and count again: '
+    'ids [2, 3]; 1 of them have another answer: ids [2]'
+  )
+
+
 def test_values_are_frozen():
   with pytest.raises(dataclasses.FrozenInstanceError):
     base.Verdict(1.0, 'correct').reward = 0.0

@@ -66,6 +66,24 @@ def test_grading_goes_through_the_workers(hand_made):
     hand_made.grade([five], [])
 
 
+def test_a_copy_of_the_question_is_refused():
+  problems = [
+    base.Problem(0, r'Compute $\dbinom{31}{28}$.', '4495'),
+    base.Problem(1, r'Compute $\dbinom{31}{3}$.', '4495'),
+    base.Problem(2, 'Factor ab+5b+2a+10.' + ' ' * 30_000, '(a+5)(b+2)'),
+  ]
+  task = math.math_task('math', problems, [], num_workers=1)
+  # The same reference and answer to two questions: a verdict is remembered for its own question.
+  texts = [_sentence(r'\binom{31}{28}')] * 2 + [_sentence('ab + 5b + 2a + 10')]
+  try:
+    verdicts = [task.grade([p], [text])[0] for p, text in zip(problems, texts, strict=True)]
+    assert [v.reason for v in task.grade(problems, texts)] == [v.reason for v in verdicts]
+  finally:
+    task.close()
+  assert [v.reason for v in verdicts] == ['restated', 'correct', 'restated']
+  assert [v.reward for v in verdicts] == [0.0, 1.0, 0.0]
+
+
 def test_hostile_answers_cost_only_themselves(hand_made):
   five = hand_made.train[0]
   hostile = {

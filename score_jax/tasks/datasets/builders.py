@@ -57,11 +57,14 @@ class JsonlBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(
     self, path: epath.Path, task_ids: range | None
   ) -> Iterator[tuple[int, dict]]:
-    index = 0
+    index, places = 0, {}
     for where, row in jsonl.read_located(path, self.dataset.fields, flag=self.dataset.flag):
       if task_ids is not None and row['task_id'] not in task_ids:
         continue
-      complaint = self.dataset.complaint(row)
+      if task_ids is not None and (first := places.setdefault(row['task_id'], where)) != where:
+        raise ValueError(f'{where}: task_id {row["task_id"]} stands at {first} already')
+      empty = [f'field {name!r} is empty' for name in self.dataset.filled if not row[name].strip()]
+      complaint = next(iter(empty), '') or self.dataset.complaint(row)
       if complaint:
         raise ValueError(f'{where}: {complaint}')
       example = {'id': index} | {name: row[name] for name in self.dataset.fields}
@@ -75,8 +78,10 @@ class JsonlBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _check_encodable(example: dict, where: str) -> None:
-  """Half of a surrogate pair is valid JSON, but cannot be written as UTF-8."""
+  """Half of a surrogate pair is valid JSON but not UTF-8, and a number may be of any size."""
   for name, value in example.items():
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+      raise ValueError(f'{where}: field {name!r} does not fit 64 bits')
     texts = value if isinstance(value, list) else [value]
     for text in texts:
       if isinstance(text, str):

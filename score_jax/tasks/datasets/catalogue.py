@@ -5,6 +5,7 @@ placed is not compared with the published one: another selection of rows is the 
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 
 _GSM8K = (
@@ -57,6 +58,7 @@ class Dataset:
     version: raised when the prepared rows change while the raw files do not.
     about: what it is, with source and licence.
     fields: name -> `str`, `int` or `list` (of texts), of every row.
+    filled: fields that hold more than spaces in every row.
     optional: fields that may be missing, null or of another kind; read as text, '' for none.
     splits: by name.
     complaint: a row -> what is wrong with it, '' if nothing.
@@ -68,6 +70,7 @@ class Dataset:
   about: str
   fields: Mapping[str, type]
   splits: Mapping[str, Split]
+  filled: tuple[str, ...] = ()
   optional: tuple[str, ...] = ()
   complaint: Callable[[dict], str] = lambda row: ''
   flag: str = '--config.data.path'
@@ -76,6 +79,33 @@ class Dataset:
   def files(self) -> list[RawFile]:
     """The raw files, each once."""
     return list(dict.fromkeys(split.file for split in self.splits.values()))
+
+
+_NUMBER = re.compile(r'-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?')
+
+
+def _gsm8k_complaint(row: dict) -> str:
+  """The answer ends with `#### NUMBER`."""
+  _, mark, number = row['answer'].rpartition('####')
+  if not mark:
+    return "no '####' before the final number"
+  if not _NUMBER.fullmatch(number.strip()):
+    return f'a number is expected behind the last ####, found {number.strip()!r}'
+  return ''
+
+
+def _mbpp_complaint(row: dict) -> str:
+  """An empty test would let every program pass."""
+  if not row['test_list']:
+    return 'the test_list is empty'
+  return '' if all(map(str.strip, row['test_list'])) else 'a test of test_list is empty'
+
+
+def _humaneval_complaint(row: dict) -> str:
+  """The tests call `check` of the function in the prompt."""
+  if f'def {row["entry_point"]}(' not in row['prompt']:
+    return f'the prompt has no function {row["entry_point"]!r}'
+  return '' if 'def check(' in row['test'] else "the test has no function 'check'"
 
 
 MATH = Dataset(
@@ -107,6 +137,7 @@ GSM8K = Dataset(
   version='1.0.0',
   about='GSM8K (Cobbe et al. 2021), 7,473 and 1,319 word problems. MIT.',
   fields={'question': str, 'answer': str},
+  filled=('question',),
   splits={
     'train': Split(
       RawFile(
@@ -123,7 +154,7 @@ GSM8K = Dataset(
       )
     ),
   },
-  complaint=lambda row: '' if '####' in row['answer'] else "no '####' before the final number",
+  complaint=_gsm8k_complaint,
 )
 
 _MBPP_FILE = RawFile(
@@ -145,7 +176,8 @@ MBPP = Dataset(
     'validation': Split(_MBPP_FILE, range(511, 601)),
     'train': Split(_MBPP_FILE, range(601, 975)),
   },
-  complaint=lambda row: '' if row['test_list'] else 'the test_list is empty',
+  filled=('text', 'code'),
+  complaint=_mbpp_complaint,
 )
 
 HUMANEVAL = Dataset(
@@ -163,11 +195,8 @@ HUMANEVAL = Dataset(
       )
     )
   },
-  complaint=lambda row: (
-    ''
-    if f'def {row["entry_point"]}(' in row['prompt']
-    else f'the prompt has no function {row["entry_point"]!r}'
-  ),
+  filled=('entry_point', 'prompt', 'test'),
+  complaint=_humaneval_complaint,
 )
 
 MBPP_R = Dataset(
@@ -183,5 +212,6 @@ MBPP_R = Dataset(
       )
     )
   },
+  filled=('question', 'tests', 'program'),
   flag='--set',
 )

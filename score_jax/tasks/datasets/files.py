@@ -49,6 +49,8 @@ def raw_root(
   if str(data_path) != DOWNLOAD:
     root = epath.Path(data_path)
     for file in dataset.files:
+      if (root / file.path).is_dir():
+        raise ValueError(f'{root / file.path}: is a directory, not a file; check {dataset.flag}')
       if not (root / file.path).exists():
         hint = file.hint or f'or to {DOWNLOAD!r}, to take it from {file.url}'
         raise ValueError(

@@ -19,6 +19,9 @@ from score_jax.tasks.datasets import files
 from score_jax.tasks.datasets.catalogue import Dataset
 
 _FORMAT = 'array_record'
+# Of all prepared files, as sha256sum writes them: what TFDS says of its own files is not enough to
+# tell that a row is missing.
+_CHECKSUMS = 'SHA256SUMS'
 
 
 def read_splits(
@@ -44,11 +47,23 @@ def read_splits(
   builder_class = builders.BUILDERS[dataset.name]
   folder = _prepared(builder_class, dataset, root, files.cache_dir(cache))
   try:
+    if _checksums(folder) != (folder / _CHECKSUMS).read_text():
+      raise ValueError(f'its files are not those of {_CHECKSUMS}')
     return _rows(builder_class(data_dir=folder, file_format=_FORMAT), dataset)
-  except (RuntimeError, KeyError, OSError) as error:  # what TFDS and array_record raise
+  except MemoryError:
+    raise
+  except Exception as error:  # TFDS, array_record and protobuf raise whatever comes to hand
     raise ValueError(
       f'{folder}: the prepared data is damaged ({error}); delete the folder, and it is made anew'
     ) from error
+
+
+def _checksums(folder: epath.Path) -> str:
+  """The checksums of all prepared files, which lie below name and version."""
+  return ''.join(
+    f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n'
+    for path in sorted(folder.glob('*/*/*'))
+  )
 
 
 def _rows(builder, dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
@@ -64,9 +79,15 @@ def _rows(builder, dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
 
 def _prepared(builder_class, dataset: Dataset, root: epath.Path, cache: epath.Path) -> epath.Path:
   """The folder of the prepared data; made if it is not there."""
-  digest = hashlib.sha256(dataset.version.encode())
+  digest = hashlib.sha256(f'{dataset.version} {_CHECKSUMS}'.encode())
   for file in dataset.files:
-    digest.update(hashlib.sha256((root / file.path).read_bytes()).digest())
+    try:
+      content = (root / file.path).read_bytes()
+    except OSError as error:
+      raise ValueError(
+        f'{root / file.path}: cannot be read ({error.strerror}); check {dataset.flag}'
+      ) from error
+    digest.update(hashlib.sha256(content).digest())
   folder = cache / 'prepared' / f'{dataset.name}-{digest.hexdigest()[:16]}'
   if folder.exists():
     return folder
@@ -103,6 +124,7 @@ def _prepare(builder_class, root: epath.Path, folder: epath.Path) -> None:
       download_config=tfds.download.DownloadConfig(manual_dir=root),
     )
   shutil.rmtree(folder / 'downloads', ignore_errors=True)
+  (folder / _CHECKSUMS).write_text(_checksums(folder))
 
 
 def _decode(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,62 +2,19 @@
 
 import concurrent.futures
 import dataclasses
-import gzip
 import hashlib
-import json
 
 import pytest
+import raw_data
+from raw_data import GSM8K_ROWS, HUMANEVAL_ROW, MATH_ROWS, mbpp_row, write
 
 from score_jax.tasks.datasets import catalogue
 from score_jax.tasks.datasets.read import read_splits
 
-MATH_ROWS = [
-  {'problem': 'é $1+1$?\r\n\u2028 \U0001f600\0', 'answer': '2', 'level': 3, 'extra': [1]},
-  {'problem': 'b', 'answer': r'\frac{1}{2}', 'level': None, 'subject': 'Algebra'},
-  {'problem': '', 'answer': '', 'level': 'Level ?'},
-]
-
-
-GSM8K_ROWS = [{'question': f'q{i}', 'answer': f'work #### {i}'} for i in range(300)]
-
-
-HUMANEVAL_ROW = {
-  'task_id': 'HumanEval/0',
-  'prompt': 'def f(x):\n    """Doubles."""\n',
-  'entry_point': 'f',
-  'canonical_solution': '    return 2 * x\n',
-  'test': 'def check(candidate):\n    assert candidate(1) == 2\n',
-}
-
-
-def mbpp_row(number, **changes):
-  return {
-    'task_id': number,
-    'text': f'Task {number}.',
-    'code': 'def f():\r\n  return 1',
-    'test_setup_code': '',
-    'test_list': [f'assert f() == {i}' for i in range(number % 3 + 1)],
-    'challenge_test_list': [],
-  } | changes
-
-
-def write(path, rows):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  content = ''.join(json.dumps(row) + '\n' for row in rows).encode()
-  path.write_bytes(gzip.compress(content) if path.suffix == '.gz' else content)
-
 
 @pytest.fixture
 def raw(tmp_path):
-  """A small data folder of every data set."""
-  root = tmp_path / 'raw'
-  write(root / 'math/train.jsonl', MATH_ROWS)
-  write(root / 'math/test.jsonl', MATH_ROWS[:1])
-  write(root / 'gsm8k/train.jsonl', GSM8K_ROWS)
-  write(root / 'gsm8k/test.jsonl', GSM8K_ROWS[:2])
-  write(root / 'mbpp/mbpp.jsonl', [mbpp_row(i) for i in range(1, 975)])
-  write(root / 'humaneval/HumanEval.jsonl.gz', [HUMANEVAL_ROW])
-  return root
+  return raw_data.write_all(tmp_path / 'raw')
 
 
 @pytest.fixture
@@ -140,23 +97,37 @@ def test_what_a_killed_process_left_does_no_harm(raw, cache):
   assert len(read_splits(catalogue.GSM8K, raw, cache)['train']) == 300
 
 
-@pytest.mark.parametrize('harm', ['cut', 'flip', 'gone', 'unnamed'])
-def test_damaged_prepared_data_is_named(raw, cache, harm):
-  read_splits(catalogue.GSM8K, raw, cache)
+HARMS = {
+  'empty': lambda content: b'',
+  'cut': lambda content: content[: len(content) // 2],
+  'flipped': lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:],
+  'other text': lambda content: b'{}',
+  'no text': lambda content: b'\xff\0' * 9,
+  # Valid to TFDS, and the last 100 rows would be missing.
+  'fewer rows': lambda content: content.replace(b'"300"', b'"200"'),
+  'gone': None,
+}
+
+
+def test_damaged_prepared_data_is_named(raw, cache):
+  """Every file in every way, or the rows come back whole."""
+  whole = read_splits(catalogue.GSM8K, raw, cache)
   (folder,) = (cache / 'prepared').iterdir()
-  (records,) = folder.rglob('*-test.array_record*')
-  content = bytearray(records.read_bytes())
-  if harm == 'unnamed':
-    next(folder.rglob('dataset_info.json')).unlink()
-  elif harm == 'gone':
-    records.unlink()
-  elif harm == 'cut':
-    records.write_bytes(content[: len(content) // 2])
-  else:
-    content[len(content) // 2] ^= 1
-    records.write_bytes(content)
-  with pytest.raises(ValueError, match=rf'{folder.name}: the prepared data is damaged .*delete'):
-    read_splits(catalogue.GSM8K, raw, cache)
+  paths = [path for path in folder.rglob('*') if path.is_file()]
+  assert {path.name for path in paths} >= {'dataset_info.json', 'features.json'}
+  for path in paths:
+    content = path.read_bytes()
+    for name, harm in HARMS.items():
+      harmed = None if harm is None else harm(content)
+      if harmed == content:
+        continue
+      path.unlink() if harmed is None else path.write_bytes(harmed)
+      with pytest.raises(ValueError) as caught:
+        read_splits(catalogue.GSM8K, raw, cache)
+      assert f'{folder.name}: the prepared data is damaged (' in str(caught.value), (path, name)
+      assert '); delete the folder, and it is made anew' in str(caught.value)
+      path.write_bytes(content)
+  assert read_splits(catalogue.GSM8K, raw, cache) == whole
 
 
 READ = (
@@ -182,57 +153,6 @@ def test_a_read_prints_nothing(raw, cache, capfd):
   assert capfd.readouterr() == ('', '')
 
 
-@pytest.mark.parametrize(
-  ('dataset', 'path', 'line', 'message'),
-  [
-    (catalogue.MATH, 'math/train.jsonl', '{"problem": "a"}', "missing field 'answer'"),
-    (catalogue.MATH, 'math/test.jsonl', '{"problem": "a"', 'not JSON'),
-    (
-      catalogue.MATH,
-      'math/test.jsonl',
-      r'{"problem": "\ud83d", "answer": "a"}',
-      "field 'problem' cannot be written as UTF-8",
-    ),
-    (catalogue.GSM8K, 'gsm8k/test.jsonl', '{"question": "a", "answer": "7"}', "no '####'"),
-    (
-      catalogue.MBPP,
-      'mbpp/mbpp.jsonl',
-      json.dumps(mbpp_row(5, test_list='assert f()')),
-      "field 'test_list' should be a list of texts, found str",
-    ),
-    (
-      catalogue.MBPP,
-      'mbpp/mbpp.jsonl',
-      json.dumps(mbpp_row(5, task_id='5')),
-      "field 'task_id' should be a whole number, found str",
-    ),
-    (
-      catalogue.MBPP,
-      'mbpp/mbpp.jsonl',
-      json.dumps(mbpp_row(5, test_list=[])),
-      'the test_list is empty',
-    ),
-    (
-      catalogue.HUMANEVAL,
-      'humaneval/HumanEval.jsonl.gz',
-      json.dumps(HUMANEVAL_ROW | {'entry_point': 'g'}),
-      "the prompt has no function 'g'",
-    ),
-  ],
-)
-def test_a_broken_line_is_named(raw, cache, dataset, path, line, message):
-  content = (raw / path).read_bytes()
-  is_packed = path.endswith('.gz')
-  # As the second line; the third is fine again.
-  first, _, rest = (gzip.decompress(content) if is_packed else content).partition(b'\n')
-  content = b'\n'.join([first, line.encode(), rest or first])
-  (raw / path).write_bytes(gzip.compress(content) if is_packed else content)
-  with pytest.raises(ValueError) as caught:
-    read_splits(dataset, raw, cache)
-  assert f'{path}:2: {message}' in str(caught.value)
-  assert prepared(cache) == []
-
-
 def test_other_bad_files_are_named(raw, cache):
   packed = raw / 'humaneval/HumanEval.jsonl.gz'
   packed.write_bytes(packed.read_bytes()[:-20])
@@ -244,10 +164,21 @@ def test_other_bad_files_are_named(raw, cache):
   with pytest.raises(ValueError, match=r'programs\.jsonl: no such file; set --set .*repair_set'):
     read_splits(catalogue.MBPP_R, raw, cache)
   (raw / 'math/test.jsonl').unlink()
+  (raw / 'math/test.jsonl').mkdir()
+  with pytest.raises(ValueError, match=r'test\.jsonl: is a directory, not a file; check --config'):
+    read_splits(catalogue.MATH, raw, cache)
+  (raw / 'math/test.jsonl').rmdir()
   with pytest.raises(
     ValueError, match=r"test\.jsonl: no such file; set --config\.data\.path .*'do"
   ):
     read_splits(catalogue.MATH, raw, cache)
+
+
+def test_a_file_that_cannot_be_read_is_named(raw, cache):
+  (raw / 'gsm8k/test.jsonl').unlink()
+  (raw / 'gsm8k/test.jsonl').symlink_to('/proc/self/mem')  # its first page is nobody's
+  with pytest.raises(ValueError, match=r'test\.jsonl: cannot be read \(.*\); check --config\.data'):
+    read_splits(catalogue.GSM8K, raw, cache)
 
 
 def test_a_cache_that_cannot_be_written_is_named(raw, tmp_path):

@@ -54,6 +54,9 @@ def test_the_overlap_of_the_real_data_is_what_the_docs_say(data_dir, data_cache,
   whole = make_task(config)
   pairs = [(test.id + 11, train.id + 601) for test, train in base.check_disjoint(whole)]
   assert pairs == [(216, 872), (217, 602), (248, 704)]
+  # Problems 76 and 347 have one sentence, and tests of their own.
+  assert '1 of 500 evaluation problems have the text of an earlier one' in caplog.text
+  assert 'ids [336]; 1 of them have another answer: ids [336]' in caplog.text
   assert (len(whole.train), len(whole.test)) == (374, 500)
   caplog.clear()
   config.data.drop_overlap = True
