@@ -20,6 +20,7 @@ _THOUGHT = re.compile(r'(?<!["\'])</(?:think|thinking|thought|reasoning|scratchp
 _BEGIN = re.compile(r'(?<!["\'])\[BEGIN\](?!["\'])')
 _DONE = re.compile(r'(?<!["\'])\[DONE\](?!["\'])')
 _BOUND = re.compile(r'\b([^\W\d]\w*+)\s*+=(?!=)')
+_PARAMETERS = re.compile(r'\bdef\s+\w+\s*\(([^()\n]*)')
 _INPUT = {'input', 'open', 'sys'}
 _FUTURE = 'from __future__ '
 
@@ -148,13 +149,15 @@ def _choose(sources: list[_Source], names: frozenset[str]) -> _Source | None:
     for kinds in ((DEFINITION, ASSIGNMENT), (IMPORT,)):
       if found := [source for source in group if source.defines(names, kinds)]:
         return found[-1]
-  rest = [s for s in own if s.kinds and (s.is_code or s.kinds & {DEFINITION, IMPORT})]
-  if not any(line.strip() for source in rest for line in source.lines):
-    return None
-  # Of equal ones `max` takes the first.
+  rest = [
+    source
+    for source in reversed(own)  # of equal ones `max` takes the first
+    if any(map(str.strip, source.lines)) and (source.is_code or source.kinds & {DEFINITION, IMPORT})
+  ]
   return max(
-    reversed([source for source in rest if any(map(str.strip, source.lines))]),
+    rest,
     key=lambda s: (DEFINITION in s.kinds, s.kind == fences.PYTHON, s.kind != fences.OUTSIDE),
+    default=None,
   )
 
 
@@ -184,9 +187,10 @@ def _table(
   """Who defines a name outside the chosen block: the last one, a definition before an import.
 
   Returns:
-    (name -> statement; by its id each import of all that a module has, which is always needed).
+    (name -> statement; by its id each import before it of all that a module has, always needed).
   """
-  assigned = set(_BOUND.findall('\n'.join(chosen.lines)))
+  source = '\n'.join(chosen.lines)
+  assigned = names_in(_BOUND.findall(source) + _PARAMETERS.findall(source))
   # A value is a constant; not the result of a demonstration.
   no_constant = _INPUT.union(names, *(source.binds(DEFINITION) for source in sources))
   table: dict[str, Statement] = {}
@@ -197,10 +201,11 @@ def _table(
       continue
     for statement in source.statements:
       found, kind = statement.names, statement.kind
-      if '*' in found:
+      if '*' in found and not is_later:
         stars[id(statement)] = statement
       if kind == ASSIGNMENT:
-        is_constant = not is_later and not no_constant & names_in(statement.lines)
+        words = names_in(statement.lines)
+        is_constant = 'lambda' in words or not (is_later or no_constant & words)
         found = found - assigned if is_constant else set()
       if kind != DEFINITION or not is_later:
         found = found - own

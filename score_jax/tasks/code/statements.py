@@ -79,6 +79,8 @@ def statements(lines: list[str], is_code: bool) -> list[Statement]:
       statement.names |= _imported(code, statement.lines[0])
     quote, goes_on = after, code.endswith('\\')
     depth = max(0, depth + sum(map(code.count, '([{')) - sum(map(code.count, ')]}')))
+  if quote and found[-1].lines[0].strip() == quote:  # three quotes for a fence
+    found.pop()
   return found
 
 

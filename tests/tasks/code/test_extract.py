@@ -49,6 +49,7 @@ def test_the_program_in_a_text(text, program):
     f'{block(OLD)}\n{block(CODE)}\n{block("def main():" + chr(10) + "  f()")}',
     f'{block(CODE)}\n{block("def test_f():" + chr(10) + "  assert f() == 1", "")}',
     f'{block(CODE)}\n{block("from solution import f" + chr(10) + "f()")}',
+    f'{block(CODE)}\n{block("from solution import *" + chr(10) + "print(f())")}',
     f'{block(CODE)}\n{block("f = f()" + chr(10) + "print(f)")}',
     f'{block(CODE)}\n{block("class A:" + chr(10) + "  def f(self):" + chr(10) + "    return 0")}',
     f'{block(CODE)}\nNot:\n{block(chr(34) * 3 + chr(10) + OLD + chr(10) + chr(34) * 3)}',
@@ -68,6 +69,7 @@ def test_the_program_in_a_text(text, program):
     # Sentences, and what else is no Python.
     f"Here's it:\n{CODE}\n\nIt doesn't fail: O(1).\n\n- f(): see above\n1. One\n**Done.**\n---",
     f'python\n{CODE}\nOutput: 1\n',
+    f"Sure:\n'''python\n{CODE}\n'''",
     f'[PYTHON]\n{CODE}\n[/PYTHON]',
     f'```python\n!pip install x\n{CODE}\n```',
     # Marks within words, and a thought that nothing begins.
@@ -106,6 +108,7 @@ def test_the_last_block_that_defines_what_the_tests_call(text):
       ['N = 2\nx = f(N)\nM = int(input())', 'def f(M):\n  x = N\n  return x * M'],
       'N = 2\ndef f(M):\n  x = N\n  return x * M',
     ),
+    (['M = 2', 'def f():\n  return g()', 'g = lambda: 1'], 'g = lambda: 1\ndef f():\n  return g()'),
     (
       ['import math', 'from __future__ import annotations\nf = lambda: math.e'],
       'from __future__ import annotations\nimport math\nf = lambda: math.e',
