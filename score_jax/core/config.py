@@ -73,7 +73,7 @@ def default_config() -> ConfigDict:
 
   c.data = ConfigDict()  # where data sets lie
   c.data.path = ''  # folder that holds math/train.jsonl and so on; 'download' fetches the files
-  c.data.cache = ''  # folder for downloads and prepared data; '' takes ~/.cache/score_jax
+  c.data.cache = ''  # folder for downloads, prepared data, a secret; '' takes ~/.cache/score_jax
   c.data.drop_overlap = True  # leave out training problems that are evaluation problems too
 
   c.grader = ConfigDict()  # how answers are checked

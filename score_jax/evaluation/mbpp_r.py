@@ -10,8 +10,8 @@ from score_jax.evaluation.protocol import make_prompts, make_sampler
 from score_jax.evaluation.repair import collect_failures, evaluate_repair
 from score_jax.setup.policy import Policy
 from score_jax.setup.task import make_checker, make_task
-from score_jax.tasks.code.extract import extract_program
 from score_jax.tasks.mbpp_r import forced_answer, load_mbpp_r
+from score_jax.tasks.programs import find_program
 
 # Task ids of MBPP at which the splits begin; a problem's id is its position in its split.
 FIRST_TASK_ID = {'test': 11, 'train': 601}
@@ -55,7 +55,7 @@ def build_set(
       'task_id': failure.problem.id + FIRST_TASK_ID[split],
       'question': failure.problem.question,
       'tests': failure.problem.answer,
-      'program': extract_program(failure.text),
+      'program': find_program(failure.problem, failure.text),
       'reason': failure.reason,
     }
     for failure in found.kept

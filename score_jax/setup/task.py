@@ -91,10 +91,15 @@ def make_checker(config: ConfigDict) -> CodeChecker:
 
   Raises:
     RuntimeError: this machine cannot confine programs and config.grader.allow_unsandboxed is False.
+    ValueError: config.data.cache cannot be written.
   """
   g = config.grader
   checker = CodeChecker(
-    g.num_workers, g.timeout_s, g.memory_bytes, allow_unsandboxed=g.allow_unsandboxed
+    g.num_workers,
+    g.timeout_s,
+    g.memory_bytes,
+    allow_unsandboxed=g.allow_unsandboxed,
+    cache=config.data.cache,
   )
   # A checker that cannot confine programs refuses to grade: better now than after a rollout.
   checker.grade([])

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 
 from score_jax.tasks import base, programs
 from score_jax.tasks.code.checker import helpers
-from score_jax.tasks.code.extract import extract_program
+from score_jax.tasks.code.extract import answer_part, extract_body, extract_program, future_first
 from score_jax.tasks.datasets import catalogue
 from score_jax.tasks.datasets.read import read_splits
 
 _CALL = re.compile(r'check\((\w+)\)\s*\Z')
+_DEFINES = r'^(?:(?:async )?def {0}\b|{0}\s*+(?::[^=\n]*+)?=(?!=))'
 _EXAMPLES = re.compile(r'>>>|\bexamples?\b|\bfor example\b', re.IGNORECASE)
 
 
@@ -52,29 +53,18 @@ def complete_program(problem: base.Problem, text: str) -> str | None:
     The program, or None where the text has none.
   """
   name, prompt = entry_point(problem), problem.question
-  program = extract_program(text)
-  if program is not None and re.search(rf'^(async )?def {name}\b', program, re.MULTILINE):
+  program = extract_program(text, {name})
+  if program is not None and re.search(_DEFINES.format(name), program, re.MULTILINE):
     # The imports and helpers of the prompt come first, so that the text's own win.
-    return prompt[: prompt.rfind(f'def {name}(')] + program
-  for body in (text, program):
-    if body is not None and _is_indented(body):
-      return prompt + _indented_part(body)
-  return program
+    return future_first(prompt[: prompt.rfind(f'def {name}(')] + program)
+  body = extract_body(text)
+  return program if body is None else prompt + body
 
 
-def _is_indented(text: str) -> bool:
-  """Whether the first line with anything on it is indented."""
-  return text.lstrip('\r\n')[:1] in (' ', '\t')
-
-
-def _indented_part(text: str) -> str:
-  """The lines up to the first one that is not indented: what follows is no part of the function."""
-  kept = []
-  for line in text.splitlines():
-    if line.strip() and line[0] not in ' \t':
-      break
-    kept.append(line)
-  return '\n'.join(kept) + '\n'
+def find_text(text: str) -> str | None:
+  """The part of a text that is its answer, whatever the problem: a body, or a program."""
+  is_body = answer_part(text)[0].lstrip('\n')[:1] in (' ', '\t')
+  return extract_body(text) if is_body else extract_program(text)
 
 
 def load_humaneval(
@@ -106,7 +96,7 @@ def load_humaneval(
     statement=humaneval_statement,
     checker=checker,
     find_program=complete_program,
-    find_text=lambda text: text if _is_indented(text) else extract_program(text),
+    find_text=find_text,
   )
 
 

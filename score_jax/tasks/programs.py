@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from score_jax.tasks import base
+from score_jax.tasks.code import counting
 from score_jax.tasks.code.extract import extract_program
 
 CODE_INSTRUCTION = (
@@ -41,6 +42,20 @@ def normalise_program(program: str) -> str:
   return '\n'.join(line for line in lines if line)
 
 
+def find_program(problem: base.Problem, text: str) -> str | None:
+  """The program in a text: what defines the names that the problem's tests call.
+
+  Raises:
+    ValueError: the problem's tests do not parse or have no assert.
+
+  Example:
+    >>> text = '```\\ndef f():\\n  return 1\\n```\\nTry:\\n```\\ndef main():\\n  print(f())\\n```'
+    >>> find_program(base.Problem(0, '', 'assert f() == 1'), text)
+    'def f():\\n  return 1'
+  """
+  return extract_program(text, counting.prepare(problem.answer).program_names)
+
+
 def program_task(
   name: str,
   train: Sequence[base.Problem],
@@ -49,7 +64,7 @@ def program_task(
   prompt: Callable[[base.Problem], str],
   statement: Callable[[base.Problem], str],
   checker: Checker,
-  find_program: Callable[[base.Problem, str], str | None] | None = None,
+  find_program: Callable[[base.Problem, str], str | None] = find_program,
   find_text: Callable[[str], str | None] = extract_program,
 ) -> base.Task:
   """A task whose answers are programs.
@@ -61,8 +76,7 @@ def program_task(
     prompt: as of `Task`.
     statement: as of `Task`.
     checker: runs programs; `close` of the task closes it.
-    find_program: (problem, a model's text) -> the program to run, None where there is none; by
-      default what `find_text` finds.
+    find_program: (problem, a model's text) -> the program to run, None where there is none.
     find_text: a model's text -> the part that is its answer, whatever the problem; to tell whether
       an answer changed.
 
@@ -72,10 +86,7 @@ def program_task(
 
   def grade(problems: Sequence[base.Problem], texts: Sequence[str]) -> list[base.Verdict]:
     base.check_same_length(problems, texts)
-    programs = [
-      find_text(text) if find_program is None else find_program(problem, text)
-      for problem, text in zip(problems, texts, strict=True)
-    ]
+    programs = [find_program(*pair) for pair in zip(problems, texts, strict=True)]
     found = [i for i, program in enumerate(programs) if program is not None]
     verdicts = [base.Verdict(0.0, 'no_answer')] * len(texts)
     graded = checker.grade([(problems[i].answer, programs[i]) for i in found])

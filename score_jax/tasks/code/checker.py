@@ -8,10 +8,11 @@ imports or runs a program.
 
 import ast
 import json
+import os
 from collections.abc import Sequence
 
 from score_jax.tasks import base
-from score_jax.tasks.code import isolation, judge
+from score_jax.tasks.code import isolation, judge, secret
 from score_jax.tasks.workers.pool import WorkerPool
 
 _MIN_MEMORY_BYTES = 1 << 27
@@ -27,6 +28,7 @@ class CodeChecker:
     timeout_s: wall-clock seconds for a program and all calls of its functions.
     memory_bytes: address space of a candidate.
     allow_unsandboxed: whether to run programs on a machine that cannot confine them.
+    cache: folder of the secret that random tests are seeded with; see secret.py.
   """
 
   def __init__(
@@ -35,6 +37,7 @@ class CodeChecker:
     timeout_s: float = 5.0,
     memory_bytes: int = 1 << 29,
     allow_unsandboxed: bool = False,
+    cache: str | os.PathLike[str] = '',
   ):
     if memory_bytes < _MIN_MEMORY_BYTES:
       raise ValueError(
@@ -44,6 +47,8 @@ class CodeChecker:
     self.timeout_s = timeout_s
     self.memory_bytes = memory_bytes
     self.allow_unsandboxed = allow_unsandboxed
+    self.cache = cache
+    self._secret: bytes | None = None
     self._settings = json.dumps([timeout_s, memory_bytes, allow_unsandboxed])
     self._pool = WorkerPool(
       'score_jax.tasks.code.judge:grade',
@@ -67,7 +72,8 @@ class CodeChecker:
       program raised NAME; 'error: bad message', the program meddled with the protocol.
 
     Raises:
-      ValueError: tests do not parse or have no assert: that is no program's fault.
+      ValueError: tests do not parse or have no assert: that is no program's fault; or the cache
+        cannot be used.
       RuntimeError: this machine cannot confine programs, and `allow_unsandboxed` is False; or the
         judges do not start.
     """
@@ -79,9 +85,13 @@ class CodeChecker:
           'docs/sandbox.md for what to switch on, or pass allow_unsandboxed=True where the '
           'programs may do whatever this user may.'
         )
+    if self._secret is None:
+      self._secret = secret.read_secret(self.cache)
     verdicts: list[base.Verdict | None] = [_without_running(program) for _, program in items]
     waiting = [i for i, verdict in enumerate(verdicts) if verdict is None]
-    graded = self._pool.grade([(self._settings, *items[i]) for i in waiting])
+    graded = self._pool.grade(
+      [(self._settings, *items[i], secret.make_seed(self._secret, items[i][1])) for i in waiting]
+    )
     for i, verdict in zip(waiting, graded, strict=True):
       verdicts[i] = _verdict(i, verdict)
     return verdicts

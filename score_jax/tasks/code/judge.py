@@ -79,13 +79,14 @@ class Remote:
   __reduce_ex__ = _refuse
 
 
-def grade(settings: str, tests: str, program: str) -> tuple[float, str]:
+def grade(settings: str, tests: str, program: str, seed: str) -> tuple[float, str]:
   """Says whether a program passes its tests; a worker's function (score_jax.tasks.workers.pool).
 
   Args:
     settings: JSON list of timeout_s, memory_bytes and allow_unsandboxed.
     tests: trusted source.
     program: untrusted source.
+    seed: of what the tests draw, in hexadecimal; from `secret.make_seed`.
 
   Returns:
     (reward, reason).
@@ -104,14 +105,14 @@ def grade(settings: str, tests: str, program: str) -> tuple[float, str]:
     # that the worker set for each item, brought forward, since the start is over.
     signal.setitimer(signal.ITIMER_REAL, timeout_s + SPARE_S)
     try:
-      return judge(box, prepared, program, timeout_s)
+      return judge(box, prepared, program, timeout_s, seed)
     except sandbox.SandboxDied as error:
       words = f'{error}. {box.close()[-500:]}'
   return 0.0, f'error: sandbox died: {words}'
 
 
 def judge(
-  box: sandbox.Sandbox, tests: counting.Tests, program: str, timeout_s: float
+  box: sandbox.Sandbox, tests: counting.Tests, program: str, timeout_s: float, seed: str
 ) -> tuple[float, str]:
   """Runs prepared tests against a program.
 
@@ -120,6 +121,7 @@ def judge(
     tests: from `counting.prepare`.
     program: untrusted source.
     timeout_s: wall-clock seconds for the program and all calls of it.
+    seed: of what the tests draw, in hexadecimal.
 
   Returns:
     (reward, reason).
@@ -127,7 +129,9 @@ def judge(
   Raises:
     sandbox.SandboxDied: the sandbox was killed; nothing is known of the program.
   """
-  random.seed(0)  # tests that draw inputs draw the same ones each time
+  # The same inputs each time, and none that the program can know: its process was never forked from
+  # this one, which holds this program's seed and not the secret behind it.
+  random.seed(int(seed, 16))
   with box.start(timeout_s) as candidate:
     count = counting.Count()
     reason = _run(candidate, tests, program, count)

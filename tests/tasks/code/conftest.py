@@ -13,7 +13,7 @@ def enough():
 
 
 @pytest.fixture(scope='module')
-def grader(enough):
-  one = checker.CodeChecker(timeout_s=20.0)
+def grader(enough, data_cache):
+  one = checker.CodeChecker(timeout_s=20.0, cache=data_cache)
   yield one
   one.close()

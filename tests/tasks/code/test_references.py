@@ -1,77 +1,21 @@
-"""The reference programs of MBPP and HumanEval pass, and fail when what they return is changed."""
+"""The reference programs of MBPP and HumanEval pass, and fail when what they return is changed.
 
-import ast
-import gzip
-import json
-import warnings
+So they do in every form of answer_forms.py.
+"""
 
+import answer_forms
 import pytest
-
-from score_jax.tasks.code import checker, counting
-
-
-def references(data_dir):
-  """(name, tests, program) of MBPP, of its harder tests, and of HumanEval."""
-  with open(data_dir / 'mbpp/mbpp.jsonl') as f:
-    mbpp = [json.loads(line) for line in f]
-  with gzip.open(data_dir / 'humaneval/HumanEval.jsonl.gz', 'rt') as f:
-    human = [json.loads(line) for line in f]
-  for row in mbpp:
-    for kind in ('test_list', 'challenge_test_list'):
-      if row[kind]:
-        tests = '\n'.join([row['test_setup_code'], *row[kind]])
-        yield f'MBPP/{row["task_id"]} {kind}', tests, row['code']
-  for row in human:
-    name = row['entry_point']
-    given = checker.helpers(row['prompt'], name)
-    program = row['prompt'] + row['canonical_solution']
-    yield row['task_id'], f'{given}\n{row["test"]}\ncheck({name})', program
-
-
-class ChangeReturns(ast.NodeTransformer):
-  """Changes what the functions that the tests call return; what they define within stays."""
-
-  def __init__(self, names, change):
-    self.names, self.change = names, change
-    self.is_inside = False
-    self.num_changed = 0
-
-  def visit_FunctionDef(self, node):
-    if not self.is_inside and node.name in self.names:
-      self.is_inside = True
-      self.generic_visit(node)
-      self.is_inside = False
-    return node
-
-  def visit_ClassDef(self, node):
-    return node
-
-  def visit_Lambda(self, node):
-    return node
-
-  def visit_Return(self, node):
-    if self.is_inside:
-      self.num_changed += 1
-      node.value = ast.parse(self.change.format(ast.unparse(node.value or ast.Constant(None))))
-      node.value = node.value.body[0].value
-    return node
+from wrapped_references import grade, references, wrap, wrong_program
 
 
 def check_references(grader, rows):
-  verdicts = grader.grade([(tests, program) for _, tests, program in rows])
+  verdicts = grader.grade([(row.tests, row.program) for row in rows])
   pairs = zip(rows, verdicts, strict=True)
   assert not [(row[0], verdict.reason) for row, verdict in pairs if verdict.reason != 'correct']
 
 
 def check_changed(grader, rows, change):
-  items = []
-  for name, tests, program in rows:
-    changer = ChangeReturns(counting.prepare(tests).program_names, change)
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # some programs of MBPP write '\w'
-      tree = ast.fix_missing_locations(changer.visit(ast.parse(program)))
-    assert changer.num_changed, f'{name} returns nothing'
-    items.append((tests, ast.unparse(tree)))
+  items = [(row.tests, wrong_program(row, change)) for row in rows]
   pairs = zip(rows, grader.grade(items), strict=True)
   assert not [row[0] for row, verdict in pairs if verdict.reward]
 
@@ -100,3 +44,23 @@ def test_every_reference_passes(grader, data_dir):
 @pytest.mark.parametrize('change', CHANGES)
 def test_every_reference_fails_when_what_it_returns_is_changed(grader, data_dir, change):
   check_changed(grader, list(references(data_dir)), change)
+
+
+def test_a_sample_of_the_references_is_found_in_every_form(data_dir):
+  """As it was wrapped, so that it is graded as it is alone; what may differ is graded below."""
+  rows = list(references(data_dir))[100::295]
+  assert [row[0].partition('/')[0] for row in rows] == ['MBPP'] * 3 + ['HumanEval']
+  wrapped = list(wrap(rows))
+  assert len(wrapped) == 2 * (len(rows) * len(answer_forms.FORMS) + len(answer_forms.BODIES))
+  lost = {one.form: one.text for one in wrapped if not one.is_whole}
+  assert lost.keys() <= set(answer_forms.CHANGING), lost
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_references_in_every_form_are_graded_as_they_are_alone(grader, data_dir):
+  counts = grade(grader, wrap(list(references(data_dir))[::8]))
+  assert len(counts) == len(answer_forms.FORMS) + len(answer_forms.BODIES)
+  assert all(wrong == 0 for _, _, wrong in counts.values()), counts
+  right, total = (sum(count[i] for count in counts.values()) for i in (1, 0))
+  assert right >= 0.999 * total, counts
