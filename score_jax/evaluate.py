@@ -11,6 +11,7 @@ from score_jax.cli import distributed, program
 from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
 from score_jax.core.version import commit
 from score_jax.evaluation.protocol import evaluate_policy, metrics_table, save_evaluation
+from score_jax.runs.lock import one_writer
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.task import make_task
 
@@ -24,26 +25,28 @@ def _body() -> None:
   run = RUN.value or os.path.join('runs', 'base')
   folder = program.WORKDIR.value or os.path.join(run, name)
   watchdog = Watchdog(folder, config.train.hang_s)
-  try:
-    evaluation = evaluate_policy(policy, task, temperature, NUM_PROBLEMS.value, watchdog)
-  finally:
-    task.close()
-  about = {
-    'evaluated': policy.path,
-    'task': task.name,
-    'step': policy.step,
-    'temperature': temperature,
-    'num_problems': len(evaluation.records),
-    'num_left_out': evaluation.num_left_out,
-    'seed': config.seed,
-    'commit': commit(),
-  }
-  if not distributed.is_speaker():
-    return
-  save_evaluation(folder, evaluation, about)
-  print(metrics_table(evaluation.metrics))
-  left_out = evaluation.num_left_out
-  print(f'{len(evaluation.records)} problems, {left_out} left out; records in {folder}')
+  # A folder of its own, so that a run can be evaluated while it trains.
+  with one_writer(folder):
+    try:
+      evaluation = evaluate_policy(policy, task, temperature, NUM_PROBLEMS.value, watchdog)
+    finally:
+      task.close()
+    about = {
+      'evaluated': policy.path,
+      'task': task.name,
+      'step': policy.step,
+      'temperature': temperature,
+      'num_problems': len(evaluation.records),
+      'num_left_out': evaluation.num_left_out,
+      'seed': config.seed,
+      'commit': commit(),
+    }
+    if not distributed.is_speaker():
+      return
+    save_evaluation(folder, evaluation, about)
+    print(metrics_table(evaluation.metrics))
+    left_out = evaluation.num_left_out
+    print(f'{len(evaluation.records)} problems, {left_out} left out; records in {folder}')
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ from score_jax.core.version import commit
 from score_jax.evaluation import mbpp_r
 from score_jax.evaluation.protocol import metrics_table, save_evaluation
 from score_jax.runs.files import to_json, write_atomic
+from score_jax.runs.lock import one_writer
 from score_jax.setup.policy import Policy
 
 _MODE = flags.DEFINE_enum('mode', 'build', ['build', 'evaluate'], 'Make a set, or evaluate on one.')
@@ -32,14 +33,15 @@ _KEEP = flags.DEFINE_integer('keep', 20, 'build: most failing programs kept of o
 
 def _build(policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict) -> None:
   """Writes programs.jsonl and about.json."""
-  records, found = mbpp_r.build_set(
-    policy, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
-  )
-  if not distributed.is_speaker():
-    return
-  text = json.dumps(about | found, indent=2)
-  write_atomic(folder / 'programs.jsonl', ''.join(f'{to_json(record)}\n' for record in records))
-  write_atomic(folder / 'about.json', text + '\n')
+  with one_writer(folder):
+    records, found = mbpp_r.build_set(
+      policy, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
+    )
+    if not distributed.is_speaker():
+      return
+    text = json.dumps(about | found, indent=2)
+    write_atomic(folder / 'programs.jsonl', ''.join(f'{to_json(record)}\n' for record in records))
+    write_atomic(folder / 'about.json', text + '\n')
   print(text)
 
 
@@ -47,18 +49,19 @@ def _evaluate(
   policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict
 ) -> None:
   """Writes what `score_jax.evaluate` writes."""
-  found = mbpp_r.evaluate_set(policy, folder, count, temperature)
   run = RUN.value or os.path.join('runs', 'base')
   name = f'repair_step{policy.step}_t{temperature:g}'
   target = program.WORKDIR.value or os.path.join(run, name)
-  about = about | {
-    'set': str(folder),
-    'num_problems': len(found.records),
-    'num_left_out': found.num_left_out,
-  }
-  if not distributed.is_speaker():
-    return
-  save_evaluation(target, found, about)
+  with one_writer(target):
+    found = mbpp_r.evaluate_set(policy, folder, count, temperature)
+    about = about | {
+      'set': str(folder),
+      'num_problems': len(found.records),
+      'num_left_out': found.num_left_out,
+    }
+    if not distributed.is_speaker():
+      return
+    save_evaluation(target, found, about)
   print(metrics_table(found.metrics))
   print(f'{len(found.records)} programs, {found.num_left_out} left out; records in {target}')
 

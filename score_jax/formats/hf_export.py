@@ -178,14 +178,16 @@ def appearing(folder: epath.PathLike) -> Iterator[epath.Path]:
   draft = folder.parent / f'.{folder.name}.tmp'
   if draft.exists():
     draft.rmtree()
-  draft.mkdir(parents=True)
   try:
-    yield draft
-    if folder.exists():
-      folder.rmdir()
-    draft.rename(folder)
+    with writing(folder):
+      draft.mkdir(parents=True)
+      yield draft
+      if folder.exists():
+        folder.rmdir()
+      draft.rename(folder)
   except BaseException:
-    draft.rmtree()
+    if draft.exists():
+      draft.rmtree()
     raise
 
 

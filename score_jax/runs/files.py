@@ -6,6 +6,7 @@ sees the old file or the new one, never half of one. What a kill leaves behind i
 temporary file per file, which the next write of it replaces.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+
+from score_jax.core.storage import writing
 
 TEMPORARY_SUFFIX = '.tmp'
 
@@ -32,12 +35,22 @@ def write_atomic(path: epath.PathLike, data: str | bytes) -> None:
   Args:
     path: the file, local or in a bucket (`gs://`); missing parent folders are made.
     data: text (written as UTF-8) or bytes.
+
+  Raises:
+    StorageError: where the disk does not take it; the old file is as it was.
   """
   path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  data = data.encode('utf-8') if isinstance(data, str) else data
   temporary = path.parent / f'.{path.name}{TEMPORARY_SUFFIX}'
-  temporary.write_bytes(data.encode('utf-8') if isinstance(data, str) else data)
-  temporary.replace(path)
+  with writing(path, len(data)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      temporary.write_bytes(data)
+    except OSError:
+      with contextlib.suppress(OSError):  # half of it would take what little room there is
+        temporary.unlink(missing_ok=True)
+      raise
+    temporary.replace(path)
 
 
 def _null(_: float) -> None:
