@@ -33,6 +33,7 @@ import jax
 from etils import epath
 from jax.experimental import multihost_utils
 
+from score_jax.core.storage import writing
 from score_jax.runs.files import absolute
 from score_jax.runs.stored import DIRECTORY, committed_steps
 from score_jax.runs.watchdog import BEAT_S, LOST_BEATS, STATUS
@@ -115,7 +116,7 @@ def one_writer(folder: epath.PathLike, patience_s: float = 0.0) -> Iterator[None
 
   Raises:
     FolderInUseError: on all processes of the run, naming the holder and who asks.
-    OSError: if the folder cannot be written to.
+    StorageError: if the folder cannot be written to.
   """
   folder = absolute(folder)
   if str(folder) in _held:
@@ -187,8 +188,9 @@ class _Lock:
     self._path = folder / LOCK_FILE
     self._handle: int | None = None
     self._me = Writer.this()
-    self._is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(self._path):
+      self._is_new = not folder.exists()
+      folder.mkdir(parents=True, exist_ok=True)
     deadline_s = time.monotonic() + patience_s
     while (holder := self._try()) is not None:
       if time.monotonic() > deadline_s:
@@ -204,8 +206,9 @@ class _Lock:
 
   def _try(self) -> Writer | None:
     """Takes the lock; returns who has it if that is impossible."""
-    is_locked = self._flock()
-    holder = self._read()
+    with writing(self._path):
+      is_locked = self._flock()
+      holder = self._read()
     if is_locked is False:
       deadline_s = time.monotonic() + _SETTLE_S  # it may be about to write its name
       while holder is None and time.monotonic() < deadline_s:
@@ -219,7 +222,8 @@ class _Lock:
         is_gone = self._is_silent(holder)
       if not is_gone:
         return holder
-    self._write()
+    with writing(self._path):
+      self._write()
     if is_locked is None:
       time.sleep(_SETTLE_S)
       if (now := self._read()) not in (self._me, None):
