@@ -18,7 +18,7 @@ from score_jax.evaluation.protocol import (
   plan_evaluation,
   save_evaluation,
 )
-from score_jax.runs.files import check_writable
+from score_jax.runs.lock import one_writer
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.task import make_task
 
@@ -34,25 +34,27 @@ def _body() -> None:
   name = f'eval_{task.name}_step{policy.step}_t{temperature:g}_{name_of(planned.measurement)}'
   folder = program.WORKDIR.value or os.path.join(run, name)
   check_folder(folder, planned.measurement)
-  try:
-    watchdog = Watchdog(folder, config.train.hang_s)
-    evaluation = evaluate_planned(planned, task, watchdog)
-  finally:
-    task.close()
-  about = {
-    'evaluated': policy.path,
-    'task': task.name,
-    'step': policy.step,
-    'temperature': temperature,
-    'seed': config.seed,
-    'commit': commit(),
-  }
-  if not distributed.is_speaker():
-    return
-  save_evaluation(folder, evaluation, planned.measurement, about)
-  print(metrics_table(evaluation.metrics))
-  left_out = evaluation.num_left_out
-  print(f'{len(evaluation.records)} problems, {left_out} left out; records in {folder}')
+  watchdog = Watchdog(folder, config.train.hang_s)
+  # A folder of its own, so that a run can be evaluated while it trains.
+  with one_writer(folder):
+    try:
+      evaluation = evaluate_planned(planned, task, watchdog)
+    finally:
+      task.close()
+    about = {
+      'evaluated': policy.path,
+      'task': task.name,
+      'step': policy.step,
+      'temperature': temperature,
+      'seed': config.seed,
+      'commit': commit(),
+    }
+    if not distributed.is_speaker():
+      return
+    save_evaluation(folder, evaluation, planned.measurement, about)
+    print(metrics_table(evaluation.metrics))
+    left_out = evaluation.num_left_out
+    print(f'{len(evaluation.records)} problems, {left_out} left out; records in {folder}')
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ Started again with the same arguments it goes on where it was stopped. `--dry_ru
 be trained and exits.
 """
 
+import contextlib
 import os
 
 from absl import flags
@@ -25,30 +26,33 @@ def _body() -> None:
   # Imported late: a wrong command line is refused at once.
   from score_jax.planning.dry_run import show
   from score_jax.planning.memory import count_memory, memory_table
+  from score_jax.runs.lock import one_writer
   from score_jax.setup.run import prepare
   from score_jax.training.imitate import imitate
   from score_jax.training.loop import exit_status
   from score_jax.training.train import train
 
   distributed.join()
-  setup = prepare(config)
-  try:
-    if _DRY_RUN.value:
-      show(setup)
-      return
-    workdir = workdir_of(config)
-    with exit_status():
-      if config.supervised.method:
-        state = imitate(setup, workdir)
-      else:
-        if distributed.is_speaker():
-          print(memory_table(count_memory(setup)))
-          print('--dry_run compiles both programs and prints all that they take.', flush=True)
-        state = train(setup, workdir)
-    if distributed.is_speaker():
-      print(f'done: {int(state.step)} steps of {config.stage.name} in {workdir}')
-  finally:
-    setup.task.close()
+  workdir = workdir_of(config)
+  # Before the model is loaded: a directory in use is refused at once.
+  with contextlib.nullcontext() if _DRY_RUN.value else one_writer(workdir):
+    setup = prepare(config)
+    try:
+      if _DRY_RUN.value:
+        show(setup)
+        return
+      with exit_status():
+        if config.supervised.method:
+          state = imitate(setup, workdir)
+        else:
+          if distributed.is_speaker():
+            print(memory_table(count_memory(setup)))
+            print('--dry_run compiles both programs and prints all that they take.', flush=True)
+          state = train(setup, workdir)
+      if distributed.is_speaker():
+        print(f'done: {int(state.step)} steps of {config.stage.name} in {workdir}')
+    finally:
+      setup.task.close()
 
 
 if __name__ == '__main__':

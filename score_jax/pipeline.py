@@ -12,7 +12,7 @@
 
 What is finished is not done again, and a stage that was finished with other settings is refused:
 the rest would be made from it. Each step is one of the package's programs in a process of its
-own. SIGTERM is passed on to it; it saves, and both end with status 143.
+own. SIGTERM and Ctrl-C are passed on to it; it saves, and both end with status 143 or 130.
 
 With `--distributed` every host runs this same command. Training and evaluation are steps of all
 together; the export is the first process's alone, and the others wait for it while it gives signs
@@ -41,10 +41,11 @@ from score_jax.cli.distributed import is_first_process, process_id
 from score_jax.cli.run_input import check_is_of, stage_config
 from score_jax.runs.alive import last_sign, signs_of_life
 from score_jax.runs.files import absolute
+from score_jax.runs.lock import one_writer
 from score_jax.runs.stored import DIRECTORY, committed_steps
 from score_jax.runs.watchdog import STATUS
 
-_STOPPED = 143  # what a shell calls the end by SIGTERM
+_STOPPED = (143, 130)  # what a shell calls the ends by SIGTERM and Ctrl-C
 _SETTLE_S, _POLL_S = 60.0, 1.0  # until what the first process wrote must be there for all
 _SIGN_S = 60.0  # from one sign of life of the export to the next, at most
 _INIT = '--config.init.path='
@@ -181,20 +182,19 @@ def publish(draft: epath.Path, folder: epath.Path) -> None:
 
 
 class Runner:
-  """Runs the steps of a pipeline, one at a time, and passes SIGTERM on."""
+  """Runs the steps of a pipeline, one at a time, and passes signals on."""
 
   def __init__(self, is_distributed: bool):
     """Makes one; `is_distributed` says whether other hosts run the same steps."""
     self._is_distributed = is_distributed
     self._process: subprocess.Popen | None = None
-    self._is_stopping = False
+    self._stopped_by = 0
 
   def stop(self, signal_number: int, _) -> None:
-    """Asks the step under way to save and end; a signal handler."""
-    self._is_stopping = True
-    # Ctrl-C reaches the step by itself.
-    if self._process is not None and signal_number != signal.SIGINT:
-      self._process.terminate()
+    """Asks the step to save and end; a signal handler. A terminal's Ctrl-C reaches it besides."""
+    self._stopped_by = signal_number
+    if self._process is not None:
+      self._process.send_signal(signal_number)
 
   def run(self, steps: Sequence[Step]) -> int:
     """Runs what is not finished.
@@ -203,8 +203,8 @@ class Runner:
       steps: of a pipeline, in order.
 
     Returns:
-      0 when all is finished, 143 after SIGTERM, 75 if the first process did not do its part, else
-      the exit status of the step that failed.
+      0 when all is finished, 143 after SIGTERM, 130 after Ctrl-C, 75 if the first process did not
+      do its part, else the exit status of the step that failed.
 
     Raises:
       ValueError: as `first_unfinished`.
@@ -214,9 +214,9 @@ class Runner:
     for step in steps[:start]:
       print(f'== {step.folder} is finished', flush=True)
     for step in steps[start:]:
-      status = _STOPPED if self._is_stopping else self._run_step(step)
+      status = 128 + self._stopped_by if self._stopped_by else self._run_step(step)
       if status:
-        how = 'was stopped' if status == _STOPPED else f'failed with exit status {status}'
+        how = 'was stopped' if status in _STOPPED else f'failed with exit status {status}'
         print(f'== {step.folder}: {how}; the same command goes on from here', file=sys.stderr)
         return status
     return 0
@@ -245,8 +245,8 @@ class Runner:
     every_s = min(_SIGN_S, step.limit_s / 4 or _SIGN_S)
     with signs_of_life(step.signs, every_s) if others_wait else contextlib.nullcontext():
       self._process = subprocess.Popen(command, env=environment)
-      if self._is_stopping:  # the signal came while the process was being made
-        self._process.terminate()
+      if self._stopped_by:  # the signal came while the process was being made
+        self._process.send_signal(self._stopped_by)
       status = self._process.wait()
       self._process = None
       if status:
@@ -259,14 +259,14 @@ class Runner:
     return status
 
   def _wait(self, step: Step, limit_s: float, signs: epath.Path | None = None) -> int:
-    """Waits until a step is finished on the disk: 0 then, 143 after SIGTERM, 75 after `limit_s`.
+    """Waits until a step is finished on the disk: 0 then, 75 after `limit_s`, as `run` at a signal.
 
     Signs of life begin the limit anew.
     """
     start_s, sign = time.monotonic(), ''
     while not step.is_finished():
-      if self._is_stopping:
-        return _STOPPED
+      if self._stopped_by:
+        return 128 + self._stopped_by
       if signs is not None and last_sign(signs) != sign:
         start_s, sign = time.monotonic(), last_sign(signs)
       if limit_s and time.monotonic() - start_s > limit_s:
@@ -308,9 +308,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f'{state}: python -m {shlex.join(step.command)}')
       return 0
     runner = Runner(given.distributed)
-    signal.signal(signal.SIGTERM, runner.stop)
-    signal.signal(signal.SIGINT, runner.stop)
-    return runner.run(steps)
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, runner.stop)
+    with contextlib.nullcontext() if given.distributed else one_writer(given.workdir):
+      return runner.run(steps)
   except (ValueError, OSError, RuntimeError) as error:
     return program.fail(error)
 

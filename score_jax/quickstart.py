@@ -30,14 +30,16 @@ def _body() -> None:
   from score_jax.replication.report import write_short_report
   from score_jax.replication.rows import check_workdir, read_rows
   from score_jax.replication.whole import reopen
+  from score_jax.runs.lock import one_writer
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'quickstart')))
   rows, seed = list(read_rows(config).values()), config.run.seed
-  check_workdir(workdir, config, rows)
-  reopen(workdir, rows, lambda row: [seed])
-  about = {'commit': commit(), 'hardware': hardware()}
-  run_rows(config, [(row, seed) for row in rows], workdir, about)
-  write_short_report(workdir, rows, seed)
+  with one_writer(workdir):
+    check_workdir(workdir, config, rows)
+    reopen(workdir, rows, lambda row: [seed])
+    about = {'commit': commit(), 'hardware': hardware()}
+    run_rows(config, [(row, seed) for row in rows], workdir, about)
+    write_short_report(workdir, rows, seed)
   print((workdir / 'report.md').read_text())
   print(f'report: {workdir / "report.md"}, {workdir / "report.json"}, {workdir / "training.png"}')
 

@@ -21,7 +21,8 @@ from score_jax.core.version import commit
 from score_jax.evaluation import mbpp_r
 from score_jax.evaluation.measurement import check_folder, name_of
 from score_jax.evaluation.protocol import metrics_table, save_evaluation
-from score_jax.runs.files import check_writable, to_json, write_together
+from score_jax.runs.files import to_json, write_together
+from score_jax.runs.lock import one_writer
 from score_jax.setup.policy import Policy
 
 _MODE = flags.DEFINE_enum('mode', 'build', ['build', 'evaluate'], 'Make a set, or evaluate on one.')
@@ -33,14 +34,15 @@ _KEEP = flags.DEFINE_integer('keep', 20, 'build: most failing programs kept of o
 
 def _build(policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict) -> None:
   """Writes programs.jsonl and about.json."""
-  records, found = mbpp_r.build_set(
-    policy, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
-  )
-  if not distributed.is_speaker():
-    return
-  text = json.dumps(about | found, indent=2)
-  lines = ''.join(f'{to_json(record)}\n' for record in records)
-  write_together(folder, {'programs.jsonl': lines, 'about.json': text + '\n'})
+  with one_writer(folder):
+    records, found = mbpp_r.build_set(
+      policy, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
+    )
+    if not distributed.is_speaker():
+      return
+    text = json.dumps(about | found, indent=2)
+    lines = ''.join(f'{to_json(record)}\n' for record in records)
+    write_together(folder, {'programs.jsonl': lines, 'about.json': text + '\n'})
   print(text)
 
 

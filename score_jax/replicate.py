@@ -11,6 +11,7 @@ stopped goes on. `--rows=score,multiturn_rl` runs these and what they start from
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 from etils import epath
@@ -43,6 +44,13 @@ def _command(name: str, workdir: epath.Path) -> list[str]:
   return [*module, *given, f'--workdir={os.fspath(workdir)}', f'--one_row={name}']
 
 
+def _report(workdir: epath.Path, shown: list, config, seeds: Sequence[int] | None) -> None:
+  from score_jax.replication.report import write_report
+
+  write_report(workdir, shown, config.report.to_dict(), seeds)
+  print(f'report: {workdir / "report.md"}, {workdir / "report.html"}, {workdir / "report.json"}')
+
+
 def _body() -> None:
   config = program.CONFIG.value
   if config is None:
@@ -53,9 +61,9 @@ def _body() -> None:
   from score_jax.core.version import commit
   from score_jax.replication.jobs import end_with_parent, run_jobs
   from score_jax.replication.one_row import hardware, run_rows
-  from score_jax.replication.report import write_report
   from score_jax.replication.rows import check_workdir, read_rows, with_starts
   from score_jax.replication.whole import reopen
+  from score_jax.runs.lock import one_writer
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
   rows = read_rows(config)
@@ -68,19 +76,22 @@ def _body() -> None:
     row = rows[_ONE_ROW.value]
     run_rows(config, [(row, seed) for seed in _seeds_of(row)], workdir, about)
     return
-  check_workdir(workdir, config, [rows[name] for name in names])
+  shown, seeds = [row for row in rows.values() if row.group != 'part'], range(_SEEDS.value)
+  if _REPORT_ONLY.value:  # also of rows that another program is at
+    check_workdir(workdir, config, [rows[name] for name in names])
+    return _report(workdir, shown, config, seeds if _SEEDS.present else None)
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-  failed, seeds = [], range(_SEEDS.value)
-  if _REPORT_ONLY.value:
-    seeds = seeds if _SEEDS.present else None
-  else:
+  with one_writer(workdir):
+    check_workdir(workdir, config, [rows[name] for name in names])
     reopen(workdir, [rows[name] for name in names], _seeds_of)
-    failed = run_jobs(
-      names, rows, _seeds_of, lambda name: _command(name, workdir), workdir, _JOBS.value
-    )
-  shown = [row for row in rows.values() if row.group != 'part']
-  write_report(workdir, shown, config.report.to_dict(), seeds)
-  print(f'report: {workdir / "report.md"}, {workdir / "report.html"}, {workdir / "report.json"}')
+    try:
+      failed = run_jobs(
+        names, rows, _seeds_of, lambda name: _command(name, workdir), workdir, _JOBS.value
+      )
+    except KeyboardInterrupt as error:
+      error.add_note(f'each row is kept in {workdir} as far as it came; the same command goes on')
+      raise
+    _report(workdir, shown, config, seeds)
   if failed:
     program.fail(f'{len(failed)} rows failed: {", ".join(failed)}; the same command tries again')
 

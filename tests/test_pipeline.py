@@ -31,6 +31,7 @@ folder.mkdir(parents=True, exist_ok=True)
 about = {'arguments': sys.argv[2:], 'platform': os.environ.get('JAX_PLATFORMS')}
 (folder / 'done.json').write_text(json.dumps(about))
 """
+SAVES = 'signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))'
 
 
 @pytest.fixture
@@ -74,10 +75,13 @@ def test_a_failure_ends_it_and_the_next_start_goes_on(stub, tmp_path, capfd):
   assert Runner(False).run(steps) == 0
 
 
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize('handles', [True, False])
-def test_sigterm_is_passed_on(stub, tmp_path, handles, capfd):
-  if not handles:  # such as an evaluation, which saves nothing
-    (tmp_path / 'stub_program.py').write_text(STUB.replace('lambda *_: sys.exit(143)', '0'))
+def test_signals_are_passed_on(stub, tmp_path, handles, number, capfd):
+  saves = f'signal.signal({int(number)}, lambda *_: sys.exit({128 + number}))'
+  # Or it saves nothing, such as an evaluation.
+  text = STUB.replace(SAVES, saves if handles else f'signal.signal({int(number)}, signal.SIG_DFL)')
+  (tmp_path / 'stub_program.py').write_text(text)
   steps = [stub('a'), stub('b')]
   (tmp_path / 'wait').touch()
   runner = Runner(False)
@@ -85,11 +89,11 @@ def test_sigterm_is_passed_on(stub, tmp_path, handles, capfd):
   def stop_when_it_waits():
     while not (tmp_path / 'a.waits').exists():
       time.sleep(0.02)
-    runner.stop(signal.SIGTERM, None)
+    runner.stop(number, None)
 
   thread = threading.Thread(target=stop_when_it_waits)
   thread.start()
-  assert runner.run(steps) == 143
+  assert runner.run(steps) == 128 + number
   thread.join()
   assert not steps[0].is_finished() and not (tmp_path / 'b.waits').exists()
   assert 'was stopped; the same command goes on from here' in capfd.readouterr().err

@@ -160,9 +160,13 @@ def test_a_pipeline_that_was_stopped_goes_on(tiny_run, tmp_path, capsys):
 
   process = start(5000)
   wait_for(process, tmp_path / 'stage1' / 'checkpoints' / '2')
-  process.send_signal(signal.SIGTERM)
+  with pytest.raises(SystemExit, match='2'):
+    pipeline.main(arguments_of(5000))
+  assert f'{tmp_path} is being written by process {process.pid} on' in capsys.readouterr().err
+  process.send_signal(signal.SIGINT)  # to it alone, where a terminal's would reach both
   output = process.communicate(timeout=200)[0]
-  assert process.returncode == 143, output
+  assert process.returncode == 130, output
+  assert 'stopped by Ctrl-C; step ' in output
   saved = committed_steps(tmp_path / 'stage1' / 'checkpoints')[-1]
   last = saved + 2
   # Stopped again in the step of evaluation, or at the latest after it.

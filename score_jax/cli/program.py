@@ -7,6 +7,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from score_jax.core.config_check import check_config
+from score_jax.runs.interrupts import STATUS as INTERRUPTED
+from score_jax.runs.interrupts import interruptible
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, for example a stage.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory; runs/NAME_OF_STAGE by default.')
@@ -68,13 +70,30 @@ def run_program(body) -> None:
     except (ValueError, OSError, RuntimeError) as error:
       if os.environ.get('SCORE_TRACEBACK'):
         raise
-      fail(f'{error}\n(set SCORE_TRACEBACK=1 to see where this was raised)')
+      message = _with_notes(error, error)
+      fail(f'{message}\n(set SCORE_TRACEBACK=1 to see where this was raised)')
 
   try:
-    app.run(main, flags_parser=_parse_flags)
-  except KeyboardInterrupt:
-    print('interrupted; the same command goes on from the last checkpoint', file=sys.stderr)
-    raise SystemExit(130) from None
+    with interruptible(_interrupt, _kept):
+      app.run(main, flags_parser=_parse_flags)
+  except KeyboardInterrupt as error:
+    print(_with_notes('interrupted', error), file=sys.stderr)
+    raise SystemExit(INTERRUPTED) from None
+
+
+def _interrupt() -> None:
+  raise KeyboardInterrupt
+
+
+def _kept() -> str:
+  from score_jax.runs.lock import what_is_kept  # late: a wrong command line is refused at once
+
+  return what_is_kept()
+
+
+def _with_notes(message: object, error: BaseException) -> str:
+  """A message with what is known of its error besides, such as what is kept."""
+  return '; '.join([str(message), *getattr(error, '__notes__', [])])
 
 
 def _parse_flags(argv):

@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from score_jax.core.paths import Path
+from score_jax.core.storage import writing
 from score_jax.formats.axes import letter_sizes, shape_in_file, to_theirs
 from score_jax.formats.hf_config import ARCHITECTURES, FAMILIES, parse_config
 from score_jax.formats.hf_folder import INDEX, SINGLE, tensor_names
@@ -178,14 +179,16 @@ def appearing(folder: epath.PathLike) -> Iterator[epath.Path]:
   draft = folder.parent / f'.{folder.name}.tmp'
   if draft.exists():
     draft.rmtree()
-  draft.mkdir(parents=True)
   try:
-    yield draft
-    if folder.exists():
-      folder.rmdir()
-    draft.rename(folder)
+    with writing(folder):
+      draft.mkdir(parents=True)
+      yield draft
+      if folder.exists():
+        folder.rmdir()
+      draft.rename(folder)
   except BaseException:
-    draft.rmtree()
+    if draft.exists():
+      draft.rmtree()
     raise
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from score_jax.core.paths import Path, leaf_path
+from score_jax.core.storage import writing
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 
@@ -32,15 +33,19 @@ def save_weights(
     config: the sizes.
     params: the parameters.
     tokenizer_model: a SentencePiece model's bytes.
+
+  Raises:
+    StorageError: where the disk does not take it.
   """
   folder = epath.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   flat, _ = jax.tree_util.tree_flatten_with_path(params)
   buffer = io.BytesIO()
   np.savez(buffer, **{'/'.join(k.key for k in path): np.asarray(x) for path, x in flat})
-  (folder / 'tokenizer.model').write_bytes(tokenizer_model)
-  (folder / PARAMS).write_bytes(buffer.getvalue())
-  (folder / 'config.json').write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
+  with writing(folder, buffer.tell()):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'tokenizer.model').write_bytes(tokenizer_model)
+    (folder / PARAMS).write_bytes(buffer.getvalue())
+    (folder / 'config.json').write_text(json.dumps(dataclasses.asdict(config), indent=2) + '\n')
 
 
 def read_config(folder: epath.PathLike) -> DecoderConfig:

@@ -19,6 +19,7 @@ from score_jax.replication.whole import training_records, what_is_wrong
 from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler
 from score_jax.rollout.text import Prompts
 from score_jax.runs.files import to_json, write_atomic
+from score_jax.runs.lock import one_writer
 from score_jax.setup import run as setup_run
 from score_jax.setup.policy import Policy
 from score_jax.setup.run import Setup
@@ -29,6 +30,8 @@ from score_jax.training.loop import exit_status
 # Names the random keys of votes, apart from those of evaluations.
 VOTE_STEP = EVAL_STEP - 2
 VOTE_TEMPERATURE = 0.7
+# [seconds] for the row's process of a replication that was killed: it saves what it has and ends.
+_PATIENCE_S = 60.0
 
 
 def run_rows(
@@ -70,14 +73,15 @@ def run_row(
   if (folder / 'row.json').exists():
     return
   start_s = time.monotonic()
-  run = row_config(config, row, seed, workdir)
-  found = {'row': row.name, 'seed': seed} | dict(about)
-  if row.makes_base:
-    pretraining.make_base(run, folder)
-  else:
-    found |= _train_and_evaluate(config, row, run, workdir, found)
-  found['seconds'] = round(time.monotonic() - start_s, 1)
-  write_atomic(folder / 'row.json', json.dumps(found, indent=2) + '\n')
+  with one_writer(folder, _PATIENCE_S):
+    run = row_config(config, row, seed, workdir)
+    found = {'row': row.name, 'seed': seed} | dict(about)
+    if row.makes_base:
+      pretraining.make_base(run, folder)
+    else:
+      found |= _train_and_evaluate(config, row, run, workdir, found)
+    found['seconds'] = round(time.monotonic() - start_s, 1)
+    write_atomic(folder / 'row.json', json.dumps(found, indent=2) + '\n')
 
 
 def _train_and_evaluate(config, row: ReplicationRow, run, workdir, about) -> dict:

@@ -12,6 +12,7 @@ last N are kept, and the best by reward: the one the paper evaluates (highest tr
 Source: arXiv:2409.12917, settings of Table 5.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from score_jax.core.paths import nest
+from score_jax.core.storage import writing
 from score_jax.runs import files, restoring, stored
 from score_jax.runs import leaves as leaves_lib
 
@@ -83,6 +85,7 @@ class Checkpoints:
     self._directory = files.absolute(directory)
     self._keep_last = keep_last
     self._async_save = async_save
+    self._pending = (0, None)  # the step that is being saved, and its bytes
     self._open()
 
   def _open(self) -> None:
@@ -122,7 +125,8 @@ class Checkpoints:
 
     Raises:
       ValueError: naming a leaf or a metadata entry that cannot be saved.
-      Exception: whatever made the *previous* background save fail.
+      StorageError: where the disk does not take it, or did not take the *previous* one.
+      Exception: whatever else made the previous background save fail.
     """
     self.wait()
     if step in self.all_steps():
@@ -139,12 +143,14 @@ class Checkpoints:
     )
     if body['reward'] is not None:
       self._rewards[step] = body['reward']
-    self._manager.save(step, args=items, force=True)
+    with self._writing(step, arrays):
+      self._manager.save(step, args=items, force=True)
     return True
 
   def wait(self) -> None:
     """Waits until the last save is committed; raises what made it fail."""
-    self._manager.wait_until_finished()
+    with self._writing():
+      self._manager.wait_until_finished()
     self._empty_trash()
 
   def _empty_trash(self) -> None:
@@ -154,7 +160,17 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits for the last save and gives back threads; raises what made the save fail."""
-    self._manager.close()
+    with self._writing():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _writing(self, step: int | None = None, arrays: Mapping[str, Any] | None = None):
+    """Names the checkpoint under way, where the disk does not take it."""
+    if arrays is not None:
+      self._pending = (step, sum(x.nbytes for x in arrays.values()))
+    step, num_bytes = self._pending
+    with writing(self._directory / str(step), num_bytes):
+      yield
 
   def all_steps(self) -> list[int]:
     """Returns the steps of all committed checkpoints, oldest first; a save under way is not one."""

@@ -6,14 +6,16 @@ sees the old file or the new one, never half of one. What a kill leaves behind i
 temporary file per file, which the next write of it replaces.
 """
 
+import contextlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
+
+from score_jax.core.storage import writing
 
 TEMPORARY_SUFFIX = '.tmp'
 
@@ -33,6 +35,9 @@ def write_atomic(path: epath.PathLike, data: str | bytes) -> None:
   Args:
     path: the file, local or in a bucket (`gs://`); missing parent folders are made.
     data: text (written as UTF-8) or bytes.
+
+  Raises:
+    StorageError: where the disk does not take it; the old file is as it was.
   """
   path = epath.Path(path)
   write_together(path.parent, {path.name: data})
@@ -47,35 +52,28 @@ def write_together(folder: epath.PathLike, files: Mapping[str, str | bytes]) -> 
   Args:
     folder: local or in a bucket; made where it does not exist.
     files: what each holds, text or bytes, by name.
-  """
-  folder = epath.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  temporary = {name: folder / f'.{name}{TEMPORARY_SUFFIX}' for name in files}
-  for name, data in files.items():
-    temporary[name].write_bytes(data.encode('utf-8') if isinstance(data, str) else data)
-  if len(files) > 1:
-    (folder / list(files)[-1]).unlink(missing_ok=True)
-  for name in files:
-    temporary[name].replace(folder / name)
-
-
-def check_writable(folder: epath.PathLike) -> None:
-  """Makes sure that a folder can be written, before anything is worked out for it.
-
-  Args:
-    folder: local or in a bucket; made where it does not exist.
 
   Raises:
-    ValueError: with the reason, if it cannot.
+    StorageError: where the disk does not take one; the old files are as they were.
   """
-  probe = epath.Path(folder) / f'.writable_{os.getpid()}{TEMPORARY_SUFFIX}'
-  try:
-    probe.parent.mkdir(parents=True, exist_ok=True)
-    probe.write_text('')
-    probe.unlink()
-  except OSError as error:
-    reason = error.strerror or error
-    raise ValueError(f'{folder} cannot be written ({reason}): choose another --workdir') from error
+  folder = epath.Path(folder)
+  temporary = {name: folder / f'.{name}{TEMPORARY_SUFFIX}' for name in files}
+  for name, data in files.items():
+    data = data.encode('utf-8') if isinstance(data, str) else data
+    with writing(folder / name, len(data)):
+      try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary[name].write_bytes(data)
+      except OSError:
+        with contextlib.suppress(OSError):  # half of it would take what little room there is
+          for path in temporary.values():
+            path.unlink(missing_ok=True)
+        raise
+  with writing(folder):
+    if len(files) > 1:
+      (folder / list(files)[-1]).unlink(missing_ok=True)
+    for name in files:
+      temporary[name].replace(folder / name)
 
 
 def _null(_: float) -> None:

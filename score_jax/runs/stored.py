@@ -27,14 +27,20 @@ class DamagedCheckpointError(Exception):
 
 
 class _OrbaxNoise(standard_logging.Filter):
-  """Drops what Orbax tells about its own workings; its warnings and errors pass."""
+  """Drops what Orbax tells about its own workings; its warnings pass.
+
+  So do its errors, but for those that it raises as well when it is waited for: a full disk takes
+  hundreds of lines.
+  """
 
   def filter(self, record: standard_logging.LogRecord) -> bool:
-    return record.levelno >= standard_logging.WARNING or '/orbax/' not in record.pathname
+    if '/orbax/' not in record.pathname:
+      return True
+    return record.levelno >= standard_logging.WARNING and not record.exc_info
 
 
 def quiet_orbax() -> None:
-  """Keeps Orbax's log lines below WARNING (dozens per save) out of a program's output."""
+  """Keeps Orbax's log lines below WARNING (dozens per save), and tracebacks, out of the output."""
   logger = logging.get_absl_logger()
   if not any(isinstance(present, _OrbaxNoise) for present in logger.filters):
     logger.addFilter(_OrbaxNoise())

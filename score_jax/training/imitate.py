@@ -29,6 +29,7 @@ from score_jax.model.lora import policy_params
 from score_jax.rollout.layout import length_step
 from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, grade_episode
 from score_jax.runs.files import to_json, write_atomic
+from score_jax.runs.lock import one_writer
 from score_jax.runs.metrics import MetricsLog
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
@@ -60,13 +61,16 @@ def imitate(setup: Setup, workdir: epath.PathLike) -> TrainState:
     The last state.
 
   Raises:
-    ValueError: if the directory belongs to another run, or the config does not fit the method.
-    Preempted: after SIGTERM, once the state is saved.
+    ValueError: if the directory belongs to another run, or the config does not fit the method; if
+      another program writes to it.
+    Preempted: after SIGTERM or Ctrl-C, once the state is saved; what was sampled and not imitated
+      yet is sampled again.
     TrainingStopped: if no sample is fit to be imitated, or a loss is not finite.
   """
-  imitation = Imitation(setup, epath.Path(workdir))
-  with imitation.running():
-    return imitation.run()
+  with one_writer(workdir):
+    imitation = Imitation(setup, epath.Path(workdir))
+    with imitation.running():
+      return imitation.run()
 
 
 class Imitation(Loop):
@@ -172,6 +176,7 @@ class Imitation(Loop):
           episode, [p.id for p in problems], [row.prompt_ids for _, row in rows[part]], reward_BK
         )
         bar.update(len(problems))
+        self.end_if_asked()  # an iteration's samples may take hours
 
   def train_on(
     self, traces: list[Trace], state: TrainState, iteration: int, done: int, first: int, last: int

@@ -1,4 +1,4 @@
-"""What the training loops share: a run directory claimed and gone on with, SIGTERM, checkpoints."""
+"""What the training loops share: a run directory claimed and gone on with, signals, checkpoints."""
 
 import contextlib
 import dataclasses
@@ -25,6 +25,8 @@ from score_jax.core.types import TrainState
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.files import write_atomic
 from score_jax.runs.identity import check_or_write_config
+from score_jax.runs.interrupts import interruptible
+from score_jax.runs.lock import what_is_kept
 from score_jax.runs.metrics import MetricsLog
 from score_jax.runs.restoring import Restored
 from score_jax.runs.watchdog import Watchdog
@@ -36,7 +38,15 @@ from score_jax.training.profiling import StepProfile
 
 
 class Preempted(Exception):
-  """SIGTERM came. The state is saved; the same command goes on from there."""
+  """SIGTERM or Ctrl-C came. The state is saved; the same command goes on from there.
+
+  Attributes:
+    signal_number: which of the two.
+  """
+
+  def __init__(self, message: str, signal_number: int = signal.SIGTERM):
+    super().__init__(message)
+    self.signal_number = signal_number
 
 
 class TrainingStopped(Exception):
@@ -48,13 +58,14 @@ def exit_status() -> Iterator[None]:
   """Ends a program whose training was stopped, with a message and not a traceback.
 
   Raises:
-    SystemExit: 143 after SIGTERM, once the state is saved, and 1 where going on would be pointless.
+    SystemExit: 143 after SIGTERM, 130 after Ctrl-C, once the state is saved, and 1 where going on
+      would be pointless.
   """
   try:
     yield
   except Preempted as error:
     print(error, file=sys.stderr)
-    raise SystemExit(143) from None
+    raise SystemExit(128 + error.signal_number) from None
   except TrainingStopped as error:
     print(f'stopped: {error}', file=sys.stderr)
     raise SystemExit(1) from None
@@ -70,7 +81,7 @@ class Loop:
     checkpoints: of the run.
     profile: of the steps that `config.profile` names.
     watchdog: told where the run is.
-    is_stopping: whether SIGTERM has come to this process.
+    stopped_by: the signal that has come to this process, SIGTERM or SIGINT (Ctrl-C); 0 for none.
   """
 
   def __init__(
@@ -99,32 +110,40 @@ class Loop:
     self.checkpoints = Checkpoints(workdir / 'checkpoints', config.train.keep_last)
     self.profile = StepProfile(config.profile, workdir, num_steps)
     self.watchdog = Watchdog(workdir, config.train.hang_s)
-    self.is_stopping = False
+    self.stopped_by = 0
 
   @contextlib.contextmanager
   def running(self) -> Iterator[None]:
-    """Runs a block that SIGTERM asks to save and end; closes the run's files after it."""
-    # Python only lets the main thread have signal handlers; elsewhere SIGTERM is its owner's.
+    """Runs a block that SIGTERM or Ctrl-C asks to save and end; closes the run's files after it."""
+    # Python only lets the main thread have signal handlers; elsewhere they are its owner's.
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, self.stop) if is_main else None
+    ctrl_c = interruptible(
+      lambda: self.stop(signal.SIGINT),
+      lambda: what_is_kept(self.workdir),
+      'Ctrl-C: the step under way is finished and saved first; a second Ctrl-C ends at once',
+    )
     try:
-      watching = self.watchdog.watching((Preempted, TrainingStopped))
-      with watching, jax.sharding.set_mesh(self.setup.mesh):
-        yield
+      with ctrl_c, contextlib.ExitStack() as closing:
+        closing.callback(self.close)
+        watching = self.watchdog.watching((Preempted, TrainingStopped))
+        with watching, jax.sharding.set_mesh(self.setup.mesh):
+          yield
+          self.end_if_asked()  # too late for the last step to see it
     finally:
       if is_main:
         signal.signal(signal.SIGTERM, before)
-      self.close()
 
-  def stop(self, *_) -> None:
+  def stop(self, number: int = signal.SIGTERM, *_) -> None:
     """Asks the loop to save and end after the step it is at; a signal handler."""
-    self.is_stopping = True
+    self.stopped_by = number
 
   def close(self) -> None:
     """Brings the log up to date and waits for the last checkpoint."""
-    self.log.close()
-    self.checkpoints.close()
-    self.profile.close()
+    with contextlib.ExitStack() as closing:  # each of them, whatever becomes of the others
+      closing.callback(self.profile.close)
+      closing.callback(self.checkpoints.close)
+      closing.callback(self.log.close)
 
   def restore(self) -> Restored | None:
     """Restores the newest good checkpoint, None of a new run; rewinds the log to it."""
@@ -140,17 +159,20 @@ class Loop:
     is_shown = self.setup.config.train.progress and jax.process_index() == 0
     return tqdm(total=total, initial=done, desc=desc, disable=not is_shown)
 
-  def agree(self, number: int = 0) -> tuple[int, bool]:
+  def agree(self, number: int = 0) -> tuple[int, int]:
     """What all processes must do alike, though each knows only its own part of it.
 
     Returns:
-      The largest of the processes' numbers, and whether SIGTERM has come to any of them.
+      The largest of the processes' numbers, and the signal that has come to any of them, which is
+      SIGTERM where both have; 0 for none.
     """
-    mine = np.asarray([number, self.is_stopping], np.int32)
+    mine = np.asarray([number, self.stopped_by], np.int32)
     if jax.process_count() > 1:
       mine = np.max(multihost_utils.process_allgather(mine), axis=0)
-    largest, is_stopping = mine.tolist()
-    return largest, bool(is_stopping)
+    largest, agreed = mine.tolist()
+    if agreed:  # else a signal that came just now would be forgotten
+      self.stopped_by = agreed
+    return largest, agreed
 
   def is_due(self, step: int, last: int) -> bool:
     """Whether a checkpoint is on the schedule after a step."""
@@ -163,10 +185,17 @@ class Loop:
     self.log.cut(step)
     self.checkpoints.save(step, state, metadata=metadata, reward=reward)
 
-  def end(self, saved: str) -> NoReturn:
-    """Ends the loop after SIGTERM, once the last checkpoint, which `saved` names, is there."""
+  def end(self, saved: str = '') -> NoReturn:
+    """Ends the loop after a signal, once the last checkpoint, which `saved` names, is there."""
     self.checkpoints.wait()
-    raise Preempted(f'stopped by SIGTERM; {saved} is saved in {self.workdir}')
+    kept = f'{saved} is saved in {self.workdir}' if saved else what_is_kept(self.workdir)
+    name = 'Ctrl-C' if self.stopped_by == signal.SIGINT else 'SIGTERM'
+    raise Preempted(f'stopped by {name}; {kept}', self.stopped_by)
+
+  def end_if_asked(self) -> None:
+    """Ends the loop where there is nothing new to save, if a signal has come to any process."""
+    if self.agree()[1]:
+      self.end()
 
 
 def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:

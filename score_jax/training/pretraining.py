@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from score_jax.formats.weights_folder import save_weights
 from score_jax.model.decoder import Decoder, DecoderConfig, init_params
+from score_jax.runs.files import write_atomic
 from score_jax.setup.trainable import first_state
 from score_jax.tasks.arithmetic import INSTRUCTION
 from score_jax.tasks.mixture import Example, Mixture, draw_example
@@ -200,8 +201,7 @@ def make_base(config: ConfigDict, folder: epath.PathLike) -> int:
   """
   tokenizer_model = train_tokenizer()
   tokenizer_path = epath.Path(folder) / 'tokenizer.model'
-  tokenizer_path.parent.mkdir(parents=True, exist_ok=True)
-  tokenizer_path.write_bytes(tokenizer_model)
+  write_atomic(tokenizer_path, tokenizer_model)
   tokenizer = SentencePieceTokenizer(tokenizer_path)
   decoder = DecoderConfig(vocab_size=tokenizer.vocab_size, **config.model.to_dict())
   params = pretrain(config, Decoder(decoder), tokenizer)

@@ -30,6 +30,7 @@ from score_jax.objective.stages import StageArrays
 from score_jax.rollout.layout import length_step
 from score_jax.rollout.order import problem_indices
 from score_jax.rollout.text import longest_row
+from score_jax.runs.lock import one_writer
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup.run import Setup
 from score_jax.tasks.base import Verdict
@@ -51,17 +52,19 @@ def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
     The last state.
 
   Raises:
-    ValueError: if the directory belongs to another run, showing what differs.
-    Preempted: after SIGTERM, once the state is saved.
+    ValueError: if the directory belongs to another run, showing what differs; if another program
+      writes to it.
+    Preempted: after SIGTERM or Ctrl-C, once the state is saved.
     TrainingStopped: on a loss or gradient that is not finite, or a sampler that disagrees with
       the scorer.
   """
-  start = setup.read_start()
-  trainer = Trainer(setup, epath.Path(workdir), start)
-  with trainer.running():
-    state = trainer.first_state(start)
-    del start  # or its memory would stay taken, where it is not the reference
-    return trainer.run(state)
+  with one_writer(workdir):
+    start = setup.read_start()
+    trainer = Trainer(setup, epath.Path(workdir), start)
+    with trainer.running():
+      state = trainer.first_state(start)
+      del start  # or its memory would stay taken, where it is not the reference
+      return trainer.run(state)
 
 
 class Trainer(Loop):

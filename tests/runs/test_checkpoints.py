@@ -1,5 +1,7 @@
 """Checkpoints: what is kept, what comes back, and what is refused."""
 
+import contextlib
+import resource
 import textwrap
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from saved_states import READS_FAIL, abstract, assert_same, make_state, save_all
 
+from score_jax.core.storage import StorageError
 from score_jax.runs import checkpoints
 from score_jax.runs.checkpoints import Checkpoints
 
@@ -120,3 +123,36 @@ def test_a_relative_directory_will_do(tmp_path, monkeypatch):
     writer.wait()
   restored = checkpoints.restore_subtree('run')
   assert restored.state['w'].tolist() == [0, 1, 2]
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes):
+  """As on a full disk, of which a test has none: larger files cannot be written."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_does_not_fit_is_said_in_a_line_and_the_rest_is_kept(tmp_path, capfd):
+  """And once there is room, it goes on."""
+  state = {'w': np.random.default_rng(0).normal(size=200_000)}
+  save_all(tmp_path, {4: 0.5})
+  with files_of_at_most(100_000):
+    ckpts = Checkpoints(tmp_path)
+    ckpts.save(5, state, {}, 0.1)
+    message = (
+      rf'^{tmp_path}/5 cannot be written: a file may not .*; 1,600,000 bytes were to be .*there$'
+    )
+    with pytest.raises(StorageError, match=message):
+      ckpts.wait()
+    ckpts.close()
+    assert ckpts.all_steps() == [4]
+  assert capfd.readouterr().err == ''
+  with Checkpoints(tmp_path) as ckpts:
+    assert ckpts.restore(abstract(make_state(0))).step == 4
+    ckpts.save(5, state, {}, 0.1)
+    ckpts.wait()
+    np.testing.assert_array_equal(ckpts.restore(state).state['w'], state['w'])

@@ -23,7 +23,7 @@ from score_jax.runs.stored import read_rewards
 from score_jax.runs.verdicts import VerdictStore
 from score_jax.setup import run as setup_run
 from score_jax.tasks.base import Verdict
-from score_jax.training import train
+from score_jax.training import loop, train
 from score_jax.training.loop import Preempted
 
 NUM_STEPS, RESTORED = 6, 4
@@ -170,26 +170,48 @@ def test_the_check_can_fail(prepared, uninterrupted, tmp_path, fault):
     check_resume(prepared, uninterrupted, tmp_path, fault)
 
 
-def test_sigterm_saves_the_step_that_it_finds(prepared, uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+  ('number', 'name', 'status'), [(signal.SIGTERM, 'SIGTERM', 143), (signal.SIGINT, 'Ctrl-C', 130)]
+)
+def test_a_signal_saves_the_step_that_it_finds(
+  prepared, uninterrupted, tmp_path, monkeypatch, number, name, status
+):
   """Off the schedule, so never the best; the handler is the one before when the run is over."""
-  setup, before = with_moods(prepared), signal.getsignal(signal.SIGTERM)
+  setup, before = with_moods(prepared), signal.getsignal(number)
   collect = train.Trainer.collect
 
   def collect_then_stop(self, state, step):
     if step == 3:
-      signal.raise_signal(signal.SIGTERM)
+      signal.raise_signal(number)
     return collect(self, state, step)
 
   monkeypatch.setattr(train.Trainer, 'collect', collect_then_stop)
-  message = f'stopped by SIGTERM; step 3 of {NUM_STEPS} is saved in {tmp_path}'
-  with pytest.raises(Preempted, match=re.escape(message)):
-    train.train(setup, tmp_path)
-  assert signal.getsignal(signal.SIGTERM) == before
+  message = f'stopped by {name}; step 3 of {NUM_STEPS} is saved in {tmp_path}'
+  with pytest.raises(SystemExit, match=str(status)), loop.exit_status():
+    with pytest.raises(Preempted, match=re.escape(message)) as found:
+      train.train(setup, tmp_path)
+    raise found.value
+  assert signal.getsignal(number) == before
   assert read_rewards(tmp_path / 'checkpoints').keys() == {2}
   monkeypatch.undo()
   state, metrics = outcome(train.train(setup, tmp_path), tmp_path)
   jax.tree.map(np.testing.assert_array_equal, state, uninterrupted[0])
   assert metrics == uninterrupted[1]
+
+
+def test_a_signal_after_the_last_step_is_not_forgotten(prepared, tmp_path, monkeypatch):
+  """Or a program that goes on with something else would go on."""
+  save = train.Trainer.save
+
+  def save_and_stop(self, state, step, is_due):
+    save(self, state, step, is_due)
+    if step == NUM_STEPS:
+      signal.raise_signal(signal.SIGINT)
+
+  monkeypatch.setattr(train.Trainer, 'save', save_and_stop)
+  kept = f'stopped by Ctrl-C; step {NUM_STEPS} is kept in {tmp_path}; the same command goes on from'
+  with pytest.raises(Preempted, match=re.escape(kept)):
+    train.train(with_moods(prepared), tmp_path)
 
 
 def test_a_directory_of_another_run_is_not_touched(prepared, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from makers import ROOT
 
 from score_jax.core.config import read_config
+from score_jax.runs.lock import FolderInUseError
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.restoring import restore_params
 from score_jax.runs.segments import read_segments
@@ -93,6 +94,8 @@ def test_sigterm_saves_first(command, setup, uninterrupted, tmp_path):
   while not any(workdir.glob('verdicts/step00000002-*')) and process.poll() is None:
     assert time.monotonic() < deadline
     time.sleep(0.01)
+  with pytest.raises(FolderInUseError, match=f'is being written by process {process.pid} on'):
+    train(setup, workdir)
   process.send_signal(signal.SIGTERM)
   output, _ = process.communicate(timeout=120)
   if process.returncode == 0:

@@ -8,6 +8,7 @@ import urllib.request
 
 from etils import epath
 
+from score_jax.core.storage import writing
 from score_jax.tasks.datasets.catalogue import Dataset, RawFile
 
 # What --config.data.path is set to for files that should come from their published address.
@@ -83,8 +84,9 @@ def _fetch(file: RawFile, root: epath.Path) -> None:
       f'{file.url}: is not the file that was published: {len(content)} bytes with sha256 {found}, '
       f'expected {file.sha256}; {advice}'
     )
-  target.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(dir=target.parent)
-  with os.fdopen(handle, 'wb') as stream:
-    stream.write(content)
-  os.replace(name, target)
+  with writing(target, len(content)):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent)
+    with os.fdopen(handle, 'wb') as stream:
+      stream.write(content)
+    os.replace(name, target)
