@@ -5,9 +5,27 @@ import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+from ml_collections.config_flags.tuple_parser import TupleParser
 
 from score_jax.core.config_check import check_config
 
+
+class _SequenceParser(flags.ArgumentParser):
+  """Reads a tuple as ml_collections does, whose own parser makes one tuple of all the flags.
+
+  By that, (8, 9) of a script and (10, 11) after it were four turns. Here the last flag counts, as
+  it does for a number.
+  """
+
+  def parse(self, argument):
+    return TupleParser().parse(argument)
+
+  def flag_type(self):
+    return 'tuple'
+
+
+for _type in (tuple, list):
+  config_flags.register_flag_parser_for_type(_type, _SequenceParser())
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, for example a stage.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory; runs/NAME_OF_STAGE by default.')
 
