@@ -8,24 +8,38 @@ the base model of that config is evaluated. Writes `metrics.json` and one line p
 import os
 
 from score_jax.cli import distributed, program
-from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
+from score_jax.cli.run_input import (
+  NUM_PROBLEMS,
+  POLICY_FLAGS,
+  RUN,
+  TEMPERATURE,
+  load_policy,
+  policy_config,
+)
 from score_jax.core.version import commit
-from score_jax.evaluation.protocol import evaluate_policy, metrics_table, save_evaluation
+from score_jax.evaluation.protocol import (
+  check_evaluation,
+  evaluate_policy,
+  metrics_table,
+  save_evaluation,
+)
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.task import make_task
 
 
 def _body() -> None:
   config = policy_config()
-  policy = load_policy(config)
-  task = make_task(config)
+  task, count = make_task(config), NUM_PROBLEMS.value
   temperature = config.eval.temperature if TEMPERATURE.value is None else TEMPERATURE.value
+  policy = load_policy(
+    config, lambda tokenizer: check_evaluation(config, task, tokenizer, temperature, count)
+  )
   name = f'eval_{task.name}_step{policy.step}_t{temperature:g}'
   run = RUN.value or os.path.join('runs', 'base')
   folder = program.WORKDIR.value or os.path.join(run, name)
   watchdog = Watchdog(folder, config.train.hang_s)
   try:
-    evaluation = evaluate_policy(policy, task, temperature, NUM_PROBLEMS.value, watchdog)
+    evaluation = evaluate_policy(policy, task, temperature, count, watchdog)
   finally:
     task.close()
   about = {
@@ -47,4 +61,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, *POLICY_FLAGS, 'workdir', 'num_problems', 'temperature')

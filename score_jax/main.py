@@ -31,12 +31,12 @@ def _body() -> None:
   from score_jax.training.train import train
 
   distributed.join()
-  setup = prepare(config)
+  workdir = workdir_of(config)
+  setup = prepare(config, None if _DRY_RUN.value else workdir)
   try:
     if _DRY_RUN.value:
       show(setup)
       return
-    workdir = workdir_of(config)
     with exit_status():
       if config.supervised.method:
         state = imitate(setup, workdir)
@@ -52,4 +52,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config', 'workdir', 'distributed')

@@ -39,6 +39,7 @@ from ml_collections import ConfigDict
 from score_jax.cli import program
 from score_jax.cli.distributed import is_first_process, process_id
 from score_jax.cli.run_input import check_is_of, stage_config
+from score_jax.core.errors import in_words
 from score_jax.runs.alive import last_sign, signs_of_life
 from score_jax.runs.files import absolute
 from score_jax.runs.stored import DIRECTORY, committed_steps
@@ -296,7 +297,9 @@ def main(arguments: Sequence[str]) -> int:
   unknown = [text for text in overrides if not text.startswith('--config.') or '=' not in text]
   try:
     if unknown:
-      raise ValueError(f'unknown arguments {unknown}; keys of both configs are --config.X=Y')
+      raise ValueError(
+        f'unknown arguments {shlex.join(unknown)}; keys of both configs are --config.X=Y'
+      )
     if not given.workdir:
       raise ValueError('--workdir= is empty, as from a variable that is not set: name a folder')
     if given.distributed:
@@ -312,7 +315,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, runner.stop)
     return runner.run(steps)
   except (ValueError, OSError, RuntimeError) as error:
-    return program.fail(error)
+    return program.fail(in_words(error))
 
 
 if __name__ == '__main__':

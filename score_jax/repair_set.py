@@ -16,12 +16,22 @@ from absl import flags
 from etils import epath
 
 from score_jax.cli import distributed, program
-from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
+from score_jax.cli.run_input import (
+  NUM_PROBLEMS,
+  POLICY_FLAGS,
+  RUN,
+  TEMPERATURE,
+  load_policy,
+  policy_config,
+)
 from score_jax.core.version import commit
 from score_jax.evaluation import mbpp_r
-from score_jax.evaluation.protocol import metrics_table, save_evaluation
+from score_jax.evaluation.protocol import check_evaluation, metrics_table, save_evaluation
 from score_jax.runs.files import to_json, write_atomic
+from score_jax.setup.checks import check_writable
 from score_jax.setup.policy import Policy
+from score_jax.setup.task import make_task
+from score_jax.tasks.base import Task
 
 _MODE = flags.DEFINE_enum('mode', 'build', ['build', 'evaluate'], 'Make a set, or evaluate on one.')
 _SET = flags.DEFINE_string('set', None, 'Folder of the set: written by build, read by evaluate.')
@@ -30,10 +40,12 @@ _SAMPLES = flags.DEFINE_integer('samples', 20, 'build: programs sampled for each
 _KEEP = flags.DEFINE_integer('keep', 20, 'build: most failing programs kept of one problem.', 1)
 
 
-def _build(policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict) -> None:
+def _build(
+  policy: Policy, task: Task, folder: epath.Path, count: int, temperature: float, about: dict
+) -> None:
   """Writes programs.jsonl and about.json."""
   records, found = mbpp_r.build_set(
-    policy, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
+    policy, task, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
   )
   if not distributed.is_speaker():
     return
@@ -44,10 +56,10 @@ def _build(policy: Policy, folder: epath.Path, count: int, temperature: float, a
 
 
 def _evaluate(
-  policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict
+  policy: Policy, task: Task, folder: epath.Path, count: int, temperature: float, about: dict
 ) -> None:
   """Writes what `score_jax.evaluate` writes."""
-  found = mbpp_r.evaluate_set(policy, folder, count, temperature)
+  found = mbpp_r.evaluate_set(policy, task, count, temperature)
   run = RUN.value or os.path.join('runs', 'base')
   name = f'repair_step{policy.step}_t{temperature:g}'
   target = program.WORKDIR.value or os.path.join(run, name)
@@ -72,11 +84,21 @@ def _body() -> None:
       f"config.task.name={config.task.name!r}, but MBPP-R is made of 'mbpp': take a run of "
       'configs/stage1_code.py, or set --config to it'
     )
-  policy = load_policy(config)
-  is_build = _MODE.value == 'build'
+  is_build, folder, count = _MODE.value == 'build', epath.Path(_SET.value), NUM_PROBLEMS.value or 0
+  written, flag = (
+    (folder, '--set') if is_build else (program.WORKDIR.value or RUN.value, '--workdir')
+  )
+  if written:
+    check_writable(written, flag)
   temperature = TEMPERATURE.value
   if temperature is None:
     temperature = config.rollout.temperature if is_build else config.eval.temperature
+  task = make_task(config) if is_build else mbpp_r.load_set(config, folder)
+  split = _SPLIT.value if is_build else 'test'
+  policy = load_policy(
+    config,
+    lambda tokenizer: check_evaluation(config, task, tokenizer, temperature, count, split),
+  )
   about = {
     'policy': policy.path,
     'step': policy.step,
@@ -85,8 +107,11 @@ def _body() -> None:
     'commit': commit(),
   }
   action = _build if is_build else _evaluate
-  action(policy, epath.Path(_SET.value), NUM_PROBLEMS.value or 0, temperature, about)
+  try:
+    action(policy, task, folder, count, temperature, about)
+  finally:
+    task.close()
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, *POLICY_FLAGS, 'workdir', 'num_problems', 'temperature')

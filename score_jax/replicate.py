@@ -44,9 +44,7 @@ def _command(name: str, workdir: epath.Path) -> list[str]:
 
 
 def _body() -> None:
-  config = program.CONFIG.value
-  if config is None:
-    program.fail('--config is not set: --config=configs/replicate_arithmetic.py')
+  config = program.given_config('a replication', 'a quickstart')
   # Imported late: a wrong command line gets its message at once.
   import jax
 
@@ -58,7 +56,8 @@ def _body() -> None:
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
   rows = read_rows(config)
-  names = with_starts(_ROWS.value or list(rows), rows)
+  asked = [_ONE_ROW.value] if _ONE_ROW.value else _ROWS.value
+  names = with_starts(asked or list(rows), rows)
   about = {'commit': commit(), 'hardware': hardware()}
   if _ONE_ROW.value:
     end_with_parent()
@@ -82,4 +81,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config', 'workdir')

@@ -1,12 +1,14 @@
 """MBPP-R: a set of a policy's failing programs, and a policy measured by their repair."""
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from score_jax.evaluation.evaluate import Evaluation
 from score_jax.evaluation.protocol import make_prompts, make_sampler
 from score_jax.evaluation.repair import collect_failures, evaluate_repair
 from score_jax.setup.policy import Policy
-from score_jax.setup.task import make_checker, make_task
+from score_jax.setup.task import make_checker
+from score_jax.tasks.base import Task
 from score_jax.tasks.code.extract import extract_program
 from score_jax.tasks.mbpp_r import forced_answer, load_mbpp_r
 
@@ -14,8 +16,26 @@ from score_jax.tasks.mbpp_r import forced_answer, load_mbpp_r
 FIRST_TASK_ID = {'test': 11, 'train': 601}
 
 
+def load_set(config: ConfigDict, folder: epath.PathLike) -> Task:
+  """Loads a set to be repaired.
+
+  Args:
+    config: says where MBPP lies, and how programs are run.
+    folder: of the set.
+
+  Returns:
+    The task; call its `close` at the end.
+
+  Raises:
+    ValueError: if the set is missing or broken.
+  """
+  checker = make_checker(config)
+  return load_mbpp_r(folder, config.data.path, checker, cache=config.data.cache)
+
+
 def build_set(
   policy: Policy,
+  task: Task,
   split: str,
   num_problems: int,
   num_samples: int,
@@ -25,7 +45,8 @@ def build_set(
   """Samples programs and keeps those that fail.
 
   Args:
-    policy: writes the programs; its config names MBPP.
+    policy: writes the programs.
+    task: MBPP.
     split: 'test' or 'train' of MBPP.
     num_problems: problems taken, evenly spread; 0 takes all.
     num_samples: programs sampled for each problem.
@@ -38,15 +59,12 @@ def build_set(
   Raises:
     ValueError: if there are fewer problems, or no program failed.
   """
-  task = make_task(policy.config)
-  try:
-    prompts = make_prompts(policy, task, num_problems, split)
-    sampler = make_sampler(policy, task, temperature)
-    found = collect_failures(sampler, prompts, task, num_samples, num_kept)
-  finally:
-    task.close()
+  prompts = make_prompts(policy, task, num_problems, split)
+  sampler = make_sampler(policy, task, temperature)
+  found = collect_failures(sampler, prompts, task, num_samples, num_kept)
   if not found.kept:
-    raise ValueError(f'no program failed, so there is nothing to repair: {found.reasons}')
+    told = ', '.join(f'{count} {reason}' for reason, count in found.reasons.items())
+    raise ValueError(f'no program failed, so there is nothing to repair: {told}')
   records = [
     {
       'task_id': failure.problem.id + FIRST_TASK_ID[split],
@@ -69,14 +87,12 @@ def build_set(
   return records, about
 
 
-def evaluate_set(
-  policy: Policy, folder: epath.Path, num_problems: int, temperature: float
-) -> Evaluation:
+def evaluate_set(policy: Policy, task: Task, num_problems: int, temperature: float) -> Evaluation:
   """Lets the policy correct the programs of a set, each once.
 
   Args:
     policy: corrects the programs.
-    folder: of the set.
+    task: the set, from `load_set`.
     num_problems: programs taken, evenly spread; 0 takes all.
     temperature: 0 is greedy.
 
@@ -84,13 +100,7 @@ def evaluate_set(
     As of `score_jax.evaluation.repair.evaluate_repair`.
 
   Raises:
-    ValueError: if the set is missing or broken, or has fewer programs.
+    ValueError: if the set has fewer programs.
   """
-  config = policy.config
-  checker = make_checker(config)
-  try:
-    task = load_mbpp_r(folder, config.data.path, checker, cache=config.data.cache)
-    prompts = make_prompts(policy, task, num_problems)
-    return evaluate_repair(make_sampler(policy, task, temperature), prompts, task, forced_answer)
-  finally:
-    checker.close()
+  prompts = make_prompts(policy, task, num_problems)
+  return evaluate_repair(make_sampler(policy, task, temperature), prompts, task, forced_answer)

@@ -1,21 +1,10 @@
 """What the programs share: flags of the config, help, and messages for people."""
 
 import pytest
-from absl import flags
-from makers import ROOT
-from ml_collections import ConfigDict, config_flags
+from makers import ROOT, with_flags
+from ml_collections import ConfigDict
 
-from score_jax.cli import program
 from score_jax.core.config import default_config, leaves, read_config
-
-
-def parse(config, *arguments):
-  """A config with the flags of a command line, as the programs read it."""
-  assert program.CONFIG.name == 'config'  # which has said how tuples are read
-  values, line = flags.FlagValues(), ['program', *arguments]
-  config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=line)
-  values(line)
-  return values.config
 
 
 def tuples_of(config):
@@ -41,7 +30,7 @@ def test_of_a_tuple_given_several_times_the_last_counts(name):
     first, last = (('x',), ('y', 'z')) if isinstance((*value, 0)[0], str) else ((8, 9), (-i, 2.5))
     line += [f'--config.{key}={first}', f'--config.{key}={last}']
     want[key] = last
-  found = tuples_of(parse(config, *line))
+  found = tuples_of(with_flags(config, line))
   assert {key: found[key] for key in want} == want
 
 
@@ -66,6 +55,6 @@ def test_every_form_of_a_tuple(given, want):
     together = [f'--{flag}={value}' for value in given]
     apart = [word for value in given for word in (f'-{flag}', value)]
     for line in (together, apart):
-      found = parse(ConfigDict({'some': {'deep': before}}), *line).some.deep.to_dict()
+      found = with_flags(ConfigDict({'some': {'deep': before}}), line).some.deep.to_dict()
       assert tuple(found[key]) == want
       assert found | {key: 0} == before | {key: 0}

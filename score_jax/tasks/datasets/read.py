@@ -15,6 +15,7 @@ from typing import Any
 
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.tasks.datasets import files
 from score_jax.tasks.datasets.catalogue import Dataset
 
@@ -47,7 +48,8 @@ def read_splits(
     return _rows(builder_class(data_dir=folder, file_format=_FORMAT), dataset)
   except (RuntimeError, KeyError, OSError) as error:  # what TFDS and array_record raise
     raise ValueError(
-      f'{folder}: the prepared data is damaged ({error}); delete the folder, and it is made anew'
+      f'{folder}: the prepared data is damaged ({in_words(error)}); delete the folder, '
+      'and it is made anew'
     ) from error
 
 
@@ -75,8 +77,8 @@ def _prepared(builder_class, dataset: Dataset, root: epath.Path, cache: epath.Pa
     temporary = epath.Path(tempfile.mkdtemp(prefix='preparing-', dir=folder.parent))
   except OSError as error:
     raise ValueError(
-      f'{cache}: prepared data cannot be written there ({error}); set --config.data.cache to a '
-      'folder that can be written'
+      f'{cache}: prepared data cannot be written there ({in_words(error)}); set '
+      '--config.data.cache to a folder that can be written'
     ) from error
   try:
     _prepare(builder_class, root, temporary)
