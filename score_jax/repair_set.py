@@ -1,4 +1,4 @@
-"""MBPP-R: makes a set of failing programs, and evaluates their repair in one turn.
+r"""MBPP-R: makes a set of failing programs, and evaluates their repair in one turn.
 
     python -m score_jax.repair_set --mode=build --set=sets/mbpp_r --config=configs/stage1_code.py \
       --config.model.checkpoint=WEIGHTS --config.data.path=DATA
@@ -27,6 +27,7 @@ from score_jax.cli.run_input import (
 from score_jax.core.version import commit
 from score_jax.evaluation import mbpp_r
 from score_jax.evaluation.protocol import check_evaluation, metrics_table, save_evaluation
+from score_jax.evaluation.repair import check_repair
 from score_jax.runs.files import to_json, write_atomic
 from score_jax.setup.checks import check_writable
 from score_jax.setup.policy import Policy
@@ -95,10 +96,13 @@ def _body() -> None:
     temperature = config.rollout.temperature if is_build else config.eval.temperature
   task = make_task(config) if is_build else mbpp_r.load_set(config, folder)
   split = _SPLIT.value if is_build else 'test'
-  policy = load_policy(
-    config,
-    lambda tokenizer: check_evaluation(config, task, tokenizer, temperature, count, split),
-  )
+
+  def check(tokenizer):
+    spec = check_evaluation(config, task, tokenizer, temperature, count, split)
+    if not is_build:
+      check_repair(spec)
+
+  policy = load_policy(config, check)
   about = {
     'policy': policy.path,
     'step': policy.step,

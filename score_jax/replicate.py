@@ -1,4 +1,4 @@
-"""The paper's comparisons in one command: every row, with several seeds, and one report.
+r"""The paper's comparisons in one command: every row, with several seeds, and one report.
 
     python -m score_jax.replicate --config=configs/replicate_arithmetic.py --seeds=3 \
       --workdir=runs/replicate

@@ -54,12 +54,13 @@ def fail(message: object) -> None:
   """Ends the program with a message for a person and exit status 2.
 
   Args:
-    message: what was wrong, where, and what to do.
+    message: what was wrong, where, and what to do; an exception is put in words.
 
   Raises:
     SystemExit: always.
   """
-  print(f'error: {message}', file=sys.stderr)
+  told = in_words(message) if isinstance(message, BaseException) else message
+  print(f'error: {told}', file=sys.stderr)
   raise SystemExit(2)
 
 

@@ -67,7 +67,7 @@ def check_evaluation(
   temperature: float,
   num_problems: int | None = None,
   split: str = 'test',
-) -> None:
+) -> RolloutSpec:
   """Refuses an evaluation that could not be made, before its policy's weights are read.
 
   Args:
@@ -78,17 +78,21 @@ def check_evaluation(
     num_problems: as for `evaluate_policy`.
     split: 'test' or 'train'.
 
+  Returns:
+    The shape of its episodes.
+
   Raises:
     ValueError: for a temperature that is none, an unknown protocol, fewer problems, or prompts none
       of which fits.
   """
   if not 0 <= temperature < math.inf:
     raise ValueError(f'--temperature={temperature} must be finite and at least 0')
-  make_spec(config, task, tokenizer)
+  spec = make_spec(config, task, tokenizer)
   num_problems = config.eval.num_problems if num_problems is None else num_problems
   problems, limit = choose_problems(task, num_problems, split), config.rollout.prompt_tokens
   if not any(len(tokenizer.prompt_ids(task.prompt(problem))) <= limit for problem in problems):
     encode_prompts(problems, task, tokenizer, limit)  # says how long they are
+  return spec
 
 
 def choose_problems(task: Task, num_problems: int, split: str = 'test') -> list[Problem]:
