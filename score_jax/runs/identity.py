@@ -85,7 +85,8 @@ def describe_differences(
   """
   lines = [
     f'  {key}: {_shown(was)} in the run, {_shown(now)} now'
-    for key, (was, now) in differences.items()
+    # Another value says more than a key that one of them lacks.
+    for key, (was, now) in sorted(differences.items(), key=lambda item: ABSENT in item[1])
     if not _is_under(key, exempt)
   ]
   more = [f'  and {len(lines) - _MAX_LINES} more'] if len(lines) > _MAX_LINES else []

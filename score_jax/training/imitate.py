@@ -36,6 +36,7 @@ from score_jax.training.experience import training_sampler
 from score_jax.training.loop import Loop, TrainingStopped, fetch, fresh_state, not_finite
 from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.traces import (
+  METHODS,
   Sample,
   Trace,
   batch_traces,
@@ -59,7 +60,7 @@ def imitate(setup: Setup, workdir: epath.PathLike) -> TrainState:
     The last state.
 
   Raises:
-    ValueError: if the directory belongs to another run.
+    ValueError: if the directory belongs to another run, or the config does not fit the method.
     Preempted: after SIGTERM, once the state is saved.
     TrainingStopped: if no sample is fit to be imitated, or a loss is not finite.
   """
@@ -74,6 +75,15 @@ class Imitation(Loop):
   def __init__(self, setup: Setup, workdir: epath.Path):
     """Opens the run directory. Arguments and errors as for `imitate`."""
     config = setup.config
+    if config.supervised.method not in METHODS:
+      raise ValueError(
+        f'config.supervised.method={config.supervised.method!r} is none of {METHODS}'
+      )
+    if setup.spec.num_turns != 2:
+      raise ValueError(
+        f'config.rollout.turn_tokens={setup.spec.turn_tokens}: traces of config.supervised have '
+        f'two turns, not {setup.spec.num_turns}'
+      )
     optimizer = make_optimizer(config.optimizer)
     # Each iteration begins with it anew.
     self.start = setup.read_start()
