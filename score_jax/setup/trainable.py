@@ -109,13 +109,13 @@ class Trainable:
     path = config.init.path
     if not path:
       return
-    check_run(path, 'config.init.path')
     theirs = lora_of_run(path)
     if self.lora not in (None, theirs):
       raise ValueError(
         f'config.init.path={path} trained {_told(theirs)}, and this run trains '
         f'{_told(self.lora)}: adapters can only go on from the same adapters'
       )
+    check_run(path, 'config.init.path')
     check_trained(path, self.base)
 
   def read_start(self, config: ConfigDict) -> dict:

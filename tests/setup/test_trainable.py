@@ -178,5 +178,5 @@ def test_the_next_stage_goes_on_with_the_same_adapters(run, config, tmp_path):
   stored['lora']['rank'] = 0
   (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
   following.init.path = str(tmp_path / 'run')
-  with pytest.raises(ValueError, match='trained all weights, and this run trains Lora'):
+  with pytest.raises(ValueError, match='trained all weights, and this run trains adapters of rank'):
     setup.trainable.read_start(following)
