@@ -88,5 +88,5 @@ def get_config(preset: str = 'gemma2_2b') -> ConfigDict:
     c.train.episodes_every_steps = 1
     c.eval.batch = 10
   else:
-    raise ValueError(f"preset {preset!r} is none of {sorted(LARGE)} and 'smollm2_135m'")
+    raise ValueError(f'preset {preset!r} is none of {", ".join(sorted(LARGE))} and smollm2_135m')
   return c

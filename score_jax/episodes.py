@@ -58,4 +58,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'run')

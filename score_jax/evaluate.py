@@ -9,10 +9,18 @@ that the figures depend on, which `metrics.json` lists under `measurement`.
 import os
 
 from score_jax.cli import distributed, program
-from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
+from score_jax.cli.run_input import (
+  NUM_PROBLEMS,
+  POLICY_FLAGS,
+  RUN,
+  TEMPERATURE,
+  load_policy,
+  policy_config,
+)
 from score_jax.core.version import commit
 from score_jax.evaluation.measurement import check_folder, name_of
 from score_jax.evaluation.protocol import (
+  check_evaluation,
   evaluate_planned,
   metrics_table,
   plan_evaluation,
@@ -20,6 +28,7 @@ from score_jax.evaluation.protocol import (
 )
 from score_jax.runs.lock import one_writer
 from score_jax.runs.watchdog import Watchdog
+from score_jax.setup.checks import check_writable
 from score_jax.setup.task import make_task
 
 
@@ -27,10 +36,12 @@ def _body() -> None:
   config = policy_config()
   run = RUN.value or os.path.join('runs', 'base')
   check_writable(program.WORKDIR.value or run)
-  policy = load_policy(config)
-  task = make_task(config)
-  planned = plan_evaluation(policy, task, TEMPERATURE.value, NUM_PROBLEMS.value)
-  temperature = planned.sampler.temperature
+  task, count = make_task(config), NUM_PROBLEMS.value
+  temperature = config.eval.temperature if TEMPERATURE.value is None else TEMPERATURE.value
+  policy = load_policy(
+    config, lambda tokenizer: check_evaluation(config, task, tokenizer, temperature, count)
+  )
+  planned = plan_evaluation(policy, task, temperature, count)
   name = f'eval_{task.name}_step{policy.step}_t{temperature:g}_{name_of(planned.measurement)}'
   folder = program.WORKDIR.value or os.path.join(run, name)
   check_folder(folder, planned.measurement)
@@ -58,4 +69,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, *POLICY_FLAGS, 'workdir', 'num_problems', 'temperature')

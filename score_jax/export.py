@@ -26,8 +26,10 @@ from score_jax.formats.hf_tokenizer_files import tokenizer_files
 from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.lora import abstract_adapters, merge
+from score_jax.runs.directories import check_run
 from score_jax.runs.restoring import restore_params
 from score_jax.setup import base_model
+from score_jax.setup.checks import check_writable
 from score_jax.setup.trainable import check_same_base, lora_of_run
 from score_jax.tokenizers.base import Tokenizer
 from score_jax.tokenizers.chat_tokenizer import ChatTokenizer
@@ -222,24 +224,24 @@ def _body() -> None:
   run, folder = RUN.value, program.WORKDIR.value
   if not folder:
     program.fail('--workdir is not set: the new folder to write')
-  if run and not epath.Path(run).exists():
-    program.fail(f'--run={run} does not exist')
-  config = program.CONFIG.value
-  if config is None:
-    if not run:
-      program.fail('--run is not set, and neither is --config, whose base model could be exported')
-    config = run_config(run)
+  if run:
+    check_run(run, '--run')
+  if not run and program.CONFIG.value is None:
+    program.fail('--run is not set, and neither is --config, whose base model could be exported')
+  config = program.given_config('a run', default=run_config(run) if run else None)
   check_config(config)
   if run:
     check_as_trained(config, run)
+  check_writable(folder)
+  hf_export.check_new(folder)
   path = base_model.checkpoint_path(config)
   if not path or not epath.Path(path).exists():
     program.fail(
-      f'the base model gives the tokenizer, but there is no config.model.checkpoint={path!r}'
+      f'the base model gives the tokenizer, but there is no config.model.checkpoint={path}'
     )
   export(config, folder, run, WHICH.value, _FORMAT.value, _DTYPE.value)
   print(f'{run or path} is in {folder}')
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config', 'workdir', 'run', 'which', 'as_trained')

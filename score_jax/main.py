@@ -36,7 +36,7 @@ def _body() -> None:
   workdir = workdir_of(config)
   # Before the model is loaded: a directory in use is refused at once.
   with contextlib.nullcontext() if _DRY_RUN.value else one_writer(workdir):
-    setup = prepare(config)
+    setup = prepare(config, None if _DRY_RUN.value else workdir)
     try:
       if _DRY_RUN.value:
         show(setup)
@@ -56,4 +56,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config', 'workdir', 'distributed')

@@ -1,4 +1,4 @@
-"""Stage I, Stage II, evaluation and export by one command that can be stopped at any moment.
+r"""Stage I, Stage II, evaluation and export by one command that can be stopped at any moment.
 
     python -m score_jax.pipeline --stage1=configs/stage1_math.py --stage2=configs/stage2_math.py \
       --workdir=runs/math --config.model.checkpoint=CHECKPOINT --config.data.path=DATA
@@ -285,8 +285,9 @@ def main(arguments: Sequence[str]) -> int:
     The exit status.
   """
   parser = argparse.ArgumentParser(
-    prog='python -m score_jax.pipeline', allow_abbrev=False, epilog='--config.X=Y: for all steps'
+    'python -m score_jax.pipeline', description=__doc__, allow_abbrev=False
   )
+  parser.formatter_class = argparse.RawDescriptionHelpFormatter
   parser.add_argument('--stage1', required=True, help="Stage I's config, FILE or FILE:PRESET")
   parser.add_argument('--stage2', required=True, help="Stage II's config, FILE or FILE:PRESET")
   parser.add_argument('--workdir', required=True, help='folder of all runs, or a bucket (gs://)')
@@ -296,7 +297,7 @@ def main(arguments: Sequence[str]) -> int:
   unknown = [text for text in overrides if not text.startswith('--config.') or '=' not in text]
   try:
     if unknown:
-      raise ValueError(f'unknown arguments {unknown}; keys of both configs are --config.X=Y')
+      raise ValueError(f'unknown arguments {shlex.join(unknown)}; keys are --config.X=Y')
     if not given.workdir:
       raise ValueError('--workdir= is empty, as from a variable that is not set: name a folder')
     if given.distributed:

@@ -12,6 +12,7 @@ docs/planning.md says what is assumed.
 import json
 
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from score_jax.cli import program
@@ -19,6 +20,7 @@ from score_jax.core.config_check import check_config
 from score_jax.planning.report import plan_text
 from score_jax.planning.tpu import first_that_fits
 from score_jax.runs.files import write_atomic
+from score_jax.setup.checks import check_writable
 
 _TOPOLOGIES = flags.DEFINE_list(
   'topology', None, 'Chips and their shape, such as v5p:4x4x8; of several the first that fits.'
@@ -30,12 +32,12 @@ _INSTRUCTION = flags.DEFINE_integer(
 
 
 def _body() -> None:
-  if program.CONFIG.value is None:
-    program.fail('--config is not set, for example --config=configs/stage2_math.py')
   if not _TOPOLOGIES.value:
     program.fail('--topology is not set, for example --topology=v5p:4x4x8')
-  config = program.CONFIG.value
+  config = program.given_config('a run')
   check_config(config)
+  if _OUTPUT.value:
+    check_writable(epath.Path(_OUTPUT.value).parent, '--json')
   name = config_flags.get_config_filename(flags.FLAGS['config'])
   plan, too_small = first_that_fits(config, name, _TOPOLOGIES.value, _INSTRUCTION.value)
   if plan['programs']:
@@ -47,4 +49,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config')

@@ -8,22 +8,28 @@ Prints the mixture that it trains on. The package ships what this command made, 
 
 import os
 
+from etils import epath
+
 from score_jax.cli import program
-from score_jax.runs.lock import one_writer
+from score_jax.runs.lock import LOCK_FILE, one_writer
+from score_jax.setup.checks import check_writable
 from score_jax.training.pretraining import describe_mixture, make_base, mixture_of
 
 
 def _body() -> None:
-  config = program.CONFIG.value
-  if config is None:
-    program.fail('--config is not set: --config=configs/pretrain_arithmetic.py')
+  config = program.given_config('a pretraining')
+  folder = epath.Path(program.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic'))
+  check_writable(folder)
+  # What a start leaves that was killed may be there.
+  left = ('tokenizer.model', LOCK_FILE)
+  if folder.exists() and [path for path in folder.iterdir() if path.name not in left]:
+    raise ValueError(f'--workdir={folder} is there already: choose a new folder')
   phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
   print(describe_mixture(phases, config.batch))
-  folder = program.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic')
   with one_writer(folder):
     num_params = make_base(config, folder)
   print(f'{num_params:,} parameters in {folder}')
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config', 'workdir')

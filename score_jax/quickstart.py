@@ -20,9 +20,9 @@ _SEED = flags.DEFINE_integer('seed', None, 'Root of every random number; the con
 
 
 def _body() -> None:
-  config = program.CONFIG.value
-  if config is None:
-    config = read_config('../configs/quickstart.py', beside=__file__)
+  config = program.given_config(
+    'a quickstart', default=read_config('../configs/quickstart.py', beside=__file__)
+  )
   if _SEED.value is not None:
     config.run.seed = _SEED.value
   # Imported late: a wrong command line gets its message at once.
@@ -45,4 +45,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config', 'workdir')

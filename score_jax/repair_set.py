@@ -1,4 +1,4 @@
-"""MBPP-R: makes a set of failing programs, and evaluates their repair in one turn.
+r"""MBPP-R: makes a set of failing programs, and evaluates their repair in one turn.
 
     python -m score_jax.repair_set --mode=build --set=sets/mbpp_r --config=configs/stage1_code.py \
       --config.model.checkpoint=WEIGHTS --config.data.path=DATA
@@ -16,14 +16,25 @@ from absl import flags
 from etils import epath
 
 from score_jax.cli import distributed, program
-from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
+from score_jax.cli.run_input import (
+  NUM_PROBLEMS,
+  POLICY_FLAGS,
+  RUN,
+  TEMPERATURE,
+  load_policy,
+  policy_config,
+)
 from score_jax.core.version import commit
 from score_jax.evaluation import mbpp_r
 from score_jax.evaluation.measurement import check_folder, name_of
-from score_jax.evaluation.protocol import metrics_table, save_evaluation
+from score_jax.evaluation.protocol import check_evaluation, metrics_table, save_evaluation
+from score_jax.evaluation.repair import check_repair
 from score_jax.runs.files import to_json, write_together
 from score_jax.runs.lock import one_writer
+from score_jax.setup.checks import check_writable
 from score_jax.setup.policy import Policy
+from score_jax.setup.task import make_task
+from score_jax.tasks.base import Task
 
 _MODE = flags.DEFINE_enum('mode', 'build', ['build', 'evaluate'], 'Make a set, or evaluate on one.')
 _SET = flags.DEFINE_string('set', None, 'Folder of the set: written by build, read by evaluate.')
@@ -32,11 +43,13 @@ _SAMPLES = flags.DEFINE_integer('samples', 20, 'build: programs sampled for each
 _KEEP = flags.DEFINE_integer('keep', 20, 'build: most failing programs kept of one problem.', 1)
 
 
-def _build(policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict) -> None:
+def _build(
+  policy: Policy, task: Task, folder: epath.Path, count: int, temperature: float, about: dict
+) -> None:
   """Writes programs.jsonl and about.json."""
   with one_writer(folder):
     records, found = mbpp_r.build_set(
-      policy, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
+      policy, task, _SPLIT.value, count, _SAMPLES.value, _KEEP.value, temperature
     )
     if not distributed.is_speaker():
       return
@@ -47,23 +60,20 @@ def _build(policy: Policy, folder: epath.Path, count: int, temperature: float, a
 
 
 def _evaluate(
-  policy: Policy, folder: epath.Path, count: int, temperature: float, about: dict
+  policy: Policy, task: Task, folder: epath.Path, count: int, temperature: float, about: dict
 ) -> None:
   """Writes what `score_jax.evaluate` writes."""
-
-  def target(measurement: dict) -> str:
-    name = f'repair_step{policy.step}_t{temperature:g}_{name_of(measurement)}'
-    return program.WORKDIR.value or os.path.join(_run(), name)
-
-  found, measurement = mbpp_r.evaluate_set(
-    policy, folder, count, temperature, lambda planned: check_folder(target(planned), planned)
-  )
-  if not distributed.is_speaker():
-    return
-  save_evaluation(target(measurement), found, measurement, about | {'set': str(folder)})
+  planned = mbpp_r.plan_repair(policy, task, count, temperature)
+  name = f'repair_step{policy.step}_t{temperature:g}_{name_of(planned.measurement)}'
+  target = program.WORKDIR.value or os.path.join(_run(), name)
+  check_folder(target, planned.measurement)
+  with one_writer(target):
+    found = mbpp_r.evaluate_set(planned, task)
+    if not distributed.is_speaker():
+      return
+    save_evaluation(target, found, planned.measurement, about | {'set': str(folder)})
   print(metrics_table(found.metrics))
-  left_out = found.num_left_out
-  print(f'{len(found.records)} programs, {left_out} left out; records in {target(measurement)}')
+  print(f'{len(found.records)} programs, {found.num_left_out} left out; records in {target}')
 
 
 def _run() -> str:
@@ -79,12 +89,21 @@ def _body() -> None:
       f"config.task.name={config.task.name!r}, but MBPP-R is made of 'mbpp': take a run of "
       'configs/stage1_code.py, or set --config to it'
     )
-  is_build = _MODE.value == 'build'
-  check_writable(_SET.value if is_build else program.WORKDIR.value or _run())
-  policy = load_policy(config)
+  is_build, folder, count = _MODE.value == 'build', epath.Path(_SET.value), NUM_PROBLEMS.value or 0
+  written = (folder, '--set') if is_build else (program.WORKDIR.value or _run(), '--workdir')
+  check_writable(*written)
   temperature = TEMPERATURE.value
   if temperature is None:
     temperature = config.rollout.temperature if is_build else config.eval.temperature
+  task = make_task(config) if is_build else mbpp_r.load_set(config, folder)
+  split = _SPLIT.value if is_build else 'test'
+
+  def check(tokenizer):
+    spec = check_evaluation(config, task, tokenizer, temperature, count, split)
+    if not is_build:
+      check_repair(spec)
+
+  policy = load_policy(config, check)
   about = {
     'policy': policy.path,
     'step': policy.step,
@@ -93,8 +112,11 @@ def _body() -> None:
     'commit': commit(),
   }
   action = _build if is_build else _evaluate
-  action(policy, epath.Path(_SET.value), NUM_PROBLEMS.value or 0, temperature, about)
+  try:
+    action(policy, task, folder, count, temperature, about)
+  finally:
+    task.close()
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, *POLICY_FLAGS, 'workdir', 'num_problems', 'temperature')

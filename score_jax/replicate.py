@@ -1,4 +1,4 @@
-"""The paper's comparisons in one command: every row, with several seeds, and one report.
+r"""The paper's comparisons in one command: every row, with several seeds, and one report.
 
     python -m score_jax.replicate --config=configs/replicate_arithmetic.py --seeds=3 \
       --workdir=runs/replicate
@@ -52,9 +52,7 @@ def _report(workdir: epath.Path, shown: list, config, seeds: Sequence[int] | Non
 
 
 def _body() -> None:
-  config = program.CONFIG.value
-  if config is None:
-    program.fail('--config is not set: --config=configs/replicate_arithmetic.py')
+  config = program.given_config('a replication', 'a quickstart')
   # Imported late: a wrong command line gets its message at once.
   import jax
 
@@ -67,7 +65,8 @@ def _body() -> None:
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
   rows = read_rows(config)
-  names = with_starts(_ROWS.value or list(rows), rows)
+  asked = [_ONE_ROW.value] if _ONE_ROW.value else _ROWS.value
+  names = with_starts(asked or list(rows), rows)
   about = {'commit': commit(), 'hardware': hardware()}
   if _ONE_ROW.value:
     end_with_parent()
@@ -97,4 +96,4 @@ def _body() -> None:
 
 
 if __name__ == '__main__':
-  program.run_program(_body)
+  program.run_program(_body, 'config', 'workdir')

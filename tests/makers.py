@@ -23,6 +23,20 @@ def load(path):
   return module
 
 
+def with_flags(config, arguments):
+  """A config with `--config.X=Y` of a command line, as the programs read them."""
+  from absl import flags
+  from ml_collections import config_flags
+
+  import score_jax.cli.program  # says how tuples are read
+
+  assert score_jax.cli.program.CONFIG.name == 'config'
+  values, line = flags.FlagValues(), ['program', *arguments]
+  config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=line)
+  values(line)
+  return values.config
+
+
 def table_rows(text):
   """The cells of each line of the tables of a text, headings left out."""
   lines = [line for line in text.splitlines() if line.startswith('|')]

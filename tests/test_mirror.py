@@ -5,7 +5,6 @@ import re
 from makers import ROOT
 
 TESTED_ELSEWHERE = {
-  'cli/program.py': 'every program starts by it: tests/test_main.py, tests/test_export.py',
   'evaluate.py': 'run by tests/cli/test_processes.py',
   'pretrain.py': 'prints and calls make_base of tests/training/test_pretraining.py',
   'planning/dry_run.py': 'printed by tests/test_main.py',

@@ -6,10 +6,13 @@ says which values a run takes.
 
 import pathlib
 import runpy
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from score_jax.core.errors import in_words
 
 # What may change between two starts of the same run: the mathematics stays, rounding apart.
 NOT_IDENTITY = (
@@ -212,13 +215,32 @@ def read_config(file: str, beside: str = '') -> ConfigDict:
     The config.
 
   Raises:
-    ValueError: if there is no such file; whatever else the file raises.
+    ValueError: if there is no such file, or it makes no config; with the line that fails.
   """
   name, _, argument = file.partition(':')
   path = pathlib.Path(beside).parent / name
   if not path.is_file():
     raise ValueError(f'there is no config file {path}')
-  return runpy.run_path(str(path))['get_config'](*filter(None, [argument]))
+  try:
+    values = runpy.run_path(str(path))
+    if 'get_config' not in values:
+      raise ValueError('there is no function get_config')
+    config = values['get_config'](*filter(None, [argument]))
+  except Exception as error:  # whatever a file of Python may raise
+    raise ValueError(f'{_where(error, path)}: {in_words(error)}') from error
+  if not isinstance(config, ConfigDict):
+    kind = 'nothing' if config is None else f'a {type(config).__name__}'
+    raise ValueError(f'{path}: get_config returned {kind}, not a ConfigDict')
+  return config
+
+
+def _where(error: Exception, path: pathlib.Path) -> str:
+  """The line of a config file that failed, and the type of an error that says little without it."""
+  lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename == str(path)]
+  if isinstance(error, SyntaxError) and error.filename == str(path):
+    lines.append(error.lineno)
+  where = f'{path}, line {lines[-1]}' if lines else str(path)
+  return where if isinstance(error, ValueError | KeyError) else f'{where}: {type(error).__name__}'
 
 
 def leaves(config: Mapping[str, Any], prefix: str = 'config') -> Iterator[tuple[str, Any]]:

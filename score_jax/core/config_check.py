@@ -5,6 +5,7 @@ So a misspelt key cannot be silently ignored, nor a sign turn the mathematics ro
 
 import math
 import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -69,6 +70,12 @@ RANGES = {
   'at least 0 and below 1': (lambda x: 0 <= x < 1, ('optimizer.b1', 'optimizer.b2')),
   'above 0 and at most 1': (lambda x: 0 < x <= 1, ('eval.top_p',)),
 }
+# Words that a value may be.
+CHOICES = {
+  'init.which': ('best', 'latest'),
+  'supervised.method': ('', 'star', 'pair_sft'),
+  'eval.protocol': ('self_correct', 'self_refine'),
+}
 
 
 def range_of(key: str) -> str:
@@ -99,17 +106,26 @@ def check_config(config: ConfigDict) -> None:
   expected = dict(leaves(default_config()))
   given = {k: v for k, v in leaves(config) if not k.startswith(free)}
   problems = [f'{k}: no such key' for k in given if k not in expected]
-  problems += [f'{k}: missing' for k in expected if k not in given]
+  problems += [f'{k}: missing' for k in _joined(expected.keys() - given, given)]
   for key in expected.keys() & given.keys():
     want, have = expected[key], given[key]
     if not _same_type(want, have):
       problems.append(f'{key}={have!r} is a {_type(have)}, not a {_type(want)}')
     elif words := _out_of_range(key.removeprefix('config.'), have):
       problems.append(f'{key}={have!r} must be {words}')
+    elif have not in (choices := CHOICES.get(key.removeprefix('config.'), (have,))):
+      words = ' or '.join(map(repr, choices))
+      problems.append(f'{key}={have!r} must be {words}')
   if isinstance(given.get('config.profile'), str):
     problems += _profile_problems(given['config.profile'])
   if problems:
     raise ValueError('bad config:\n  ' + '\n  '.join(sorted(problems)))
+
+
+def _joined(keys: Collection[str], others: Iterable[str]) -> set[str]:
+  """Keys, and in place of those of a part that the others have nothing of, the part."""
+  parts = {'.'.join(key.split('.')[:2]) for key in others}
+  return {part if (part := '.'.join(key.split('.')[:2])) not in parts else key for key in keys}
 
 
 def _out_of_range(key: str, value: Any) -> str:

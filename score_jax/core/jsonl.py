@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
+from score_jax.core.errors import in_words
+
 _NAMES = {str: 'text', int: 'a whole number', list: 'a list of texts'}
 
 
@@ -54,7 +56,7 @@ def read_located(
     try:
       content = gzip.decompress(content)
     except (OSError, EOFError) as error:
-      raise ValueError(f'{path}: is damaged or not gzipped: {error}') from error
+      raise ValueError(f'{path}: is damaged or not gzipped: {in_words(error)}') from error
   kinds = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, str)
   rows = []
   for number, line in enumerate(content.split(b'\n'), start=1):
@@ -77,7 +79,7 @@ def _parse_row(line: bytes, kinds: Mapping[str, type], where: str) -> dict:
   try:
     row = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
   except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
-    raise ValueError(f'{where}: not JSON: {error}') from error
+    raise ValueError(f'{where}: not JSON: {in_words(error)}') from error
   if not isinstance(row, dict):
     raise ValueError(f'{where}: a JSON object was expected, found {type(row).__name__}')
   for field, kind in kinds.items():

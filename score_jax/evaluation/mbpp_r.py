@@ -1,15 +1,15 @@
 """MBPP-R: a set of a policy's failing programs, and a policy measured by their repair."""
 
-from collections.abc import Callable
-
 from etils import epath
+from ml_collections import ConfigDict
 
 from score_jax.evaluation.evaluate import Evaluation
 from score_jax.evaluation.measurement import what_it_depends_on
-from score_jax.evaluation.protocol import make_prompts, make_sampler
+from score_jax.evaluation.protocol import Planned, make_prompts, make_sampler
 from score_jax.evaluation.repair import collect_failures, evaluate_repair
 from score_jax.setup.policy import Policy
-from score_jax.setup.task import make_checker, make_task
+from score_jax.setup.task import make_checker
+from score_jax.tasks.base import Task
 from score_jax.tasks.mbpp_r import forced_answer, load_mbpp_r
 from score_jax.tasks.programs import find_program
 
@@ -17,8 +17,26 @@ from score_jax.tasks.programs import find_program
 FIRST_TASK_ID = {'test': 11, 'train': 601}
 
 
+def load_set(config: ConfigDict, folder: epath.PathLike) -> Task:
+  """Loads a set to be repaired.
+
+  Args:
+    config: says where MBPP lies, and how programs are run.
+    folder: of the set.
+
+  Returns:
+    The task; call its `close` at the end.
+
+  Raises:
+    ValueError: if the set is missing or broken.
+  """
+  checker = make_checker(config)
+  return load_mbpp_r(folder, config.data.path, checker, cache=config.data.cache)
+
+
 def build_set(
   policy: Policy,
+  task: Task,
   split: str,
   num_problems: int,
   num_samples: int,
@@ -28,7 +46,8 @@ def build_set(
   """Samples programs and keeps those that fail.
 
   Args:
-    policy: writes the programs; its config names MBPP.
+    policy: writes the programs.
+    task: MBPP.
     split: 'test' or 'train' of MBPP.
     num_problems: problems taken, evenly spread; 0 takes all.
     num_samples: programs sampled for each problem.
@@ -41,15 +60,12 @@ def build_set(
   Raises:
     ValueError: if there are fewer problems, or no program failed.
   """
-  task = make_task(policy.config)
-  try:
-    prompts = make_prompts(policy, task, num_problems, split)
-    sampler = make_sampler(policy, task, temperature)
-    found = collect_failures(sampler, prompts, task, num_samples, num_kept)
-  finally:
-    task.close()
+  prompts = make_prompts(policy, task, num_problems, split)
+  sampler = make_sampler(policy, task, temperature)
+  found = collect_failures(sampler, prompts, task, num_samples, num_kept)
   if not found.kept:
-    raise ValueError(f'no program failed, so there is nothing to repair: {found.reasons}')
+    told = ', '.join(f'{count} {reason}' for reason, count in found.reasons.items())
+    raise ValueError(f'no program failed, so there is nothing to repair: {told}')
   records = [
     {
       'task_id': failure.problem.id + FIRST_TASK_ID[split],
@@ -72,37 +88,32 @@ def build_set(
   return records, about
 
 
-def evaluate_set(
-  policy: Policy,
-  folder: epath.Path,
-  num_problems: int,
-  temperature: float,
-  planned: Callable[[dict], None] = lambda measurement: None,
-) -> tuple[Evaluation, dict]:
-  """Lets the policy correct the programs of a set, each once.
+def plan_repair(policy: Policy, task: Task, num_problems: int, temperature: float) -> Planned:
+  """Says what an evaluation on a set is of.
 
   Args:
     policy: corrects the programs.
-    folder: of the set.
+    task: the set, from `load_set`.
     num_problems: programs taken, evenly spread; 0 takes all.
     temperature: 0 is greedy.
-    planned: told what the figures depend on, before anything is sampled.
-
-  Returns:
-    As of `score_jax.evaluation.repair.evaluate_repair`, and what the figures depend on.
 
   Raises:
-    ValueError: if the set is missing or broken, or has fewer programs.
+    ValueError: if the set has fewer programs.
   """
-  config = policy.config
-  checker = make_checker(config)
-  try:
-    task = load_mbpp_r(folder, config.data.path, checker, cache=config.data.cache)
-    prompts = make_prompts(policy, task, num_problems)
-    sampler = make_sampler(policy, task, temperature)
-    more = {'first_answers': 'the programs of the set'}
-    measurement = what_it_depends_on(policy, sampler, prompts, **more)
-    planned(measurement)
-    return evaluate_repair(sampler, prompts, task, forced_answer), measurement
-  finally:
-    checker.close()
+  prompts = make_prompts(policy, task, num_problems)
+  sampler = make_sampler(policy, task, temperature)
+  forced = {'first_answers': 'the programs of the set'}
+  return Planned(prompts, sampler, None, what_it_depends_on(policy, sampler, prompts, **forced))
+
+
+def evaluate_set(planned: Planned, task: Task) -> Evaluation:
+  """Lets a policy correct the programs of a set, each once.
+
+  Args:
+    planned: from `plan_repair`.
+    task: the set, from `load_set`.
+
+  Returns:
+    As of `score_jax.evaluation.repair.evaluate_repair`.
+  """
+  return evaluate_repair(planned.sampler, planned.prompts, task, forced_answer)

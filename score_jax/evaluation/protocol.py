@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,7 +20,7 @@ from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.checks import warn_too_long
 from score_jax.setup.policy import Policy
 from score_jax.setup.run import make_rollout_spec
-from score_jax.tasks.base import Task
+from score_jax.tasks.base import Problem, Task
 from score_jax.tokenizers.base import Tokenizer
 
 # What Self-Refine says before the feedback and before the second answer. The original prompts it
@@ -62,6 +63,60 @@ def make_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> RolloutSp
   return dataclasses.replace(spec, top_k=e.top_k, top_p=e.top_p)
 
 
+def check_evaluation(
+  config: ConfigDict,
+  task: Task,
+  tokenizer: Tokenizer,
+  temperature: float,
+  num_problems: int | None = None,
+  split: str = 'test',
+) -> RolloutSpec:
+  """Refuses an evaluation that could not be made, before its policy's weights are read.
+
+  Args:
+    config: budgets and protocol.
+    task: has the problems.
+    tokenizer: of the base model.
+    temperature: 0 is greedy.
+    num_problems: as for `evaluate_policy`.
+    split: 'test' or 'train'.
+
+  Returns:
+    The shape of its episodes.
+
+  Raises:
+    ValueError: for a temperature that is none, an unknown protocol, fewer problems, or prompts none
+      of which fits.
+  """
+  if not 0 <= temperature < math.inf:
+    raise ValueError(f'--temperature={temperature} must be finite and at least 0')
+  spec = make_spec(config, task, tokenizer)
+  num_problems = config.eval.num_problems if num_problems is None else num_problems
+  problems, limit = choose_problems(task, num_problems, split), config.rollout.prompt_tokens
+  if not any(len(tokenizer.prompt_ids(task.prompt(problem))) <= limit for problem in problems):
+    encode_prompts(problems, task, tokenizer, limit)  # says how long they are
+  return spec
+
+
+def choose_problems(task: Task, num_problems: int, split: str = 'test') -> list[Problem]:
+  """Picks the problems of an evaluation.
+
+  Args:
+    task: has the problems.
+    num_problems: how many, evenly spread over the split; 0 takes all.
+    split: 'test' or 'train'.
+
+  Raises:
+    ValueError: if there are fewer problems.
+  """
+  problems = list(getattr(task, split))
+  if num_problems > len(problems):
+    raise ValueError(f'num_problems={num_problems}, but the split has {len(problems)}')
+  if num_problems:
+    problems = [problems[i] for i in np.arange(num_problems) * len(problems) // num_problems]
+  return problems
+
+
 def make_prompts(policy: Policy, task: Task, num_problems: int, split: str = 'test') -> Prompts:
   """Picks and tokenises the problems of an evaluation.
 
@@ -77,11 +132,7 @@ def make_prompts(policy: Policy, task: Task, num_problems: int, split: str = 'te
   Raises:
     ValueError: if there are fewer problems.
   """
-  config, problems = policy.config, list(getattr(task, split))
-  if num_problems > len(problems):
-    raise ValueError(f'num_problems={num_problems}, but the split has {len(problems)}')
-  if num_problems:
-    problems = [problems[i] for i in np.arange(num_problems) * len(problems) // num_problems]
+  config, problems = policy.config, choose_problems(task, num_problems, split)
   prompts = encode_prompts(problems, task, policy.base.tokenizer, config.rollout.prompt_tokens)
   warn_too_long(prompts, 'evaluation', config)
   return prompts

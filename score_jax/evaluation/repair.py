@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from score_jax.analysis.statistics import summarise
 from score_jax.evaluation.evaluate import Evaluation, make_records
+from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler, grade_episode
 from score_jax.rollout.text import Prompts
 from score_jax.tasks.base import Problem, Task, Verdict
@@ -91,6 +92,15 @@ def _is_new_failure(answer: str | None, verdict: Verdict, seen: set[str], num_ke
   )
 
 
+def check_repair(spec: RolloutSpec) -> None:
+  """Refuses an episode that has not two turns; ValueError with their number."""
+  if spec.num_turns != 2:
+    raise ValueError(
+      f'repair takes two turns, the forced one and its correction, not {spec.num_turns}: see '
+      'config.eval.turn_tokens and config.eval.protocol'
+    )
+
+
 def evaluate_repair(
   sampler: Sampler, prompts: Prompts, task: Task, first_answer: Callable[[Problem], str]
 ) -> Evaluation:
@@ -114,10 +124,7 @@ def evaluate_repair(
     ValueError: if the spec has not two turns.
   """
   spec, tokenizer = sampler.spec, sampler.tokenizer
-  if spec.num_turns != 2:
-    raise ValueError(
-      f'repair takes two turns, the forced one and its correction; {spec.num_turns=}'
-    )
+  check_repair(spec)
   end = [tokenizer.end_of_turn_ids[0]]
   first_ids = [tokenizer.encode(first_answer(problem)) + end for problem in prompts.problems]
   turn_tokens = (max(map(len, first_ids)), spec.turn_tokens[1])

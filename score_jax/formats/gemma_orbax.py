@@ -124,8 +124,8 @@ def read_config(
     mlp_dim = arrays['layer_0/mlp/linear'].shape[0]
   except (KeyError, ValueError, IndexError) as error:
     raise ValueError(
-      f'{folder} is no checkpoint of a Gemma 2 or 3: {error} is missing or of another form; it has '
-      f'{sorted(arrays)[:5]} and so on'
+      f'{folder} is no checkpoint of a Gemma 2 or 3: {error.args[0]} is missing or of another '
+      f'form; it has {", ".join(sorted(arrays)[:5])} and so on'
     ) from error
   sizes = {
     'num_layers': len({name.split('/')[0] for name in arrays if name.startswith('layer_')}),

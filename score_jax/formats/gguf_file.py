@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from score_jax.core.errors import in_words
+
 
 @dataclasses.dataclass(frozen=True)
 class GgufFile:
@@ -92,5 +94,5 @@ def _parse(local: str, path: str) -> Any:
   except (ValueError, IndexError, KeyError, OverflowError) as error:
     size = os.path.getsize(local)
     raise ValueError(
-      f'{path} ({size:,} bytes) is not a GGUF file, or is damaged or truncated ({error})'
+      f'{path} ({size:,} bytes) is not a GGUF file, or is damaged or truncated ({in_words(error)})'
     ) from error

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.formats.gguf_file import GgufFile, opened
 from score_jax.formats.hf_tokenizer import END_OF_TURN_TOKENS
 from score_jax.tokenizers.chat_template import DEFAULT_DATE, ChatTemplate
@@ -81,7 +82,7 @@ def read_tokenizer(
       pad_id = ids.get('padding', ends[0])
       return ChatTokenizer(TokenizersVocabulary(backend), chat, end_of_turn_ids=ends, pad_id=pad_id)
     except ValueError as error:
-      raise ValueError(f'{file.path}: {error}') from error
+      raise ValueError(f'{file.path}: {in_words(error)}') from error
 
 
 def _read_bpe(file: GgufFile) -> tuple[list[str], Any]:
@@ -111,7 +112,7 @@ def _read_bpe(file: GgufFile) -> tuple[list[str], Any]:
     # Llama 3 takes a whole word that it knows before it looks at merges.
     model = models.BPE(vocab, pairs, ignore_merges=pre == 'llama-bpe')
   except Exception as error:  # the library raises nothing narrower
-    raise ValueError(f'{file.path}: damaged BPE merges ({error})') from error
+    raise ValueError(f'{file.path}: damaged BPE merges ({in_words(error)})') from error
   backend = tokenizers.Tokenizer(model)
   steps = [pre_tokenizers.Digits(individual_digits=True)] if pre == 'smollm' else []
   if cut := _CUTS[pre]:

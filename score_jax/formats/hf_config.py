@@ -148,7 +148,8 @@ def parse_config(fields: dict[str, Any], where: str) -> DecoderConfig:
     return parse_config(outer | fields['text_config'], where)
   model_type = fields.get('model_type')
   if model_type not in FAMILIES:
-    raise ValueError(f'{where}: model_type={model_type!r} is none of {sorted(FAMILIES)}')
+    told = 'model_type is missing, it' if model_type is None else f'model_type={model_type!r}'
+    raise ValueError(f'{where}: {told} must be one of {", ".join(FAMILIES)}')
   f = _Fields(fields, where, _DEFAULTS[model_type])
   f.take('model_type')
   architectures, name = f.take('architectures', None), ARCHITECTURES[model_type]
@@ -189,7 +190,9 @@ def _activation(f: _Fields, is_gemma: bool) -> dict[str, Any]:
   if is_gemma:
     name = f.take('hidden_activation', 'gelu_pytorch_tanh')
   if name not in _ACTIVATIONS:
-    raise ValueError(f'{f.where}: the activation {name!r} is none of {sorted(_ACTIVATIONS)}')
+    raise ValueError(
+      f'{f.where}: the activation {name!r} is none of {", ".join(sorted(_ACTIVATIONS))}'
+    )
   return {'activation': _ACTIVATIONS[name]}
 
 

@@ -156,6 +156,15 @@ def write_folder(
     _write_weights(draft, config, params, dtype, max_file_bytes)
 
 
+def check_new(folder: epath.PathLike) -> None:
+  """Refuses a folder that cannot appear; arguments and errors as for `appearing`."""
+  folder = epath.Path(folder)
+  if '://' in str(folder):
+    raise ValueError(f'{folder}: a folder in a bucket cannot appear at once; export to a disk')
+  if folder.exists() and (not folder.is_dir() or list(folder.iterdir())):
+    raise ValueError(f'{folder} is there already; export to a new folder')
+
+
 @contextlib.contextmanager
 def appearing(folder: epath.PathLike) -> Iterator[epath.Path]:
   """Makes a folder that appears under its name when it is whole.
@@ -170,12 +179,8 @@ def appearing(folder: epath.PathLike) -> Iterator[epath.Path]:
   Raises:
     ValueError: if the folder holds something, or lies in a bucket.
   """
-  folder = epath.Path(folder)
-  if '://' in str(folder):
-    raise ValueError(f'{folder}: a folder in a bucket cannot appear at once; export to a disk')
-  folder = folder.absolute()
-  if folder.exists() and (not folder.is_dir() or list(folder.iterdir())):
-    raise ValueError(f'{folder} is there already; export to a new folder')
+  check_new(folder)
+  folder = epath.Path(folder).absolute()
   draft = folder.parent / f'.{folder.name}.tmp'
   if draft.exists():
     draft.rmtree()

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.core.paths import Path, leaf_paths, nest
 from score_jax.formats.axes import letter_sizes, shape_in_file, to_ours
 from score_jax.formats.hf_config import parse_config
@@ -94,7 +95,7 @@ def read_json(path: epath.PathLike) -> dict[str, Any]:
   try:
     fields = json.loads(path.read_text())
   except (UnicodeDecodeError, json.JSONDecodeError) as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
+    raise ValueError(f'{path} is damaged: {in_words(error)}') from error
   if not isinstance(fields, dict):
     raise ValueError(f'{path} holds a {type(fields).__name__}, not an object')
   return fields

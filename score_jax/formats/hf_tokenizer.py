@@ -18,6 +18,7 @@ from typing import Any
 
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.tokenizers.base import check_fit
 from score_jax.tokenizers.chat_template import DEFAULT_DATE, GEMMA_TEMPLATE, ChatTemplate
 from score_jax.tokenizers.chat_tokenizer import ChatTokenizer
@@ -94,7 +95,7 @@ def read_tokenizer(
     chat = ChatTemplate(template, special_tokens, date, options)
     return ChatTokenizer(vocabulary, chat, end_of_turn_ids=ends, pad_id=pad_id)
   except ValueError as error:
-    raise ValueError(f'{folder}: {error}') from error
+    raise ValueError(f'{folder}: {in_words(error)}') from error
 
 
 def _read_json(path: epath.Path) -> dict:
@@ -104,7 +105,7 @@ def _read_json(path: epath.Path) -> dict:
   try:
     value = json.loads(_read_text(path))
   except json.JSONDecodeError as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
+    raise ValueError(f'{path} is damaged: {in_words(error)}') from error
   if not isinstance(value, dict):
     raise ValueError(f'{path} is damaged: it holds a {type(value).__name__}, not an object')
   return value
@@ -114,7 +115,7 @@ def _read_text(path: epath.Path) -> str:
   try:
     return path.read_bytes().decode()
   except UnicodeDecodeError as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
+    raise ValueError(f'{path} is damaged: {in_words(error)}') from error
 
 
 def _text_of(token: Any) -> str | None:
@@ -149,7 +150,7 @@ def _read_tokenizers(
   try:
     vocabulary = TokenizersVocabulary(tokenizers.Tokenizer.from_str(text))
   except Exception as error:  # the library raises nothing narrower
-    raise ValueError(f'{path} is damaged: {error}') from error
+    raise ValueError(f'{path} is damaged: {in_words(error)}') from error
   if num_rows is None or vocabulary.size <= num_rows:
     return vocabulary, []
   contents = json.loads(text)
@@ -182,7 +183,7 @@ def _read_sentencepiece(
       path.read_bytes(), special=[*_GEMMA_TOKENS, *special_tokens.values()], added=added
     )
   except ValueError as error:
-    raise ValueError(f'{path}: {error}') from error
+    raise ValueError(f'{path}: {in_words(error)}') from error
   if num_rows is not None:
     check_fit(vocabulary.size, num_rows, path)
   return vocabulary, beyond

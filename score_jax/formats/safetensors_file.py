@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from score_jax.core.errors import in_words
+
 DTYPES = {
   'F32': np.dtype(np.float32),
   'BF16': np.dtype(jnp.bfloat16),
@@ -96,7 +98,7 @@ def read_header(path: epath.PathLike) -> dict[str, Tensor]:
       name: _tensor(path, name, entry, 8 + header_bytes) for name, entry in entries.items()
     }
   except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-    raise ValueError(f'{path}: the header is damaged ({error!r})') from error
+    raise ValueError(f'{path}: the header is damaged ({in_words(error)})') from error
   end = 8 + header_bytes
   for tensor in sorted(tensors.values(), key=lambda t: (t.start, t.num_bytes)):
     if tensor.start != end:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.core.paths import Path, leaf_path
 from score_jax.core.storage import writing
 from score_jax.model.decoder import abstract_params
@@ -66,7 +67,7 @@ def read_config(folder: epath.PathLike) -> DecoderConfig:
   try:
     return DecoderConfig(**json.loads(path.read_text()))
   except (json.JSONDecodeError, TypeError) as error:
-    raise ValueError(f'{path} does not describe a decoder: {error}') from error
+    raise ValueError(f'{path} does not describe a decoder: {in_words(error)}') from error
 
 
 def read_params(folder: epath.PathLike, config: DecoderConfig) -> dict:
@@ -89,7 +90,7 @@ def read_params(folder: epath.PathLike, config: DecoderConfig) -> dict:
     with np.load(io.BytesIO(path.read_bytes())) as archive:
       stored = {name: archive[name] for name in archive.files}
   except Exception as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
+    raise ValueError(f'{path} is damaged: {in_words(error)}') from error
   shapes, _ = abstract_params(config)
 
   def take(keys, want):

@@ -123,11 +123,11 @@ class DecoderConfig:
       ),
       (
         self.activation not in ACTIVATIONS,
-        f'activation={self.activation!r} is none of {ACTIVATIONS}',
+        f'activation={self.activation!r} is none of {", ".join(ACTIVATIONS)}',
       ),
       (
         self.attention not in KERNELS,
-        f"attention={self.attention!r} is neither 'auto' nor one of {KERNELS}",
+        f"attention={self.attention!r} is neither 'auto' nor one of {', '.join(KERNELS)}",
       ),
       (
         self.attn_softcap > 0 and self.attention in ('xla', 'cudnn'),

@@ -47,7 +47,8 @@ class Lora:
     is_known = set(self.targets) <= TARGETS.keys() and len(set(self.targets)) == len(self.targets)
     if not is_known or not self.targets:
       raise ValueError(
-        f'config.lora.targets={self.targets} must be some of {tuple(TARGETS)}, each once'
+        f'config.lora.targets={", ".join(self.targets)} must be some of {", ".join(TARGETS)}, each '
+        'once'
       )
     # The same adapters compare equal.
     object.__setattr__(self, 'targets', tuple(name for name in TARGETS if name in self.targets))

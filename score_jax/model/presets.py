@@ -144,5 +144,5 @@ def preset(name: str) -> DecoderConfig:
     ValueError: for an unknown name, with the known ones.
   """
   if name not in PRESETS:
-    raise ValueError(f'config.model.preset={name!r} is none of {sorted(PRESETS)}')
+    raise ValueError(f'config.model.preset={name!r} is none of {", ".join(sorted(PRESETS))}')
   return PRESETS[name]

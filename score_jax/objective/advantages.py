@@ -65,7 +65,7 @@ def check_baseline(baseline: str, samples_per_problem: int) -> None:
   """
   G = samples_per_problem
   if baseline not in BASELINES:
-    raise ValueError(f'config.objective.baseline={baseline!r} is none of {BASELINES}')
+    raise ValueError(f'config.objective.baseline={baseline!r} is none of {", ".join(BASELINES)}')
   if baseline != 'none' and G < 2:
     raise ValueError(
       f'config.objective.baseline={baseline!r} compares samples of one problem: '

@@ -64,10 +64,10 @@ def check_kl_choice(estimator: str, credit: str) -> None:
       f"reference; use 'exact', 'k2', or 'k1_reward', which takes k1 from the reward"
     )
   if estimator not in KL_ESTIMATORS:
-    known = tuple(KL_ESTIMATORS)
+    known = ', '.join(KL_ESTIMATORS)
     raise ValueError(f'config.objective.kl_estimator={estimator!r} is none of {known}')
   if credit not in KL_CREDITS:
-    raise ValueError(f'config.objective.kl_credit={credit!r} is none of {KL_CREDITS}')
+    raise ValueError(f'config.objective.kl_credit={credit!r} is none of {", ".join(KL_CREDITS)}')
 
 
 def after(x_BT: jax.Array, mask_BKT: jax.Array) -> jax.Array:

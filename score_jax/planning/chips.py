@@ -60,8 +60,8 @@ def chip_of(topology: str) -> Chip:
   generation, _, shape = topology.partition(':')
   if generation not in CHIPS:
     raise ValueError(
-      f'--topology={topology}: the chip {generation!r} is none of {sorted(CHIPS)}, for example '
-      'v5p:4x4x8'
+      f'--topology={topology}: the chip {generation!r} is none of {", ".join(sorted(CHIPS))}, for '
+      'example v5p:4x4x8'
     )
   chip = CHIPS[generation]
   if shape not in chip.shapes and not _is_of_cubes(shape, chip.max_cube_chips):

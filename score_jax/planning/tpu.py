@@ -6,6 +6,7 @@ import math
 import operator
 import os
 
+from score_jax.core.errors import in_words
 from score_jax.planning.chips import chip_of
 from score_jax.planning.costs import count
 from score_jax.planning.hlo import parse
@@ -78,7 +79,7 @@ def tpu_devices(topology: str) -> list:
   try:
     return list(topologies.get_topology_desc(topology, 'tpu', **host).devices)
   except jax.errors.JaxRuntimeError as error:
-    raise ValueError(f'--topology={topology}: {error}') from error
+    raise ValueError(f'--topology={topology}: {in_words(error)}') from error
 
 
 def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict:

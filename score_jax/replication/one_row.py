@@ -86,7 +86,7 @@ def run_row(
 
 def _train_and_evaluate(config, row: ReplicationRow, run, workdir, about) -> dict:
   folder, start_s = seed_dir(workdir, row.name, run.seed), time.monotonic()
-  setup = setup_run.prepare(run)
+  setup = setup_run.prepare(run, folder if row.num_steps else None)
   try:
     policy = Policy.of_base(run, setup.base)
     if row.num_steps:

@@ -15,6 +15,7 @@ from score_jax.core.config_check import check_config
 from score_jax.objective.stages import Stage
 from score_jax.runs.files import read_json
 from score_jax.runs.identity import CONFIG_FILE, check_or_write_config
+from score_jax.setup.checks import check_writable
 
 GROUPS = ('method', 'ablation', 'turns', 'sweep', 'regime', 'model', 'part')
 EVALUATIONS = ('greedy', 'sampled', 'fixed', 'turns', 'votes')
@@ -66,10 +67,14 @@ class ReplicationRow:
 
   def __post_init__(self):
     if self.group not in GROUPS:
-      raise ValueError(f'config.rows: {self.name} has group={self.group!r}, none of {GROUPS}')
+      raise ValueError(
+        f'config.rows: {self.name} has group={self.group!r}, none of {", ".join(GROUPS)}'
+      )
     unknown = set(self.evaluations) - set(EVALUATIONS)
     if unknown:
-      raise ValueError(f'config.rows: {self.name} has unknown evaluations {sorted(unknown)}')
+      raise ValueError(
+        f'config.rows: {self.name} has unknown evaluations {", ".join(sorted(unknown))}'
+      )
 
   @property
   def makes_base(self) -> bool:
@@ -133,7 +138,8 @@ def with_starts(names: Sequence[str], rows: Mapping[str, ReplicationRow]) -> lis
   """
   unknown = set(names) - set(rows)
   if unknown:
-    raise ValueError(f'--rows: {sorted(unknown)} are none of {sorted(rows)}')
+    told = ', '.join(sorted(unknown))
+    raise ValueError(f'--rows={told}: there is none of this name, only {", ".join(rows)}')
   wanted, waiting = set(), list(names)
   while waiting:
     name = waiting.pop()
@@ -230,6 +236,7 @@ def check_workdir(workdir: epath.Path, config: ConfigDict, rows: Sequence[Replic
   Raises:
     ValueError: with what differs, where what the rows share or a row itself is another one.
   """
+  check_writable(workdir)
   path = workdir / CONFIG_FILE
   # Earlier ones lay otherwise (quickstart) or went on from their latest checkpoint (replicate).
   if path.exists() and 'checkpoint' not in read_json(path, 'choose another --workdir'):

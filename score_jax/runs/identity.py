@@ -18,6 +18,7 @@ CONFIG_FILE = 'config.json'
 # identity is lost; other files (a scheduler's log, say) are no concern of ours.
 RUN_ENTRIES = ('checkpoints', 'metrics', 'episodes', 'verdicts', 'tensorboard')
 ABSENT = '(absent)'
+_MAX_LINES = 20  # of a difference between two configurations
 
 
 def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,11 +84,18 @@ def describe_differences(
     >>> describe_differences({'mesh': (1, 2), 'seed': (0, 7)}, exempt=('mesh',))
     '  seed: 0 in the run, 7 now'
   """
-  return '\n'.join(
-    f'  {key}: {was!r} in the run, {now!r} now'
-    for key, (was, now) in differences.items()
+  lines = [
+    f'  {key}: {_shown(was)} in the run, {_shown(now)} now'
+    # Another value says more than a key that one of them lacks.
+    for key, (was, now) in sorted(differences.items(), key=lambda item: ABSENT in item[1])
     if not is_under(key, exempt)
-  )
+  ]
+  more = [f'  and {len(lines) - _MAX_LINES} more'] if len(lines) > _MAX_LINES else []
+  return '\n'.join(lines[:_MAX_LINES] + more)
+
+
+def _shown(value: Any) -> str:
+  return value if value is ABSENT else repr(value)
 
 
 def _as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +119,22 @@ def read_run_config(run: epath.PathLike) -> dict[str, Any] | None:
   paths = [folder / CONFIG_FILE for folder in (run, run.parent, run.parent.parent)]
   path = next((path for path in paths if path.exists()), None)
   return None if path is None else files.read_json(path, 'restore it from a copy')
+
+
+def check_identity(
+  workdir: epath.PathLike, config: Mapping[str, Any], exempt: tuple[str, ...] = ()
+) -> None:
+  """Makes sure that a directory, if it is a run's, is that of a configuration; writes nothing.
+
+  Args:
+    workdir: the run directory; it need not exist.
+    config: as for `check_or_write_config`.
+    exempt: as for `check_or_write_config`.
+
+  Raises:
+    ValueError: as `check_or_write_config`.
+  """
+  _differences(epath.Path(workdir), config, exempt, is_alone=True)
 
 
 def check_or_write_config(
@@ -138,11 +162,22 @@ def check_or_write_config(
     ValueError: showing each other key that differs with both values; if `config.json` is
       damaged; if the directory holds a run but no `config.json`.
   """
-  workdir = epath.Path(workdir)
+  path = epath.Path(workdir) / CONFIG_FILE
+  is_new = not path.exists()
+  differences = _differences(path.parent, config, exempt, is_alone=is_writer)
+  if is_writer and (is_new or differences):
+    files.write_atomic(path, json.dumps(_as_stored(config), indent=2, sort_keys=True) + '\n')
+  return differences
+
+
+def _differences(
+  workdir: epath.Path, config: Mapping[str, Any], exempt: tuple[str, ...], is_alone: bool
+) -> dict[str, tuple[Any, Any]]:
+  """The exempt keys that differ; see `check_or_write_config`."""
   path = workdir / CONFIG_FILE
   if not path.exists():
     leftovers = [name for name in RUN_ENTRIES if (workdir / name).exists()]
-    if leftovers and is_writer:  # another process may have begun to write just now
+    if leftovers and is_alone:  # another process may have begun to write just now
       raise ValueError(
         f'workdir={workdir} holds {", ".join(leftovers)} but no {CONFIG_FILE}, and which run they'
         ' are of is unknown: choose another --workdir, or move these away'
@@ -158,6 +193,4 @@ def check_or_write_config(
       f'workdir={workdir} belongs to a run of another configuration:\n{lines}\n'
       'Set these back to go on with that run, or choose another --workdir to start a new one.'
     )
-  if is_writer and (old is None or differences):
-    files.write_atomic(path, json.dumps(_as_stored(config), indent=2, sort_keys=True) + '\n')
   return differences

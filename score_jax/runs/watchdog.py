@@ -27,6 +27,7 @@ from concurrent import futures
 import jax
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.runs.files import to_json, write_atomic
 
 STATUS = 75  # the program's exit status, EX_TEMPFAIL of sysexits.h: the same command may try again
@@ -139,7 +140,7 @@ class Watchdog:
     except agreed:
       raise
     except BaseException as error:
-      report = f'{type(error).__name__} {self._place}: {error}'
+      report = f'{type(error).__name__} {self._place}: {in_words(error)}'
       if isinstance(error, Exception) and self._count > 1:
         self._say(f'{report}\nIf another process is lost, that is said within {self._grace_s:g} s')
         time.sleep(self._grace_s)
@@ -242,7 +243,7 @@ class Watchdog:
     try:
       self._write(report, is_over)
     except OSError as error:
-      self._say(f'this could not be reported to the others: {error}')
+      self._say(f'this could not be reported to the others: {in_words(error)}')
 
   def _read(self, process: int) -> dict:
     try:

@@ -60,6 +60,35 @@ class Base(BaseWeights):
   path: str
 
 
+@dataclasses.dataclass(frozen=True)
+class BaseHeader:
+  """What is known of the base model before its weights are read.
+
+  Attributes:
+    path: where the weights lie.
+    decoder: the architecture's sizes.
+    tokenizer: text to ids and back.
+  """
+
+  path: str
+  decoder: DecoderConfig
+  tokenizer: Tokenizer
+
+  def without_weights(self, mesh: jax.sharding.Mesh) -> BaseWeights:
+    """The model with shapes in place of weights."""
+    return BaseWeights(Decoder(self.decoder), abstract_params(self.decoder)[0], mesh)
+
+
+def read_header(config: ConfigDict) -> BaseHeader:
+  """Reads sizes and tokenizer of the base model.
+
+  Raises:
+    ValueError: as `make_decoder_config` and `make_tokenizer`.
+  """
+  decoder = make_decoder_config(config)
+  return BaseHeader(checkpoint_path(config), decoder, make_tokenizer(config, decoder))
+
+
 def reader_of(path: str) -> Any:
   """Finds the module that reads a base model.
 
@@ -222,11 +251,17 @@ def _check_divides(shapes, axes, mesh: jax.sharding.Mesh) -> None:
       )
 
 
-def load_base(config: ConfigDict, mesh: jax.sharding.Mesh, is_offloaded: bool = False) -> Base:
+def load_base(
+  config: ConfigDict,
+  mesh: jax.sharding.Mesh,
+  is_offloaded: bool = False,
+  header: BaseHeader | None = None,
+) -> Base:
   """Reads the base model onto the devices.
 
   Args:
     is_offloaded: the parameters stay in the host's memory, in each device's part of it.
+    header: from `read_header`; None reads it too.
 
   Returns:
     The base model.
@@ -237,15 +272,14 @@ def load_base(config: ConfigDict, mesh: jax.sharding.Mesh, is_offloaded: bool = 
   if config.model.dtype == 'float32':
     # Accelerators would round float32 products, and differently in sampler and scorer.
     jax.config.update('jax_default_matmul_precision', 'highest')
-  path = checkpoint_path(config)
-  decoder = make_decoder_config(config)
-  tokenizer = make_tokenizer(config, decoder)  # before the weights: it may not fit them
+  header = header or read_header(config)  # before the weights: the tokenizer may not fit them
+  path, decoder = header.path, header.decoder
   places = param_shardings(decoder, mesh)
   if is_offloaded:
     places = jax.tree.map(lambda place: place.with_memory_kind(sharding.HOST), places)
   arrays = reader_of(path).iter_params(path, decoder, jnp.dtype(decoder.param_dtype))
   params = place_params(arrays, places)
-  return Base(Decoder(decoder), params, mesh, tokenizer, path)
+  return Base(Decoder(decoder), params, mesh, header.tokenizer, path)
 
 
 def place_params(arrays: Iterator[tuple[tuple[str, ...], np.ndarray]], shardings: dict) -> dict:

@@ -1,13 +1,19 @@
 """What is checked of a run before its model is loaded, and after."""
 
 import logging
+import os
+import tempfile
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from score_jax.objective.advantages import check_baseline
+from score_jax.objective.loss import check_kl_choice
 from score_jax.rollout.order import problem_indices
 from score_jax.rollout.text import Prompts
+from score_jax.runs.files import absolute
+from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.task import TASKS
 from score_jax.tasks.base import Task, check_disjoint
 
@@ -65,6 +71,66 @@ def check_batch(config: ConfigDict, num_parts: int) -> None:
       f'config.rollout.problems_per_step={P} * samples_per_problem={G} = {P * G} episodes in '
       f'config.train.micro_batches={parts} parts do not divide by {num_parts} devices; take {what}'
     )
+
+
+def check_update(config: ConfigDict) -> None:
+  """Checks what an update is made of: the optimiser, and for RL estimators and temperature.
+
+  Raises:
+    ValueError: with what to change.
+  """
+  make_optimizer(config.optimizer)
+  if config.supervised.method:
+    return
+  check_baseline(config.objective.baseline, config.rollout.samples_per_problem)
+  check_kl_choice(config.objective.kl_estimator, config.objective.kl_credit)
+  if config.rollout.temperature <= 0:
+    raise ValueError(
+      f'config.rollout.temperature={config.rollout.temperature} must be above 0 to train'
+    )
+
+
+def check_turns(config: ConfigDict) -> None:
+  """Checks that there is a budget for each turn of the stage, and two turns to imitate.
+
+  Raises:
+    ValueError: with both numbers.
+  """
+  turn_tokens, num_turns = tuple(config.rollout.turn_tokens), len(config.stage.reward_weight)
+  if num_turns != len(turn_tokens):
+    raise ValueError(
+      f'config.rollout.turn_tokens={turn_tokens} has {len(turn_tokens)} turns, '
+      f'config.stage.reward_weight has {num_turns}'
+    )
+  if config.supervised.method and num_turns != 2:
+    raise ValueError(
+      f'config.rollout.turn_tokens={turn_tokens}: traces of config.supervised have two turns, not '
+      f'{num_turns}'
+    )
+
+
+def check_writable(folder: epath.PathLike, flag: str = '--workdir') -> None:
+  """Checks that a folder can be written, or made; nothing stays of it.
+
+  Args:
+    folder: on a local disk; one in a bucket is not looked at.
+    flag: that names it.
+
+  Raises:
+    ValueError: saying what stands in the way.
+  """
+  folder = absolute(folder)
+  if '://' in str(folder):
+    return
+  there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+  if not there.is_dir():
+    raise ValueError(f'{flag}={folder} cannot be made: {there} is not a directory')
+  try:
+    tempfile.TemporaryFile(dir=there).close()  # os.access knows no file system but the usual ones
+  except OSError as error:
+    raise ValueError(
+      f'{flag}={folder} cannot be written: {there}: {error.strerror}; choose another folder'
+    ) from error
 
 
 def check_problems(config: ConfigDict, num_problems: int) -> None:

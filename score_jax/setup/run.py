@@ -1,22 +1,30 @@
 """From a config to the values that a program works with: task, model, stage, optimiser."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import jax
 import optax
+from etils import epath
 from ml_collections import ConfigDict
 
 from score_jax.core import sharding
+from score_jax.core.config import NOT_IDENTITY
 from score_jax.core.types import TrainState
+from score_jax.model.decoder_config import DecoderConfig
 from score_jax.objective.stages import Stage
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.text import Prompts, encode_prompts
-from score_jax.setup.base_model import Base, BaseWeights, check_kernel, load_base
+from score_jax.runs.identity import check_identity
+from score_jax.setup.base_model import Base, BaseWeights, check_kernel, load_base, read_header
 from score_jax.setup.checks import (
   check_batch,
   check_offload,
   check_problems,
+  check_turns,
+  check_update,
+  check_writable,
   warn_overlap,
   warn_too_long,
 )
@@ -88,28 +96,75 @@ class Setup(PlannedRun):
     return self.trainable.read_start(self.config)
 
 
-def prepare(config: ConfigDict) -> Setup:
+def prepare(config: ConfigDict, workdir: epath.PathLike | None = None) -> Setup:
   """Loads everything that a config names but for the run to start from.
+
+  The weights come last: whatever can be refused without them is refused before.
+
+  Args:
+    workdir: the run directory, where there will be one; nothing is written to it.
 
   Returns:
     The setup; call `task.close` at the end.
 
   Raises:
-    ValueError: for inputs that are missing or broken, or numbers that do not fit each other.
+    ValueError: for inputs that are missing or broken, numbers that do not fit each other, or a run
+      directory of another run.
   """
   mesh = sharding.make_mesh(config.mesh)
   check_batch(config, sharding.batch_rows(mesh))
   stage, lora = make_stage(config), make_lora(config)  # refused before anything is loaded
   check_offload(config)
+  check_update(config)
+  check_turns(config)
+  if workdir is not None:
+    check_writable(workdir)
   task = make_task(config)
-  base = load_base(config, mesh, config.model.offload_reference)
-  check_kernel(base.decoder.config, jax.default_backend())
-  spec = make_training_spec(config, task, base.tokenizer)
-  prompts = encode_prompts(task.train, task, base.tokenizer, config.rollout.prompt_tokens)
+  header = read_header(config)
+  check_kernel(header.decoder, jax.default_backend())
+  planned = Trainable(header.without_weights(mesh), lora)
+  planned.shardings()  # refused where the mesh does not divide the model
+  planned.check_start(config)
+  spec = make_training_spec(config, task, header.tokenizer)
+  prompts = encode_prompts(task.train, task, header.tokenizer, config.rollout.prompt_tokens)
+  check_problems(config, len(prompts.problems))
+  if workdir is not None:
+    content = input_checksums(header.decoder, prompts, spec)
+    check_identity(workdir, config.to_dict() | {'content': content}, NOT_IDENTITY + OF_WEIGHTS)
   warn_too_long(prompts, 'training', config)
   warn_overlap(task)
-  check_problems(config, len(prompts.problems))
+  base = load_base(config, mesh, config.model.offload_reference, header)
   return Setup(config, Trainable(base, lora), stage, spec, task, prompts)
+
+
+# Checksums of a run's content that are not known before its weights are read.
+OF_WEIGHTS = ('content.base', 'content.start')
+
+
+def input_checksums(decoder: DecoderConfig, prompts: Prompts, spec: RolloutSpec) -> dict[str, str]:
+  """Names what a run is made from, as far as it is known before its weights are read.
+
+  Args:
+    decoder: the sizes.
+    prompts: the training problems.
+    spec: the episode's shape.
+
+  Returns:
+    Checksums of sizes, and of training problems with their token ids (which tell of another
+    tokenizer or chat template).
+  """
+
+  def of_text(text):
+    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+  # How it is computed may change between two starts, what is computed may not.
+  sizes = dataclasses.replace(decoder, dtype='float32', remat='none')
+  sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1, attention='plain')
+  problems = [(p.id, p.question, p.answer) for p in prompts.problems]
+  return {
+    'decoder': of_text(repr(sizes)),
+    'problems': of_text(repr((problems, prompts.ids, spec))),
+  }
 
 
 def make_stage(config: ConfigDict) -> Stage:
@@ -160,12 +215,7 @@ def make_training_spec(config: ConfigDict, task: Task, tokenizer: Tokenizer) -> 
   Raises:
     ValueError: if the stage has another number of turns than there are budgets.
   """
+  check_turns(config)
   turn_tokens = tuple(config.rollout.turn_tokens)
-  num_turns = len(config.stage.reward_weight)
-  if num_turns != len(turn_tokens):
-    raise ValueError(
-      f'config.rollout.turn_tokens={turn_tokens} has {len(turn_tokens)} turns, '
-      f'config.stage.reward_weight has {num_turns}'
-    )
   instructions = [task.instruction] * (len(turn_tokens) - 1)
   return make_rollout_spec(config, instructions, tokenizer, turn_tokens)

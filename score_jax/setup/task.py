@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from score_jax.core.errors import in_words
 from score_jax.tasks.arithmetic import load_arithmetic
 from score_jax.tasks.base import Task, warn_of_repeats, without_overlap
 from score_jax.tasks.code.checker import CodeChecker
@@ -17,7 +18,16 @@ from score_jax.tasks.sums import load_arithmetic_text
 
 def _arithmetic(config: ConfigDict) -> Task:
   t = config.task
-  level_weights = {int(k): float(v) for k, v in t.level_weights.items()}
+  weights = t.level_weights.to_dict()
+  if not all(
+    str(k).isdecimal() and isinstance(v, int | float) and v > 0 for k, v in weights.items()
+  ):
+    told = ', '.join(f'{k}: {v}' for k, v in weights.items())
+    raise ValueError(
+      f'config.task.level_weights={{{told}}} must give numbers of addends weights above 0, such as '
+      "{'3': 1.0, '4': 2.0}"
+    )
+  level_weights = {int(k): float(v) for k, v in weights.items()}
   if not level_weights:
     raise ValueError('config.task.level_weights is empty: give each number of addends a weight')
   return load_arithmetic(t.num_train, t.num_test, t.seed, level_weights)
@@ -113,12 +123,17 @@ def _load_own(config: ConfigDict) -> Task:
     load = getattr(importlib.import_module(module), function)
   except (ImportError, AttributeError) as error:
     raise ValueError(
-      f'config.task.name={config.task.name!r}: {error}; the module must be importable from here '
-      '(PYTHONPATH) and hold the function'
+      f'config.task.name={config.task.name!r}: {in_words(error)}; the module must be '
+      'importable from here (PYTHONPATH) and hold the function'
     ) from error
   if not callable(load):
     raise ValueError(f'config.task.name={config.task.name!r} names a value, not a function')
-  task = load(config)
+  try:
+    task = load(config)
+  except Exception as error:  # whatever a user's own function may raise
+    raise ValueError(
+      f'config.task.name={config.task.name!r}: {type(error).__name__}: {in_words(error)}'
+    ) from error
   if not isinstance(task, Task):
     raise ValueError(
       f'config.task.name={config.task.name!r} returned a {type(task).__name__}, not a '

@@ -19,6 +19,7 @@ from score_jax.core.types import TrainState
 from score_jax.model import lora as lora_lib
 from score_jax.model.lora import Lora
 from score_jax.runs import leaves as leaves_lib
+from score_jax.runs.directories import check_run, check_shapes
 from score_jax.runs.identity import read_run_config
 from score_jax.runs.restoring import RestoredParams, restore_params
 from score_jax.setup.base_model import Base, BaseWeights, param_shardings, place_params, reader_of
@@ -95,6 +96,28 @@ class Trainable:
       lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
     )
 
+  def check_start(self, config: ConfigDict) -> None:
+    """Makes sure that what the stage starts from fits the model, of which no weight is read.
+
+    Args:
+      config: its `init` names the run.
+
+    Raises:
+      ValueError: if the path is no run with a checkpoint, or one of another model or other
+        adapters.
+    """
+    path = config.init.path
+    if not path:
+      return
+    theirs = lora_of_run(path)
+    if self.lora not in (None, theirs):
+      raise ValueError(
+        f'config.init.path={path} trained {_told(theirs)}, and this run trains '
+        f'{_told(self.lora)}: adapters can only go on from the same adapters'
+      )
+    check_run(path, 'config.init.path')
+    check_trained(path, self.base)
+
   def read_start(self, config: ConfigDict) -> dict:
     """Reads what the stage starts from.
 
@@ -117,11 +140,7 @@ class Trainable:
     theirs = Trainable(self.base, lora_of_run(path))
     if theirs.lora == self.lora:
       return self.restore(path, which).params
-    if self.lora is not None:
-      raise ValueError(
-        f'config.init.path={path} trained {theirs.lora or "all weights"}, and this run trains '
-        f'{self.lora}: adapters can only go on from the same adapters'
-      )
+    self.check_start(config)
     return place_params(theirs.iter_merged(path, which), self.shardings())
 
   def restore(self, run: epath.PathLike, which: str) -> RestoredParams:
@@ -153,6 +172,26 @@ class Trainable:
     merged = lora_lib.merge(weights, adapters, self.lora)
     for keys, x in jax.tree_util.tree_flatten_with_path(merged)[0]:
       yield leaf_path(keys), np.asarray(x, np.float32)
+
+
+def check_trained(run: epath.PathLike, base: BaseWeights) -> None:
+  """Makes sure that a run trained a model, or adapters beside it; no weight is read.
+
+  Args:
+    run: a run directory, or one of its checkpoints.
+    base: the model, or its shapes.
+
+  Raises:
+    ValueError: with the shapes that differ, or where the mesh does not divide the model.
+  """
+  check_shapes(run, Trainable(base, lora_of_run(run)).abstract())
+
+
+def _told(lora: Lora | None) -> str:
+  """What is trained, in words."""
+  if lora is None:
+    return 'all weights'
+  return f'adapters of rank {lora.rank} and alpha {lora.alpha:g} on {", ".join(lora.targets)}'
 
 
 def make_lora(config: ConfigDict) -> Lora | None:

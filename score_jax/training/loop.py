@@ -1,9 +1,7 @@
 """What the training loops share: a run directory claimed and gone on with, signals, checkpoints."""
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
 import logging
 import secrets
 import signal
@@ -31,7 +29,7 @@ from score_jax.runs.metrics import MetricsLog
 from score_jax.runs.restoring import Restored
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.optimizer import make_optimizer
-from score_jax.setup.run import Setup
+from score_jax.setup.run import Setup, input_checksums
 from score_jax.setup.trainable import first_state, params_checksum
 from score_jax.training.journal import Journal
 from score_jax.training.profiling import StepProfile
@@ -278,23 +276,13 @@ def content_checksums(setup: Setup, start: dict) -> dict[str, str]:
     start: from `Setup.read_start`.
 
   Returns:
-    Checksums of base parameters, start parameters, sizes, and training problems with their token
-    ids (which tell of another tokenizer or chat template).
+    Checksums of base parameters, start parameters, and of what `input_checksums` names.
   """
-
-  def of_text(text):
-    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
-
-  problems = [(p.id, p.question, p.answer) for p in setup.prompts.problems]
-  # How it is computed may change between two starts, what is computed may not.
-  sizes = dataclasses.replace(setup.base.decoder.config, dtype='float32', remat='none')
-  sizes = dataclasses.replace(sizes, param_dtype='float32', scan_unroll=1, attention='plain')
   base = params_checksum(setup.base.params)
   return {
     'base': base,
     'start': base if start is setup.base.params else params_checksum(start),
-    'decoder': of_text(repr(sizes)),
-    'problems': of_text(repr((problems, setup.prompts.ids, setup.spec))),
+    **input_checksums(setup.base.decoder.config, setup.prompts, setup.spec),
   }
 
 

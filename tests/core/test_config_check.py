@@ -52,6 +52,9 @@ def test_check_config_takes_the_defaults():
     ('optimizer.b1', 1.0, r'config\.optimizer\.b1=1\.0 must be at least 0 and below 1'),
     ('train.random_reward', 1.7, r'config\.train\.random_reward=1\.7 must be from 0 to 1'),
     ('grader.timeout_s', 0, r'config\.grader\.timeout_s=0 must be above 0'),
+    ('init.which', 'last', r"config\.init\.which='last' must be 'best' or 'latest'"),
+    ('eval.protocol', '', r"config\.eval\.protocol='' must be 'self_correct' or 'self_refine'"),
+    ('supervised.method', 'sft', r"method='sft' must be '' or 'star' or 'pair_sft'"),
     ('eval.top_p', 0.0, r'config\.eval\.top_p=0\.0 must be above 0 and at most 1'),
     ('rollout.temperature', float('nan'), r'config\.rollout\.temperature=nan must be finite'),
     ('stage.bonus', (0.0, float('inf')), r'config\.stage\.bonus=\(0\.0, inf\) must be finite'),
@@ -72,8 +75,13 @@ def test_check_config_names_every_fault():
   config = default_config()
   del config.seed
   config.model.dtpye = 'bfloat16'
+  del config.train.num_steps, config.rollout
   with pytest.raises(ValueError) as error:
     check_config(config)
+  lines = [line.strip() for line in str(error.value).splitlines()]
+  assert 'config.train.num_steps: missing' in lines
+  # Of a part of which nothing is there one line.
+  assert [line for line in lines if 'rollout' in line] == ['config.rollout: missing']
   assert 'config.seed: missing' in str(error.value)
   assert 'config.model.dtpye: no such key' in str(error.value)
 

@@ -31,19 +31,12 @@ def policy():
   return Policy(config, base, params, 'counter', 0)
 
 
-@pytest.fixture
-def closed(monkeypatch):
-  """Tasks that were closed; after prompts 5, 6 and 8 comes 678, 78 and nothing."""
-  closed = []
-  task = digit_task(['5', '6', '7', '5'], answer='def f():\n  return 78\n[DONE]')
-  task = dataclasses.replace(task, train=task.test, close=lambda: closed.append(True))
-  monkeypatch.setattr(mbpp_r, 'make_task', lambda config: task)
-  return closed
-
-
 @pytest.mark.parametrize(('split', 'first_id'), [('test', 11), ('train', 601)])
-def test_a_set_is_the_failing_programs(policy, closed, split, first_id):
-  records, about = mbpp_r.build_set(policy, split, 0, 2, 1, temperature=1.0)
+def test_a_set_is_the_failing_programs(policy, split, first_id):
+  # After prompts 5, 6 and 7 comes 678, 78 and 8.
+  task = digit_task(['5', '6', '7', '5'], answer='def f():\n  return 78\n[DONE]')
+  task = dataclasses.replace(task, train=task.test)
+  records, about = mbpp_r.build_set(policy, task, split, 0, 2, 1, temperature=1.0)
   assert records == [
     {
       'task_id': first_id + i,
@@ -63,13 +56,9 @@ def test_a_set_is_the_failing_programs(policy, closed, split, first_id):
     'num_programs': 3,
     'sampled': {'wrong': 6, 'correct': 2},
   }
-  assert closed == [True]
 
 
-def test_where_nothing_fails_there_is_no_set(policy, closed, monkeypatch):
+def test_where_nothing_fails_there_is_no_set(policy):
   task = digit_task(['6'], answer='def f():\n  return 78\n[DONE]')
-  task = dataclasses.replace(task, close=lambda: closed.append(True))
-  monkeypatch.setattr(mbpp_r, 'make_task', lambda config: task)
-  with pytest.raises(ValueError, match="no program failed.*{'correct': 2}"):
-    mbpp_r.build_set(policy, 'test', 0, 2, 1, temperature=1.0)
-  assert closed == [True]
+  with pytest.raises(ValueError, match='no program failed.*: 2 correct'):
+    mbpp_r.build_set(policy, task, 'test', 0, 2, 1, temperature=1.0)

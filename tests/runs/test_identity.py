@@ -54,7 +54,7 @@ def test_exempt_keys_may_change_and_are_told_and_stored(tmp_path):
     ({'optimizer__learning_rate': 1e-5}, 'optimizer.learning_rate: 5e-06 in the run, 1e-05 now'),
     ({'optimizer__betas': (0.9, 0.99)}, r'optimizer.betas: \[0.9, 0.999\] in the run'),
     ({'optimizer__clip': None}, "optimizer.clip: 'inf' in the run, None now"),
-    ({'optimizer__eps': 1e-8}, r"optimizer.eps: '\(absent\)' in the run, 1e-08 now"),
+    ({'optimizer__eps': 1e-8}, r'optimizer.eps: \(absent\) in the run, 1e-08 now'),
     ({'seed': False}, 'seed: 0 in the run, False now'),
     ({'meshed': 2}, 'meshed: 1 in the run, 2 now'),
   ],

@@ -34,9 +34,9 @@ def logits(params, config):
   [
     ({'rank': -1}, 'lora.rank=-1 must be at least 1'),
     ({'alpha': 0.0}, 'lora.alpha=0.0 above 0'),
-    ({'targets': ('q', 'head')}, r"targets=\('q', 'head'\) must be some of \('q', 'k'"),
-    ({'targets': ('q', 'q')}, r"targets=\('q', 'q'\) must be some of .*, each once"),
-    ({'targets': ()}, r'targets=\(\) must be some of'),
+    ({'targets': ('q', 'head')}, r'targets=q, head must be some of q, k'),
+    ({'targets': ('q', 'q')}, r'targets=q, q must be some of .*, each once'),
+    ({'targets': ()}, r'targets= must be some of'),
   ],
 )
 def test_bad_adapters_are_refused(changes, message):
@@ -171,12 +171,12 @@ def test_the_next_stage_goes_on_with_the_same_adapters(run, config, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, start, state.trainable)
   other = following.copy_and_resolve_references()
   other.lora.rank = 3
-  with pytest.raises(ValueError, match=r'trained Lora\(rank=2.*this run trains Lora\(rank=3'):
+  with pytest.raises(ValueError, match='trained adapters of rank 2 .* trains adapters of rank 3 '):
     Trainable(setup.base, trainable.make_lora(other)).read_start(other)
   (tmp_path / 'run').mkdir()
   stored = json.loads((workdir / 'config.json').read_text())
   stored['lora']['rank'] = 0
   (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
   following.init.path = str(tmp_path / 'run')
-  with pytest.raises(ValueError, match='trained all weights, and this run trains Lora'):
+  with pytest.raises(ValueError, match='trained all weights, and this run trains adapters of rank'):
     setup.trainable.read_start(following)

@@ -8,6 +8,7 @@ import urllib.request
 
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.core.storage import writing
 from score_jax.tasks.datasets.catalogue import Dataset, RawFile
 
@@ -77,7 +78,7 @@ def _fetch(file: RawFile, root: epath.Path) -> None:
     with urllib.request.urlopen(file.url, timeout=_TIMEOUT_S) as response:
       content = response.read()
   except (urllib.error.URLError, OSError) as error:
-    raise ValueError(f'{file.url}: cannot be downloaded ({error}); {advice}') from error
+    raise ValueError(f'{file.url}: cannot be downloaded ({in_words(error)}); {advice}') from error
   found = hashlib.sha256(content).hexdigest()
   if found != file.sha256:
     raise ValueError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from etils import epath
 
+from score_jax.core.errors import in_words
 from score_jax.tasks.datasets import files
 from score_jax.tasks.datasets.catalogue import Dataset
 
@@ -54,7 +55,8 @@ def read_splits(
     raise
   except Exception as error:  # TFDS, array_record and protobuf raise whatever comes to hand
     raise ValueError(
-      f'{folder}: the prepared data is damaged ({error}); delete the folder, and it is made anew'
+      f'{folder}: the prepared data is damaged ({in_words(error)}); delete the folder, '
+      'and it is made anew'
     ) from error
 
 
@@ -96,8 +98,8 @@ def _prepared(builder_class, dataset: Dataset, root: epath.Path, cache: epath.Pa
     temporary = epath.Path(tempfile.mkdtemp(prefix='preparing-', dir=folder.parent))
   except OSError as error:
     raise ValueError(
-      f'{cache}: prepared data cannot be written there ({error}); set --config.data.cache to a '
-      'folder that can be written'
+      f'{cache}: prepared data cannot be written there ({in_words(error)}); set '
+      '--config.data.cache to a folder that can be written'
     ) from error
   try:
     _prepare(builder_class, root, temporary)
