@@ -9,6 +9,7 @@ Prints the mixture that it trains on. The package ships what this command made, 
 import os
 
 from score_jax.cli import program
+from score_jax.training.loop import exit_status
 from score_jax.training.pretraining import describe_mixture, make_base, mixture_of
 
 
@@ -19,7 +20,8 @@ def _body() -> None:
   phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
   print(describe_mixture(phases, config.batch))
   folder = program.WORKDIR.value or os.path.join('runs', 'pretrain_arithmetic')
-  num_params = make_base(config, folder)
+  with exit_status():
+    num_params = make_base(config, folder)
   print(f'{num_params:,} parameters in {folder}')
 
 

@@ -62,7 +62,7 @@ def imitate(setup: Setup, workdir: epath.PathLike) -> TrainState:
   Raises:
     ValueError: if the directory belongs to another run, or the config does not fit the method.
     Preempted: after SIGTERM, once the state is saved.
-    TrainingStopped: if no sample is fit to be imitated, or a loss is not finite.
+    TrainingStopped: if no sample is fit to be imitated, or an update is not finite.
   """
   imitation = Imitation(setup, epath.Path(workdir))
   with imitation.running():
@@ -199,7 +199,8 @@ class Imitation(Loop):
           state, metrics = self.step(state, self.frozen, batch)
         values = fetch(metrics)
         if not values['train/is_finite']:
-          raise TrainingStopped(f'update {step}: {not_finite(values["train/loss_nats"], values)}')
+          complaint = not_finite(values['train/loss_nats'], values)
+          raise TrainingStopped(f'update {step}: {complaint}; {self.kept()}')
         self.log.write(step, values | {'train/iteration': iteration})
         _, is_stopping = self.agree()
         if self.is_due(step, last) or is_stopping:

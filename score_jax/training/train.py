@@ -53,8 +53,8 @@ def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
   Raises:
     ValueError: if the directory belongs to another run, showing what differs.
     Preempted: after SIGTERM, once the state is saved.
-    TrainingStopped: on a loss or gradient that is not finite, or a sampler that disagrees with
-      the scorer.
+    TrainingStopped: on a loss, a gradient or a state that is not finite, or a sampler that
+      disagrees with the scorer.
   """
   start = setup.read_start()
   trainer = Trainer(setup, epath.Path(workdir), start)
@@ -186,7 +186,7 @@ class Trainer(Loop):
     path = self.log.keep_batch(step, experience)
     if not values['train/is_finite']:
       complaint = not_finite(values['train/loss'], values)
-      raise TrainingStopped(f'step {step}: {complaint}; the batch is in {path}')
+      raise TrainingStopped(f'step {step}: {complaint}; {self.kept()}; the batch is in {path}')
     raise TrainingStopped(
       f'step {step}: the log-probabilities of sampler and scorer differ by {gap:.4f} nats on '
       f'average, more than config.train.max_logp_gap_nats={limit}. The batch is in {path}'

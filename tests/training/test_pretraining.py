@@ -11,6 +11,7 @@ from score_jax.tasks.arithmetic import INSTRUCTION, question_text, worked_answer
 from score_jax.tasks.mixture import Example
 from score_jax.tokenizers.base import SentencePieceTokenizer
 from score_jax.training import pretraining
+from score_jax.training.loop import TrainingStopped
 
 WORKED = worked_answer([1, 2, 3])
 
@@ -89,7 +90,8 @@ def test_a_base_policy_is_a_weights_folder(config, tmp_path, monkeypatch):
   def make_step(policy, optimizer, chunk):  # the step has tests of its own
     def step(state, frozen, batch):
       batches.append(batch.tokens.shape)
-      return state, {'train/loss_nats': 0.0}
+      state = state.replace(step=state.step + 1)
+      return state, {'train/loss_nats': 0.0, 'train/is_finite': 1.0}
 
     return step
 
@@ -101,3 +103,20 @@ def test_a_base_policy_is_a_weights_folder(config, tmp_path, monkeypatch):
   assert decoder.num_layers == 1
   assert sum(x.size for x in jax.tree.leaves(params)) == count
   assert SentencePieceTokenizer(tmp_path / 'tokenizer.model').vocab_size == decoder.vocab_size
+
+
+@pytest.mark.parametrize(('counts', 'is_finite'), [((1, 2), 0.0), ((1, 1), 1.0)])
+def test_a_policy_that_is_not_finite_is_not_saved(config, tmp_path, monkeypatch, counts, is_finite):
+  """The last update left what is not finite, or one was not applied."""
+
+  def make_step(policy, optimizer, chunk):
+    def step(state, frozen, batch):
+      state = state.replace(step=jax.numpy.int32(counts[int(state.step > 0)]))
+      return state, {'train/loss_nats': 0.0, 'train/is_finite': is_finite}
+
+    return step
+
+  monkeypatch.setattr(pretraining, 'make_supervised_step', make_step)
+  with pytest.raises(TrainingStopped, match=f'after {counts[1]} of 2 updates loss, .* not finite'):
+    pretraining.make_base(config, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.model']
