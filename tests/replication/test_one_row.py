@@ -5,8 +5,11 @@ import json
 import pathlib
 import re
 
+import jax
+import numpy as np
 import pytest
 from etils import epath
+from makers import ROOT
 from replication_rows import records_of, write_tiny
 
 from score_jax.core.config import read_config
@@ -14,6 +17,7 @@ from score_jax.evaluation.protocol import make_prompts
 from score_jax.replication import one_row
 from score_jax.replication.one_row import base_first_answers, run_row, run_rows
 from score_jax.replication.rows import read_rows, row_config
+from score_jax.runs.checkpoints import Checkpoints
 from score_jax.setup import run as setup_run
 from score_jax.setup.policy import Policy
 from score_jax.training.loop import Preempted, TrainingStopped
@@ -119,19 +123,33 @@ def test_a_finished_row_is_left_alone_and_a_cut_one_goes_on(base_row, monkeypatc
   assert (folder / 'votes.jsonl').read_text() == vote_text
 
 
-def test_a_trained_row_is_evaluated_at_its_best_checkpoint(base_row, monkeypatch, tmp_path):
-  config, row, _, about = base_row
-  asked = []
+@pytest.mark.parametrize('file', ['replicate_arithmetic', 'quickstart'])
+def test_what_a_row_goes_on_from_and_what_is_evaluated_is_the_best(file, monkeypatch, tmp_path):
+  """Its parameters are those of step 1; step 2, the latest, was rewarded less."""
+  config, workdir = read_config(f'{ROOT}/configs/{file}.py'), epath.Path(tmp_path)
+  config.run.task.num_train = config.run.task.num_test = 64
+  starts, evaluated = [], []
 
-  def of_run(config, base, run, which):
-    asked.append((run, which))
-    return Policy.of_base(config, base)
+  def train(setup, folder):
+    starts.append(setup.read_start()['final_norm']['scale'])
+    with Checkpoints(folder / 'checkpoints', async_save=False) as checkpoints:
+      for step, reward in ((1, 0.9), (2, 0.1)):
+        params = jax.tree.map(lambda x, n=step: x + n, setup.base.params)
+        checkpoints.save(step, {'trainable': params}, metadata={}, reward=reward)
 
-  monkeypatch.setattr(one_row.train, 'train', lambda setup, folder: folder.mkdir(parents=True))
-  monkeypatch.setattr(Policy, 'of_run', of_run)
-  row = dataclasses.replace(row, num_steps=2, evaluations=())
-  run_row(config, row, 0, epath.Path(tmp_path), about)
-  assert asked == [(f'{tmp_path}/base/seed0', 'best')]
+  monkeypatch.setattr(one_row.train, 'train', train)
+  monkeypatch.setattr(
+    one_row, '_evaluate', lambda config, setup, policy, *_: evaluated.append(policy)
+  )
+  rows = read_rows(config)
+  (last,) = (row for row in rows.values() if row.name in ('score', 'stage2'))
+  for row in (rows[last.init], last):
+    run_row(config, dataclasses.replace(row, evaluations=('greedy',)), 0, workdir, {})
+  base = starts[0]
+  np.testing.assert_array_equal(starts[1], base + 1)
+  assert [policy.step for policy in evaluated] == [1, 1]
+  for policy in evaluated:
+    np.testing.assert_array_equal(policy.params['final_norm']['scale'], base + 1)
 
 
 def test_a_base_policy_is_made_in_place_of_a_run(base_row, monkeypatch, tmp_path):

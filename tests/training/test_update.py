@@ -1,6 +1,7 @@
 """The update of a run: all of its config, by hand; what is refused, when it is built anew."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -174,82 +175,116 @@ def plain_update(config, params, gradients):
   return jax.tree.map(moved, params, gradients)
 
 
-def test_a_step_of_a_run_by_hand(stepped):
-  """What is sampled, how it is graded, what is told of it, and what it does to the parameters."""
-  setup, start, experience, state, metrics = stepped
-  config, e, problems = setup.config, experience.episode, experience.problems
-  order = np.random.default_rng((SEED, 0)).permutation(len(setup.prompts.problems))
-  want = [setup.prompts.problems[i].id for i in order[:P]]
-  assert [problem.id for problem in problems] == np.repeat(want, G).tolist()
+@pytest.fixture(scope='module')
+def by_hand(stepped):
+  """The step's episodes, laid out and scored by plain means."""
+  setup, start, experience, _, _ = stepped
+  e, problems, config = experience.episode, experience.problems, setup.config
   tokens_BT, is_answer_BKT, lengths_B = plain_rows(setup, e, problems)
-  assert tuple(is_answer_BKT.sum(axis=-1).max(axis=0)) == TURN_TOKENS
-
-  # Turn 1 of some problems is the base model's, and not sampled; the rest is drawn from the policy.
   draws = [np.random.default_rng((SEED, 1, problem.id)).random() for problem in problems]
+  # Turn 1 of some problems is the base model's, and not sampled.
   is_own_B = np.array(draws) >= config.rollout.base_turn1_share
   mask_BKT = is_answer_BKT & np.stack([is_own_B, np.ones_like(is_own_B)], 1)[..., None]
   reference = start if config.stage.reference == 'init' else setup.base.params
   logp_BTV, ref_BTV = (
     np.asarray(plain_logp(setup, params, tokens_BT, lengths_B)) for params in (start, reference)
   )
-  target_BT1 = tokens_BT[:, 1:, None]
-  logp_BT = np.take_along_axis(logp_BTV, target_BT1, -1)[..., 0]
-  is_sampled_BT = mask_BKT[..., 1:].any(axis=1)
-  drawn = e.sampled_logp[e.is_sampled]
-  np.testing.assert_allclose(drawn, logp_BT[is_sampled_BT], atol=1e-4)
-
-  # Its rewards.
+  decode, of_turn = setup.base.tokenizer.decode, range(2)
   texts = [
-    [setup.base.tokenizer.decode(tokens_BT[b, is_answer_BKT[b, k]].tolist()) for b in range(P * G)]
-    for k in range(2)
+    [decode(tokens_BT[b, is_answer_BKT[b, k]].tolist()) for b in range(P * G)] for k in of_turn
   ]
-  graded = [[v.reward for v in grade(problems, turn)] for turn in texts]
+  verdicts = [grade(problems, turn) for turn in texts]
+  graded = [[v.reward for v in turn] for turn in verdicts]
   if share := config.train.random_reward:
     rows = [(SEED, 1, problem.id, b % G) for b, problem in enumerate(problems)]
-    draws = [[np.random.default_rng((*row, k)).random() for row in rows] for k in range(2)]
+    draws = [[np.random.default_rng((*row, k)).random() for row in rows] for k in of_turn]
     graded = np.array(draws) < share
-  reward_BK = np.array(graded, np.float64).T
-  np.testing.assert_array_equal(experience.reward_BK, reward_BK)
-  shaped_BK, adv_BK = plain_rewards(config, reward_BK)
+  return types.SimpleNamespace(
+    tokens_BT=tokens_BT,
+    lengths_B=lengths_B,
+    is_answer_BKT=is_answer_BKT,
+    mask_BKT=mask_BKT[..., 1:],
+    is_sampled_BT=mask_BKT.any(axis=1),
+    logp_BTV=logp_BTV,
+    ref_BTV=ref_BTV,
+    reasons=[v.reason for turn in verdicts for v in turn],
+    reward_BK=np.array(graded, np.float64).T,
+  )
 
-  # What is told of it.
-  kl_BT = (np.exp(logp_BTV) * (logp_BTV - ref_BTV)).sum(axis=-1)
+
+def chosen(logp_BTV, tokens_BT):
+  """Of each token but the first."""
+  return jnp.take_along_axis(logp_BTV, tokens_BT[:, 1:, None], -1)[..., 0]
+
+
+def test_a_step_samples_what_the_config_says(stepped, by_hand):
+  setup, _, experience, _, _ = stepped
+  order = np.random.default_rng((SEED, 0)).permutation(len(setup.prompts.problems))
+  want = [setup.prompts.problems[i].id for i in order[:P]]
+  assert [problem.id for problem in experience.problems] == np.repeat(want, G).tolist()
+  assert tuple(by_hand.is_answer_BKT.sum(axis=-1).max(axis=0)) == TURN_TOKENS
+  drawn = chosen(by_hand.logp_BTV, by_hand.tokens_BT)[by_hand.is_sampled_BT[:, 1:]]
+  e = experience.episode
+  np.testing.assert_allclose(e.sampled_logp[e.is_sampled], drawn, atol=1e-4)
+  np.testing.assert_array_equal(experience.reward_BK, by_hand.reward_BK)
+
+
+def test_a_step_tells_what_happened(stepped, by_hand):
+  setup, _, experience, state, metrics = stepped
+  stage, reward_BK, mask_BKT = setup.config.stage, by_hand.reward_BK, by_hand.mask_BKT
+  pi_BTV = np.exp(by_hand.logp_BTV)
+  kl_BT = (pi_BTV * (by_hand.logp_BTV - by_hand.ref_BTV)).sum(axis=-1)
+  entropy_BT = -(pi_BTV * by_hand.logp_BTV).sum(axis=-1)
+  shaped_BK, adv_BK = plain_rewards(setup.config, reward_BK)
   found = {}
   for k in range(2):
-    own = mask_BKT[:, k].any(axis=-1)
+    n_B = mask_BKT[:, k].sum(axis=-1)
+    own = n_B > 0
+    mixed = [0 < group.sum() < G for group in reward_BK[:, k].reshape(P, G)]
     found |= {
       f'train/reward_t{k + 1}': reward_BK[:, k].mean(),
       f'train/shaped_t{k + 1}': shaped_BK[:, k].mean(),
-      f'train/kl_t{k + 1}_nats': (kl_BT * mask_BKT[:, k, 1:]).sum(axis=-1)[own].mean(),
-      f'train/kl_weight_t{k + 1}': config.stage.kl_weight[k],
-      f'train/length_t{k + 1}_tokens': mask_BKT[:, k].sum(axis=-1)[own].mean(),
-      f'train/truncated_t{k + 1}': e.is_truncated[:, k].mean(),
+      f'train/adv_std_t{k + 1}': adv_BK[:, k].std(),
+      f'train/mixed_t{k + 1}': np.mean(mixed),
+      f'train/kl_t{k + 1}_nats': (kl_BT * mask_BKT[:, k]).sum(axis=-1)[own].mean(),
+      f'train/kl_weight_t{k + 1}': stage.kl_weight[k],
+      f'train/entropy_t{k + 1}_nats': (
+        ((entropy_BT * mask_BKT[:, k]).sum(axis=-1)[own] / n_B[own]).mean()
+      ),
+      f'train/length_t{k + 1}_tokens': n_B[own].mean(),
+      f'train/truncated_t{k + 1}': experience.episode.is_truncated[:, k].mean(),
     }
   turn1, turn2 = reward_BK.T
   found |= {
+    'train/reward_sum': (turn1 + turn2).mean(),
     'train/i2c_t12': ((1 - turn1) * turn2).mean(),
     'train/c2i_t12': (turn1 * (1 - turn2)).mean(),
-    'train/graded_right': np.mean([v.reason == 'right' for t in texts for v in grade(problems, t)]),
+    'train/graded_right': by_hand.reasons.count('right') / len(by_hand.reasons),
   }
+  assert 0 < found['train/i2c_t12'] != found['train/c2i_t12'] > 0
   assert {key: metrics[key] for key in found} == pytest.approx(found, rel=2e-4, abs=2e-6)
+  if targets := stage.kl_target_nats:
+    error = np.clip(found['train/kl_t1_nats'] / targets[0] - 1, -0.2, 0.2)
+    np.testing.assert_allclose(state.kl_scale, [1 + error, 1.0], rtol=1e-5)
 
-  # And what it does to the parameters.
-  k1_from, weight_K = config.objective.kl_estimator == 'k2', np.array(config.stage.kl_weight)
-  m_BKT = mask_BKT[..., 1:].astype(np.float32)
+
+def test_a_step_moves_the_parameters_as_the_config_says(stepped, by_hand):
+  setup, start, _, state, _ = stepped
+  config, tokens_BT = setup.config, by_hand.tokens_BT
+  _, adv_BK = plain_rewards(config, by_hand.reward_BK)
+  m_BKT = by_hand.mask_BKT.astype(np.float32)
+  ref_BT = np.asarray(chosen(by_hand.ref_BTV, tokens_BT))
 
   def loss(params):
-    logp_BTV = plain_logp(setup, params, tokens_BT, lengths_B)
-    logp_BT = jnp.take_along_axis(logp_BTV, target_BT1, -1)[..., 0]
-    if k1_from:
-      ref_BT = np.take_along_axis(ref_BTV, target_BT1, -1)[..., 0]
+    logp_BTV = plain_logp(setup, params, tokens_BT, by_hand.lengths_B)
+    logp_BT = chosen(logp_BTV, tokens_BT)
+    if config.objective.kl_estimator == 'k2':
       own_BT = (logp_BT - ref_BT) ** 2 / 2  # each token for itself alone
     else:
-      own_BT = (jnp.exp(logp_BTV) * (logp_BTV - ref_BTV)).sum(axis=-1)
+      own_BT = (jnp.exp(logp_BTV) * (logp_BTV - by_hand.ref_BTV)).sum(axis=-1)
     reinforce = (m_BKT * adv_BK[..., None] * logp_BT[:, None]).sum()
-    return ((m_BKT * weight_K[:, None] * own_BT[:, None]).sum() - reinforce) / (P * G)
+    weight_K1 = np.array(config.stage.kl_weight)[:, None]
+    return ((m_BKT * weight_K1 * own_BT[:, None]).sum() - reinforce) / (P * G)
 
   want = plain_update(config, start, jax.jit(jax.grad(loss))(start))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), state.trainable, want)
-  if targets := config.stage.kl_target_nats:
-    error = np.clip(found['train/kl_t1_nats'] / targets[0] - 1, -0.2, 0.2)
-    np.testing.assert_allclose(state.kl_scale, [1 + error, 1.0], rtol=1e-5)
