@@ -186,8 +186,8 @@ def not_finite(loss: float, values: dict[str, float]) -> str:
   grad_norm = values['train/grad_norm']
   if math.isfinite(loss) and math.isfinite(grad_norm):
     return (
-      'the parameters, or the moments of the optimiser, are not finite after the update, whose '
-      'loss and gradient were (config.optimizer.learning_rate too high?). They are not saved'
+      'the parameters are not finite after the update, though its loss and gradient were '
+      '(config.optimizer.learning_rate too high?). They are not saved'
     )
   return f'loss {loss} or gradient norm {grad_norm} is not finite. The update was not applied'
 

@@ -179,8 +179,8 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
         done = int(state.step)  # an update that was not applied was not counted either
         if not values['train/is_finite'] or done < i:
           raise TrainingStopped(
-            f'after {done} of {total} updates loss, gradient or parameters were not finite. Nothing '
-            'is saved; try a lower config.learning_rate'
+            f'after {done} of {total} updates loss, gradient or parameters were not finite. '
+            'Nothing is saved; try a lower config.learning_rate'
           )
         bar.set_postfix_str(f'loss={values["train/loss_nats"]:.3f} nats')
       bar.update()

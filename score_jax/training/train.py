@@ -53,7 +53,7 @@ def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
   Raises:
     ValueError: if the directory belongs to another run, showing what differs.
     Preempted: after SIGTERM, once the state is saved.
-    TrainingStopped: on a loss, a gradient or a state that is not finite, or a sampler that
+    TrainingStopped: on a loss, a gradient or parameters that are not finite, or a sampler that
       disagrees with the scorer.
   """
   start = setup.read_start()

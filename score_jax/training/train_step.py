@@ -3,8 +3,8 @@
 1. Rewards become shaped rewards of each turn, and advantages over each problem's samples.
 2. Policy and frozen reference score the same tokens, in one forward pass for all turns.
 3. The loss is summed over tokens, divided once by the declared normaliser; micro-batches add up.
-4. The gradient is clipped and applied; a gradient that is not finite changes nothing, and a state
-   that is not finite after it is told of.
+4. The gradient is clipped and applied; one that is not finite changes nothing, and parameters that
+   are not finite after it are told of.
 """
 
 import dataclasses
@@ -197,8 +197,9 @@ def apply_gradient(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """The state after an update; that before it, where loss or gradient is not finite.
 
-  A finite gradient can still leave parameters or moments that are not: too high a learning rate, a
-  square that overflows. `train/is_finite` is 0 then too, and the state is not fit to be saved.
+  A finite gradient can still leave parameters that are not, by too high a learning rate:
+  `train/is_finite` is 0 then too, and the state is not fit to be saved. Moments that are not finite
+  come of a gradient whose norm is not, or show in the parameters after the next update.
 
   Args:
     optimizer: optax transformation, clipping included.
@@ -216,7 +217,7 @@ def apply_gradient(
   trainable = optax.apply_updates(state.trainable, updates)
   new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state, **changes)
   new = jax.tree.map(lambda n, o: jnp.where(is_applied, n, o), new, state)
-  are_finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(new)]
+  are_finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(new.trainable)]
   return new, {
     'train/grad_norm': grad_norm,
     'train/update_norm': jnp.where(is_applied, optax.tree.norm(updates), 0.0),
@@ -264,8 +265,9 @@ def batch_metrics(
 
   Returns:
     f32 scalars. Lengths in tokens, KL in nats per turn, entropy in nats per token, each over the
-    rows that sampled the turn; shares as fractions. `train/mixed_tK` is the share of problems whose samples differ in reward at turn K:
-    only those teach. `train/c2i_t12` is right at turn 1 and wrong at turn 2, and so on.
+    rows that sampled the turn; shares as fractions. `train/mixed_tK` is the share of problems whose
+    samples differ in reward at turn K: only those teach. `train/c2i_t12` is right at turn 1 and
+    wrong at turn 2, and so on.
   """
   reward_BK, tokens_BK = batch.reward, sums['tokens']
   B, K = reward_BK.shape

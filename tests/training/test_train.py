@@ -216,7 +216,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tiny_run, tmp_path):
   config.optimizer.learning_rate = 1e39
   config.train.num_steps, config.train.length_bucket = 1, 64
   setup = setup_run.prepare(config)
-  message = 'step 1: the parameters, or .* not saved; there is no checkpoint yet; the batch is in'
+  message = 'step 1: the parameters are not finite .* not saved; there is no checkpoint yet; the'
   with pytest.raises(TrainingStopped, match=message):
     train.train(setup, tmp_path)
   setup.task.close()
