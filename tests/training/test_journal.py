@@ -76,6 +76,18 @@ def test_a_step_is_written_with_its_shares_and_episodes(journal, experience, tmp
   }
 
 
+def test_as_many_problems_are_kept_as_the_config_says(experience, tmp_path):
+  """Of two rows that are samples of two problems, those of one."""
+  config = default_config()
+  config.rollout.update(prompt_tokens=2, samples_per_problem=1)
+  config.train.update(num_saved_problems=1)
+  journal = Journal(epath.Path(tmp_path), config, tiny_decoder())
+  journal.write(1, {}, experience, done_s=1.0)
+  journal.close()
+  kept = read_segments(tmp_path / 'episodes', 'process0000')
+  assert [record['answers'] for record in kept] == [['= 3', '= 2']]
+
+
 def test_a_batch_is_kept_whole(journal, experience, tmp_path):
   path = journal.keep_batch(3, experience)
   assert (

@@ -1,9 +1,12 @@
 """The small policy's pretraining: how a example is laid out, and what a weights folder gets."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from makers import ROOT
+from ml_collections import ConfigDict
 
 from score_jax.core.config import read_config
 from score_jax.formats import weights_folder
@@ -85,7 +88,14 @@ def test_the_mixture_is_told_in_numbers(config):
 
 
 def test_a_base_policy_is_a_weights_folder(config, tmp_path, monkeypatch):
-  batches = []
+  batches, mixtures, draw_batch = [], [], pretraining.draw_batch
+  config.level_weights = ConfigDict({'3': 1.0, '4': 2.5})
+
+  def watched(rng, mixture, *rest):
+    mixtures.append(mixture)
+    return draw_batch(rng, mixture, *rest)
+
+  monkeypatch.setattr(pretraining, 'draw_batch', watched)
 
   def make_step(policy, optimizer, chunk):  # the step has tests of its own
     def step(state, frozen, batch):
@@ -97,7 +107,12 @@ def test_a_base_policy_is_a_weights_folder(config, tmp_path, monkeypatch):
 
   monkeypatch.setattr(pretraining, 'make_supervised_step', make_step)
   count = pretraining.make_base(config, tmp_path)
-  assert batches == [(4, config.length)] * 2  # a step of each phase
+  assert batches == [(4, config.length)] * 2  # a step of each phase, in order
+  names = ('worked_t1', 'wrong_t1', 'worked_t2', 'worked_again_t2', 'changed_t2')
+  assert [dataclasses.asdict(mixture) for mixture in mixtures] == [
+    {name: phase[name] for name in names} | {'level_weights': {3: 1.0, 4: 2.5}}
+    for phase in config.phases
+  ]
   decoder = weights_folder.read_config(tmp_path)
   params = weights_folder.read_params(tmp_path, decoder)
   assert decoder.num_layers == 1

@@ -18,7 +18,7 @@ from score_jax.runs.restoring import restore_params
 from score_jax.runs.stored import committed_steps
 from score_jax.setup import run as setup_run
 from score_jax.tasks.base import Verdict
-from score_jax.training import train
+from score_jax.training import loop, train
 from score_jax.training.loop import TrainingStopped
 
 NUM_STEPS, WARM = 7, 3  # the first checkpoint, which compiles too, is that of step 2
@@ -105,6 +105,22 @@ def test_numbers_that_cannot_be_trusted_stop_the_run(trainer, is_finite, gap, me
   assert message in str(stopped.value) and str(path) in str(stopped.value)
   assert path.exists()
   trainer.check(3, values | {'train/is_finite': 1.0, 'train/logp_gap_mean_nats': 0.05}, None)
+
+
+def test_how_far_sampler_and_scorer_may_differ_and_how_long_to_wait_are_the_configs(
+  trainer, monkeypatch, tmp_path
+):
+  config = trainer.setup.config.copy_and_resolve_references()
+  config.train.update(max_logp_gap_nats=0.2, hang_s=77.0)
+  setup, seen = dataclasses.replace(trainer.setup, config=config), []
+  monkeypatch.setattr(loop, 'Watchdog', lambda workdir, hang_s: seen.append(hang_s))
+  other = train.Trainer(setup, epath.Path(tmp_path), setup.read_start())
+  other.close()
+  assert seen == [77.0]
+  values = {'train/is_finite': 1.0, 'train/logp_gap_mean_nats': 0.19}
+  other.check(3, values, None)
+  with pytest.raises(TrainingStopped, match='max_logp_gap_nats=0.2'):
+    other.check(3, values | {'train/logp_gap_mean_nats': 0.21}, trainer.experience)
 
 
 @pytest.mark.parametrize(('bucket', 'slots'), [(64, 2625), (64, 200), (16, 45), (30, 47), (1, 3)])

@@ -19,6 +19,7 @@ from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
 from score_jax.tasks.base import Verdict
 from score_jax.training.train import Trainer
+from score_jax.training.train_step import StepOptions
 from score_jax.training.update import compiled_step, make_step_options
 
 
@@ -40,6 +41,21 @@ def test_numbers_that_cannot_work_are_refused_before_anything_runs(key, value, m
   with pytest.raises(ValueError, match=message):
     check_config(config)
     make_step_options(config)
+
+
+def test_the_choices_of_an_update_are_the_configs():
+  config = default_config()
+  changes = {
+    'rollout.samples_per_problem': 3,
+    'train.micro_batches': 5,
+    'objective.baseline': 'none',
+    'objective.kl_estimator': 'k2',
+    'objective.kl_credit': 'token',
+    'rollout.temperature': 0.7,
+    'train.chunk_tokens': 9,
+  }
+  config.update_from_flattened_dict(changes)
+  assert make_step_options(config) == StepOptions(3, 5, 'none', 'k2', 'token', 0.7, 9)
 
 
 def test_runs_that_differ_in_their_stage_share_an_update():
@@ -223,6 +239,9 @@ def test_a_step_samples_what_the_config_says(stepped, by_hand):
   want = [setup.prompts.problems[i].id for i in order[:P]]
   assert [problem.id for problem in experience.problems] == np.repeat(want, G).tolist()
   assert tuple(by_hand.is_answer_BKT.sum(axis=-1).max(axis=0)) == TURN_TOKENS
+  follow = setup.base.tokenizer.followup_ids(setup.task.instruction)
+  slots = setup.config.rollout.prompt_tokens + TURN_TOKENS[0] + 1 + len(follow) + TURN_TOKENS[1]
+  assert experience.episode.tokens.shape == (P * G, slots)
   drawn = chosen(by_hand.logp_BTV, by_hand.tokens_BT)[by_hand.is_sampled_BT[:, 1:]]
   e = experience.episode
   np.testing.assert_allclose(e.sampled_logp[e.is_sampled], drawn, atol=1e-4)
