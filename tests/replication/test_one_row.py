@@ -13,9 +13,10 @@ from makers import ROOT
 from replication_rows import records_of, write_tiny
 
 from score_jax.core.config import read_config
+from score_jax.evaluation import protocol
 from score_jax.evaluation.protocol import make_prompts
 from score_jax.replication import one_row
-from score_jax.replication.one_row import base_first_answers, run_row, run_rows
+from score_jax.replication.one_row import base_first_answers, run_row, run_rows, write_votes
 from score_jax.replication.rows import read_rows, row_config
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.setup import run as setup_run
@@ -100,6 +101,19 @@ def test_votes_of_a_row(base_row):
   first = [v['sequential']['first_finals'] for v in votes]
   assert all(len(set(finals)) > 1 for finals in alone)
   assert [f[:16] for f in alone] != first != [f[16:] for f in alone]
+
+
+def test_votes_are_sampled_at_the_papers_temperature(monkeypatch, tmp_path):
+  class Stop(Exception):
+    pass
+
+  def make_sampler(policy, task, temperature):
+    raise Stop(temperature)
+
+  monkeypatch.setattr(protocol, 'make_prompts', lambda *_: None)
+  monkeypatch.setattr(protocol, 'make_sampler', make_sampler)
+  with pytest.raises(Stop, match='^0.7$'):
+    write_votes(4, None, None, tmp_path / 'votes.jsonl')
 
 
 def test_a_finished_row_is_left_alone_and_a_cut_one_goes_on(base_row, monkeypatch):
