@@ -112,10 +112,12 @@ def test_an_evaluation_samples_what_the_config_says(setup, monkeypatch):
   ]
   (end,), follow = tokenizer.end_of_turn_ids, tokenizer.followup_ids(task.instruction)
   run, longest = compiled_decoder(setup.base.decoder.config), np.zeros(3, int)
+  texts = []
   for part, e in sampler.sample(rows, EVAL_STEP):
     for b, row in enumerate(rows[part]):
       answers = [e.tokens[b][e.turn[b] == k + 1].tolist() for k in range(3)]
       longest = np.maximum(longest, list(map(len, answers)))
+      texts.append([tokenizer.decode(answer) for answer in answers])
       tokens, places = list(row.prompt_ids), []
       for k, answer in enumerate(answers):
         if k:
@@ -130,3 +132,7 @@ def test_an_evaluation_samples_what_the_config_says(setup, monkeypatch):
       want = [cut_logp(logits[i - 1], 0.6, 5, 0.85)[tokens[i]] for i in places]
       np.testing.assert_allclose(e.sampled_logp[b][e.is_sampled[b]], want, atol=1e-4)
   assert longest.tolist() == [2, 5, 3]
+  # The first sample of a problem is what an evaluation takes, and its keys are no training step's.
+  monkeypatch.undo()
+  found = protocol.evaluate_policy(policy, setup.task)
+  assert [r['answers'] for r in found.records] == texts[::4] and EVAL_STEP == 2**31 - 1

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import types
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from score_jax.core.config import read_config
 from score_jax.evaluation import protocol
 from score_jax.evaluation.protocol import make_prompts
 from score_jax.replication import one_row
-from score_jax.replication.one_row import base_first_answers, run_row, run_rows, write_votes
+from score_jax.replication.one_row import base_first_answers, run_row, run_rows
 from score_jax.replication.rows import read_rows, row_config
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.setup import run as setup_run
@@ -103,17 +104,36 @@ def test_votes_of_a_row(base_row):
   assert [f[:16] for f in alone] != first != [f[16:] for f in alone]
 
 
-def test_votes_are_sampled_at_the_papers_temperature(monkeypatch, tmp_path):
-  class Stop(Exception):
-    pass
+class Stop(Exception):
+  """Ends an evaluation before it samples."""
 
-  def make_sampler(policy, task, temperature):
-    raise Stop(temperature)
+
+@pytest.fixture
+def sampled_with(base_row, monkeypatch, tmp_path):
+  """Name of an evaluation -> its budgets and its temperature, of a row with turns of 3 and 6."""
+  config, row, _, _ = base_row
+  run = row_config(config, row, 0, epath.Path(tmp_path))
+
+  def stop(policy, task, temperature):
+    raise Stop(policy.config.eval.turn_tokens or policy.config.rollout.turn_tokens, temperature)
+
+  def evaluate(name):
+    policy, setup = Policy(run, None, {}, '', 0), types.SimpleNamespace(config=run, task=None)
+    with pytest.raises(Stop) as stopped:
+      one_row._evaluate(config, setup, policy, name, tmp_path, tmp_path, {})
+    return stopped.value.args
 
   monkeypatch.setattr(protocol, 'make_prompts', lambda *_: None)
-  monkeypatch.setattr(protocol, 'make_sampler', make_sampler)
-  with pytest.raises(Stop, match='^0.7$'):
-    write_votes(4, None, None, tmp_path / 'votes.jsonl')
+  monkeypatch.setattr(protocol, 'make_sampler', stop)
+  return evaluate
+
+
+def test_budgets_and_temperatures_of_the_evaluations(sampled_with):
+  """Votes as in the paper's Fig. 1; more turns have the last one's budget."""
+  assert sampled_with('greedy') == ((3, 6), 0.0)
+  assert sampled_with('sampled') == ((3, 6), 1.0)
+  assert sampled_with('votes') == ((3, 6), 0.7)
+  assert sampled_with('turns') == ((3, 6, 6), 0.0)
 
 
 def test_a_finished_row_is_left_alone_and_a_cut_one_goes_on(base_row, monkeypatch):
