@@ -94,7 +94,7 @@ def cut_logp(logits, temperature, top_k, top_p):
 
 def test_an_evaluation_samples_what_the_config_says(setup, monkeypatch):
   """No value is training's."""
-  how = dict(temperature=0.6, top_k=5, top_p=0.85, turn_tokens=(2, 5, 3), num_problems=5, batch=3)
+  how = dict(temperature=0.6, top_k=5, top_p=0.5, turn_tokens=(2, 5, 3), num_problems=5, batch=3)
   config, taken = changed(setup, **how), []
   config.seed = 7
   config.rollout.temperature = 1.5
@@ -129,7 +129,7 @@ def test_an_evaluation_samples_what_the_config_says(setup, monkeypatch):
       padded[0, : len(tokens)] = tokens
       slots = np.arange(40, dtype=np.int32)[None]
       logits = np.asarray(run(policy.params, padded, slots, slots < len(tokens))[1])[0]
-      want = [cut_logp(logits[i - 1], 0.6, 5, 0.85)[tokens[i]] for i in places]
+      want = [cut_logp(logits[i - 1], 0.6, 5, 0.5)[tokens[i]] for i in places]
       np.testing.assert_allclose(e.sampled_logp[b][e.is_sampled[b]], want, atol=1e-4)
   assert longest.tolist() == [2, 5, 3]
   # The first sample of a problem is what an evaluation takes, and its keys are no training step's.
