@@ -13,6 +13,7 @@ from etils import epath
 from score_jax.cli import program
 from score_jax.runs.lock import LOCK_FILE, one_writer
 from score_jax.setup.checks import check_writable
+from score_jax.training.loop import exit_status
 from score_jax.training.pretraining import describe_mixture, make_base, mixture_of
 
 
@@ -26,7 +27,7 @@ def _body() -> None:
     raise ValueError(f'--workdir={folder} is there already: choose a new folder')
   phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
   print(describe_mixture(phases, config.batch))
-  with one_writer(folder):
+  with one_writer(folder), exit_status():
     num_params = make_base(config, folder)
   print(f'{num_params:,} parameters in {folder}')
 

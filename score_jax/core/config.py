@@ -97,7 +97,8 @@ def default_config() -> ConfigDict:
   c.stage.reference = 'base'
   # [fraction] of the next turn's reward added to a turn's; 0 is per-turn credit (paper: gamma)
   c.stage.discount = 0.0
-  # [nats] KL of each turn that its weight is adapted to keep, 0 for a fixed one; () fixes all
+  # [nats] KL of each turn that its weight is adapted to keep, within 0.1 and 10 times it; 0 for a
+  # fixed one; () fixes all
   c.stage.kl_target_nats = ()
 
   _add_procedure(c)

@@ -18,6 +18,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from score_jax.core.masked import masked_mean
+
+# How far `adapt_kl` may take a weight from the stage's own. A tenth of the paper's beta2 is its
+# beta1: a turn that lies below its target for long, as every turn does at first, keeps the small
+# penalty of Eq. 2.
+KL_SCALE_RANGE = (0.1, 10.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -31,8 +38,9 @@ class Stage:
     reference: 'base', the base model, or 'init', the weights that the stage starts from.
     discount: gamma; gamma^(j-k) times the reward of each later turn j is added to turn k's. 0 is
       per-turn credit, the paper's.
-    kl_target_nats: KL per turn that `kl_weight` is adapted to keep, one number for each turn; 0
-      leaves that turn's weight fixed. Empty or all 0: every weight is fixed.
+    kl_target_nats: KL per turn that `kl_weight` is adapted to keep, one number for each turn, by a
+      factor of `KL_SCALE_RANGE`; 0 leaves that turn's weight fixed. Empty or all 0: every weight
+      is fixed.
   """
 
   name: str
@@ -106,34 +114,45 @@ class StageArrays:
     )
 
 
-def adapt_kl(kl_scale_K: jax.Array, kl_K: jax.Array, target_K: jax.Array) -> jax.Array:
+def adapt_kl(
+  kl_scale_K: jax.Array, kl_BK: jax.Array, is_sampled_BK: jax.Array, target_K: jax.Array
+):
   """Moves KL weights towards what keeps a turn's KL at its target.
 
-      scale_k <- scale_k (1 + clip(KL_k / target_k - 1, -0.2, 0.2))
+      scale_k <- clip(scale_k (1 + clip(KL_k / target_k - 1, -0.2, 0.2)), 0.1, 10)
 
   So beta2 need not be found by hand: a turn that leaves the reference faster than its target
-  allows is held harder, one that hardly moves is let go.
+  allows is held harder, one that hardly moves is let go, both within `KL_SCALE_RANGE`.
 
   Args:
     kl_scale_K: f32[K] what the stage's KL weights are multiplied by.
-    kl_K: f32[K] nats, the mean KL of each turn in this update's batch.
+    kl_BK: f32[B, K] nats, the KL of each turn of this update's whole batch, a sum over its tokens.
+    is_sampled_BK: bool[B, K] turns with tokens that the policy sampled. KL_k is the mean over
+      these: a forced answer has no KL, and says nothing of how far the policy went.
     target_K: f32[K] nats; 0 leaves the scale as it is.
 
   Returns:
-    f32[K], for the next update.
+    f32[K], for the next update; the scale as it is where no row sampled the turn.
+
+  Raises:
+    AssertionError: at trace time, if ranks, shapes or the mask's dtype disagree.
 
   Example:
     >>> f = lambda *x: jnp.array(x, jnp.float32)
-    >>> [round(float(x), 2) for x in adapt_kl(f(1, 1, 1), f(0.3, 0.11, 9), f(0.1, 0.1, 0))]
+    >>> kl_BK, is_sampled_BK = f([0.3, 0.0, 9.0], [0.3, 0.11, 9.0]), f([1, 0, 1], [1, 1, 1]) > 0
+    >>> scale_K = adapt_kl(f(1, 1, 1), kl_BK, is_sampled_BK, f(0.1, 0.1, 0))
+    >>> [round(float(x), 2) for x in scale_K]
     [1.2, 1.1, 1.0]
 
   Source: arXiv:2409.12917 allows an "adaptive beta2" and does not say which; the controller is that
-  of arXiv:1909.08593, Sec. 2.2, with a gain of 1.
+  of arXiv:1909.08593, Sec. 2.2. Differs: a gain of 1 in place of 0.1, and the range.
   """
-  chex.assert_rank([kl_scale_K, kl_K, target_K], 1)
-  chex.assert_equal_shape([kl_scale_K, kl_K, target_K])
+  chex.assert_rank([kl_scale_K, kl_BK, target_K], [1, 2, 1])
+  chex.assert_equal_shape([kl_scale_K, kl_BK[0], target_K])
+  kl_K = masked_mean(kl_BK, is_sampled_BK, axis=0)
   error_K = jnp.clip(kl_K / jnp.where(target_K > 0, target_K, 1.0) - 1.0, -0.2, 0.2)
-  return jnp.where(target_K > 0, kl_scale_K * (1.0 + error_K), kl_scale_K)
+  moved_K = jnp.clip(kl_scale_K * (1.0 + error_K), *KL_SCALE_RANGE)
+  return jnp.where((target_K > 0) & is_sampled_BK.any(axis=0), moved_K, kl_scale_K)
 
 
 def stage1(beta1: float, beta2: float) -> Stage:

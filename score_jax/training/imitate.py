@@ -65,7 +65,7 @@ def imitate(setup: Setup, workdir: epath.PathLike) -> TrainState:
       another program writes to it.
     Preempted: after SIGTERM or Ctrl-C, once the state is saved; what was sampled and not imitated
       yet is sampled again.
-    TrainingStopped: if no sample is fit to be imitated, or a loss is not finite.
+    TrainingStopped: if no sample is fit to be imitated, or an update is not finite.
   """
   with one_writer(workdir):
     imitation = Imitation(setup, epath.Path(workdir))
@@ -204,7 +204,8 @@ class Imitation(Loop):
           state, metrics = self.step(state, self.frozen, batch)
         values = fetch(metrics)
         if not values['train/is_finite']:
-          raise TrainingStopped(f'update {step}: {not_finite(values["train/loss_nats"], values)}')
+          complaint = not_finite(values['train/loss_nats'], values)
+          raise TrainingStopped(f'update {step}: {complaint}; {self.kept()}')
         self.log.write(step, values | {'train/iteration': iteration})
         _, is_stopping = self.agree()
         if self.is_due(step, last) or is_stopping:

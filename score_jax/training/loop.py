@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import math
 import secrets
 import signal
 import sys
@@ -183,6 +184,11 @@ class Loop:
     self.log.cut(step)
     self.checkpoints.save(step, state, metadata=metadata, reward=reward)
 
+  def kept(self) -> str:
+    """Says which checkpoint there is to go on from, once the one under way is there."""
+    self.checkpoints.wait()
+    return what_is_kept(self.workdir)
+
   def end(self, saved: str = '') -> NoReturn:
     """Ends the loop after a signal, once the last checkpoint, which `saved` names, is there."""
     self.checkpoints.wait()
@@ -202,11 +208,14 @@ def fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
 
 
 def not_finite(loss: float, values: dict[str, float]) -> str:
-  """Says that an update was not applied."""
-  return (
-    f'loss {loss} or gradient norm {values["train/grad_norm"]} is not finite. '
-    'The update was not applied'
-  )
+  """Says what of an update was not finite: what it was made of, or what it left."""
+  grad_norm = values['train/grad_norm']
+  if math.isfinite(loss) and math.isfinite(grad_norm):
+    return (
+      'the parameters are not finite after the update, though its loss and gradient were '
+      '(config.optimizer.learning_rate too high?). They are not saved'
+    )
+  return f'loss {loss} or gradient norm {grad_norm} is not finite. The update was not applied'
 
 
 def claim(workdir: epath.Path, setup: Setup, start: dict) -> None:

@@ -16,6 +16,7 @@ from score_jax.setup.trainable import first_state
 from score_jax.tasks.arithmetic import INSTRUCTION
 from score_jax.tasks.mixture import Example, Mixture, draw_example
 from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
+from score_jax.training.loop import TrainingStopped, fetch
 from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.train_step import forward
 
@@ -146,6 +147,9 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
 
   Returns:
     The parameters.
+
+  Raises:
+    TrainingStopped: if loss, gradient or parameters are not finite.
   """
   phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
   total = sum(steps for steps, _ in phases)
@@ -164,16 +168,23 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
 
   step = make_supervised_step(policy, optimizer, chunk=config.length)
   rng = np.random.default_rng(config.seed)
+  mixtures = [mixture for steps, mixture in phases for _ in range(steps)]
   with tqdm(total=total, desc='pretrain') as bar:
-    for steps, mixture in phases:
-      for i in range(steps):
-        batch = draw_batch(
-          rng, mixture, tokenizer, config.batch, config.first_turn_tokens, config.length
-        )
-        state, metrics = step(state, {}, batch)
-        if i % 50 == 0:
-          bar.set_postfix_str(f'loss={float(metrics["train/loss_nats"]):.3f} nats')
-        bar.update()
+    for i, mixture in enumerate(mixtures, start=1):
+      batch = draw_batch(
+        rng, mixture, tokenizer, config.batch, config.first_turn_tokens, config.length
+      )
+      state, metrics = step(state, {}, batch)
+      if i % 50 == 0 or i == total:  # to look is to wait for the device
+        values = fetch(metrics)
+        done = int(state.step)  # an update that was not applied was not counted either
+        if not values['train/is_finite'] or done < i:
+          raise TrainingStopped(
+            f'after {done} of {total} updates loss, gradient or parameters were not finite. '
+            'Nothing is saved; try a lower config.learning_rate'
+          )
+        bar.set_postfix_str(f'loss={values["train/loss_nats"]:.3f} nats')
+      bar.update()
   return state.trainable
 
 

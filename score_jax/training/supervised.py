@@ -76,8 +76,8 @@ def make_supervised_step(
     chunk: query positions whose logits exist at once.
 
   Returns:
-    step(state, frozen, traces) -> (state, metrics); `state` is donated. A loss or gradient that is
-    not finite changes nothing, and `train/is_finite` says so.
+    step(state, frozen, traces) -> (state, metrics); `state` is donated; see `apply_gradient` for
+    what is not finite.
   """
 
   def step(state: TrainState, frozen: dict, traces: TraceBatch):

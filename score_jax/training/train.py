@@ -55,8 +55,8 @@ def train(setup: Setup, workdir: epath.PathLike) -> TrainState:
     ValueError: if the directory belongs to another run, showing what differs; if another program
       writes to it.
     Preempted: after SIGTERM or Ctrl-C, once the state is saved.
-    TrainingStopped: on a loss or gradient that is not finite, or a sampler that disagrees with
-      the scorer.
+    TrainingStopped: on a loss, a gradient or parameters that are not finite, or a sampler that
+      disagrees with the scorer.
   """
   with one_writer(workdir):
     start = setup.read_start()
@@ -189,7 +189,7 @@ class Trainer(Loop):
     path = self.log.keep_batch(step, experience)
     if not values['train/is_finite']:
       complaint = not_finite(values['train/loss'], values)
-      raise TrainingStopped(f'step {step}: {complaint}; the batch is in {path}')
+      raise TrainingStopped(f'step {step}: {complaint}; {self.kept()}; the batch is in {path}')
     raise TrainingStopped(
       f'step {step}: the log-probabilities of sampler and scorer differ by {gap:.4f} nats on '
       f'average, more than config.train.max_logp_gap_nats={limit}. The batch is in {path}'

@@ -3,7 +3,8 @@
 1. Rewards become shaped rewards of each turn, and advantages over each problem's samples.
 2. Policy and frozen reference score the same tokens, in one forward pass for all turns.
 3. The loss is summed over tokens, divided once by the declared normaliser; micro-batches add up.
-4. The gradient is clipped and applied; a gradient that is not finite changes nothing.
+4. The gradient is clipped and applied; one that is not finite changes nothing, and parameters that
+   are not finite after it are told of.
 """
 
 import dataclasses
@@ -117,9 +118,8 @@ def make_train_step(
 
   Returns:
     step(state, frozen, batch, stage_arrays, length) -> (state, metrics); `state` is donated,
-    `length` is static: the slots that compacted rows take. `metrics` are f32 scalars; those of a
-    batch whose loss or gradient is not finite have `train/is_finite` 0 and leave the state as it
-    was.
+    `length` is static: the slots that compacted rows take. `metrics` are f32 scalars; see
+    `apply_gradient` for what is not finite.
   """
 
   def step(state: TrainState, frozen: dict, batch: Batch, stage: StageArrays, length: int):
@@ -152,7 +152,7 @@ def make_train_step(
     # 4. The gradient is clipped and applied, where it is finite.
     kl_scale = state.kl_scale
     if kl_scale is not None:
-      kl_scale = adapt_kl(kl_scale, sums['kl'].mean(axis=0), stage.kl_target)
+      kl_scale = adapt_kl(kl_scale, sums['kl'], sums['tokens'] > 0, stage.kl_target)
     new, norms = apply_gradient(optimizer, state, grads, loss, kl_scale=kl_scale)
 
     metrics = batch_metrics(batch, shaped_BK, adv_BK, sums, options.samples_per_problem)
@@ -197,6 +197,10 @@ def apply_gradient(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """The state after an update; that before it, where loss or gradient is not finite.
 
+  A finite gradient can still leave parameters that are not, by too high a learning rate:
+  `train/is_finite` is 0 then too, and the state is not fit to be saved. Moments that are not finite
+  come of a gradient whose norm is not, or show in the parameters after the next update.
+
   Args:
     optimizer: optax transformation, clipping included.
     state: before the update.
@@ -208,14 +212,16 @@ def apply_gradient(
     The state, and `train/grad_norm`, `train/update_norm`, `train/is_finite`.
   """
   grad_norm = optax.tree.norm(grads)
-  is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  is_applied = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
   trainable = optax.apply_updates(state.trainable, updates)
   new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state, **changes)
-  return jax.tree.map(lambda n, o: jnp.where(is_finite, n, o), new, state), {
+  new = jax.tree.map(lambda n, o: jnp.where(is_applied, n, o), new, state)
+  are_finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(new.trainable)]
+  return new, {
     'train/grad_norm': grad_norm,
-    'train/update_norm': jnp.where(is_finite, optax.tree.norm(updates), 0.0),
-    'train/is_finite': is_finite.astype(jnp.float32),
+    'train/update_norm': jnp.where(is_applied, optax.tree.norm(updates), 0.0),
+    'train/is_finite': (is_applied & jnp.stack(are_finite).all()).astype(jnp.float32),
   }
 
 
@@ -258,9 +264,10 @@ def batch_metrics(
     samples_per_problem: G.
 
   Returns:
-    f32 scalars. Lengths in tokens, KL in nats per turn, entropy in nats per token, shares as
-    fractions. `train/mixed_tK` is the share of problems whose samples differ in reward at turn K:
-    only those teach. `train/c2i_t12` is right at turn 1 and wrong at turn 2, and so on.
+    f32 scalars. Lengths in tokens, KL in nats per turn, entropy in nats per token, each over the
+    rows that sampled the turn; shares as fractions. `train/mixed_tK` is the share of problems whose
+    samples differ in reward at turn K: only those teach. `train/c2i_t12` is right at turn 1 and
+    wrong at turn 2, and so on.
   """
   reward_BK, tokens_BK = batch.reward, sums['tokens']
   B, K = reward_BK.shape
@@ -275,9 +282,9 @@ def batch_metrics(
       f'train/shaped_t{k + 1}': shaped_BK[:, k].mean(),
       f'train/adv_std_t{k + 1}': adv_BK[:, k].std(),
       f'train/mixed_t{k + 1}': is_mixed_PK[:, k].mean(),
-      f'train/kl_t{k + 1}_nats': sums['kl'][:, k].mean(),
+      f'train/kl_t{k + 1}_nats': masked_mean(sums['kl'][:, k], has_tokens_B),
       f'train/entropy_t{k + 1}_nats': masked_mean(entropy_B, has_tokens_B),
-      f'train/length_t{k + 1}_tokens': tokens_BK[:, k].mean(),
+      f'train/length_t{k + 1}_tokens': masked_mean(tokens_BK[:, k], has_tokens_B),
       f'train/truncated_t{k + 1}': batch.episode.is_truncated[:, k].astype(jnp.float32).mean(),
     }
   for k in range(1, K):

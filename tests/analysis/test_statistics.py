@@ -256,6 +256,16 @@ def test_summarise_of_other_numbers_of_turns():
     summarise([])
 
 
+def test_changed_is_of_final_answers_and_edits_are_of_texts():
+  words = {'answers': ['7', 'so 7', '7']}
+  same = record([1, 1, 1], ['7', '7', '7'], [1, 2, 1], [False] * 3) | words
+  other = record([0, 1, 0], ['6', '7', '5'], [1, 1, 1], [False] * 3) | {'answers': ['7', '7', '7']}
+  assert per_problem([same, other])['changed'].tolist() == [0, 1]
+  found = summarise([same, other])
+  assert [found[f'changed_t{jk}']['mean'] for jk in (12, 23)] == pytest.approx([0.5, 0.5])
+  assert found['edit_ratio']['mean'] == pytest.approx(3 / 5 / 2)  # three of five characters
+
+
 def test_per_problem_by_hand():
   got = per_problem(RECORDS)
   assert {name: x.tolist() for name, x in got.items()} == {

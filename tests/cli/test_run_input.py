@@ -3,7 +3,8 @@
 import pytest
 from makers import ROOT
 
-from score_jax.cli.run_input import stage_config
+from score_jax import pipeline
+from score_jax.cli.run_input import WHICH, stage_config
 
 
 def test_the_config_of_a_stage(tmp_path):
@@ -20,3 +21,18 @@ def test_the_config_of_a_stage(tmp_path):
     stage_config(config, ['--config.train.num_steps=0'])
   with pytest.raises(ValueError, match="no stage of RL: config.supervised.method='star'"):
     stage_config(f'{ROOT}/configs/baselines.py:star_d', [])
+
+
+def test_programs_take_the_best_checkpoint(tmp_path):
+  """The kept checkpoint is the one with the highest training reward, as in the paper."""
+  assert WHICH.default == 'best'
+  configs = (f'{ROOT}/configs/stage1_math.py', f'{ROOT}/configs/stage2_math.py')
+  commands = [step.command for step in pipeline.make_steps(*configs, tmp_path)]
+  assert [command[0] for command in commands] == [
+    *['score_jax.main'] * 2,
+    'score_jax.evaluate',
+    'score_jax.export',
+  ]
+  assert not any('which' in argument for command in commands for argument in command)
+  assert f'--config.init.path={tmp_path}/stage1' in commands[1]
+  assert all(f'--run={tmp_path}/stage2' in command for command in commands[2:])

@@ -1,8 +1,8 @@
-"""Config files inherit from each other, wherever one stands."""
+"""Config files inherit from each other, wherever one stands; what makes a run another one."""
 
 import pytest
 
-from score_jax.core.config import leaves, read_config
+from score_jax.core.config import NOT_IDENTITY, default_config, leaves, read_config
 
 FIRST = """
 from ml_collections import ConfigDict
@@ -46,3 +46,15 @@ def test_a_file_that_is_not_there_is_named(folder):
     read_config('third.py:x', beside=str(folder / 'first.py'))
   with pytest.raises(ValueError, match='invalid literal'):
     read_config(f'{folder}/first.py:x')
+
+
+def test_what_changes_what_is_learnt_is_a_runs_identity():
+  """A run that went on with another value of these would be none that a config describes."""
+  parts = ('seed', 'stage', 'objective', 'optimizer', 'rollout', 'supervised', 'lora', 'task')
+  more = ('train.random_reward', 'model.preset', 'model.dtype', 'model.param_dtype', 'init.which')
+  more += ('data.drop_overlap', 'grader.timeout_s', 'grader.memory_bytes')
+  keys = [key.removeprefix('config.') for key, _ in leaves(default_config())]
+  wanted = [key for key in keys if key.split('.')[0] in parts or key in more]
+  assert set(more) <= set(wanted)
+  free = [key for key in wanted for name in NOT_IDENTITY if f'{key}.'.startswith(f'{name}.')]
+  assert free == []

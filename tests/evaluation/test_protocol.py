@@ -1,10 +1,16 @@
-"""Evaluations of other turns than training's: more of them, Self-Refine; what is told meanwhile."""
+"""Evaluations of other turns than training's: more of them, Self-Refine; what is told meanwhile.
+
+And what an evaluation takes from the config, against the distribution that it should draw from.
+"""
 
 import runpy
 
+import numpy as np
 import pytest
+from small_models import compiled_decoder
 
 from score_jax.evaluation import protocol
+from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup import run as setup_run
 from score_jax.setup.policy import Policy
@@ -74,3 +80,60 @@ def test_more_problems_than_there_are_are_refused(setup):
   assert [p.id for p in protocol.make_prompts(policy, setup.task, 5).problems] == [
     setup.task.test[i].id for i in (0, 2, 4, 6, 8)
   ]
+
+
+def cut_logp(logits, temperature, top_k, top_p):
+  """log-probabilities of one token, by hand: divided, the k most likely, of these the p first."""
+  p = np.exp((logits - logits.max()) / temperature)
+  order = np.argsort(-p, kind='stable')[:top_k]
+  p = p / p[order].sum()
+  kept = order[: 1 + np.searchsorted(np.cumsum(p[order]), top_p)]
+  found = np.full(p.shape, -np.inf)
+  found[kept] = np.log(p[kept] / p[kept].sum())
+  return found
+
+
+def test_an_evaluation_samples_what_the_config_says(setup, monkeypatch):
+  """No value is training's."""
+  how = dict(temperature=0.6, top_k=5, top_p=0.5, turn_tokens=(2, 5, 3), num_problems=5, batch=3)
+  config, taken = changed(setup, **how), []
+  config.seed = 7
+  config.rollout.temperature = 1.5
+  policy, tokenizer = Policy.of_base(config, setup.base), setup.base.tokenizer
+  monkeypatch.setattr(protocol, 'evaluate', lambda *args, **_: taken.append(args))
+  for given in ((), (0.0, 2)):  # the config's, then others
+    protocol.evaluate_policy(policy, setup.task, *given)
+  (sampler, prompts, task), (greedy, two, _) = taken
+  assert (sampler.batch, sampler.seed, greedy.temperature, len(two.problems)) == (3, 7, 0.0, 2)
+  assert [p.id for p in prompts.problems] == [setup.task.test[i].id for i in (0, 2, 4, 6, 8)]
+  rows = [
+    EpisodeRow(ids, p.id, g)
+    for ids, p in zip(prompts.ids, prompts.problems, strict=True)
+    for g in range(4)
+  ]
+  (end,), follow = tokenizer.end_of_turn_ids, tokenizer.followup_ids(task.instruction)
+  run, longest = compiled_decoder(setup.base.decoder.config), np.zeros(3, int)
+  texts = []
+  for part, e in sampler.sample(rows, EVAL_STEP):
+    for b, row in enumerate(rows[part]):
+      answers = [e.tokens[b][e.turn[b] == k + 1].tolist() for k in range(3)]
+      longest = np.maximum(longest, list(map(len, answers)))
+      texts.append([tokenizer.decode(answer) for answer in answers])
+      tokens, places = list(row.prompt_ids), []
+      for k, answer in enumerate(answers):
+        if k:
+          tokens += [end] * (end not in answers[k - 1]) + follow
+        places += range(len(tokens), len(tokens) + len(answer))
+        tokens += answer
+      assert e.tokens[b][e.is_token[b]].tolist() == tokens
+      padded = np.zeros((1, 40), np.int32)
+      padded[0, : len(tokens)] = tokens
+      slots = np.arange(40, dtype=np.int32)[None]
+      logits = np.asarray(run(policy.params, padded, slots, slots < len(tokens))[1])[0]
+      want = [cut_logp(logits[i - 1], 0.6, 5, 0.5)[tokens[i]] for i in places]
+      np.testing.assert_allclose(e.sampled_logp[b][e.is_sampled[b]], want, atol=1e-4)
+  assert longest.tolist() == [2, 5, 3]
+  # The first sample of a problem is what an evaluation takes, and its keys are no training step's.
+  monkeypatch.undo()
+  found = protocol.evaluate_policy(policy, setup.task)
+  assert [r['answers'] for r in found.records] == texts[::4] and EVAL_STEP == 2**31 - 1

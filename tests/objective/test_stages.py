@@ -1,4 +1,7 @@
-"""What the numbers of a stage do, by enumerating all episodes of a small policy, and all groups."""
+"""What the numbers of a stage do, by enumerating all episodes of a small policy, and all groups.
+
+And the weights that follow a target, by hand.
+"""
 
 import functools
 import itertools
@@ -11,6 +14,7 @@ import pytest
 from score_jax.objective import advantages as advantages_lib
 from score_jax.objective.logprobs import TokenScores
 from score_jax.objective.loss import policy_loss
+from score_jax.objective.stages import adapt_kl
 
 shape_rewards = jax.jit(advantages_lib.shape_rewards)
 advantages = jax.jit(advantages_lib.advantages, static_argnums=(3, 4))
@@ -154,3 +158,38 @@ def test_the_loss_has_the_policy_gradient():
 def test_the_check_of_the_policy_gradient_can_fail():
   with pytest.raises(AssertionError, match='Not equal'):
     check_gradient_is_the_objectives(loss_is_the_reward)
+
+
+def adapted(scale, kl_BK, is_sampled_BK, target):
+  arrays = [jnp.asarray(x, jnp.float32) for x in (scale, kl_BK)]
+  is_sampled_BK = jnp.asarray(is_sampled_BK, bool)
+  return np.asarray(adapt_kl(*arrays, is_sampled_BK, jnp.asarray(target, jnp.float32)))
+
+
+@pytest.mark.parametrize(
+  ('kl_B', 'is_sampled_B', 'target', 'factor'),
+  [
+    ([5.362, 0.0], [1, 0], 4.0, 1.2),  # the mean over both, 2.681, would be below the target
+    ([5.5, 4.5, 0.0, 0.0], [1, 1, 0, 0], 5.5, 5.0 / 5.5),
+    ([0.0, 4.4], [1, 1], 2.0, 1.1),  # a row that was sampled counts, also with a KL of 0
+    ([0.0, 0.0], [1, 1], 2.0, 0.8),
+    ([0.0, 0.0], [0, 0], 2.0, 1.0),  # none was sampled
+    ([9.0, 9.0], [1, 1], 0.0, 1.0),  # no target
+  ],
+)
+def test_a_weight_follows_the_turns_that_were_sampled(kl_B, is_sampled_B, target, factor):
+  """Turn 1 of each case; turn 2, always sampled and above its target, is a turn of its own."""
+  kl_BK = [(kl, 3.0) for kl in kl_B]
+  is_sampled_BK = [(is_sampled, 1) for is_sampled in is_sampled_B]
+  found = adapted([0.5, 2.0], kl_BK, is_sampled_BK, [target, 2.0])
+  np.testing.assert_allclose(found, [0.5 * factor, 2.0 * 1.2], rtol=1e-6)
+
+
+def test_a_weight_stays_within_its_range():
+  """A tenth and ten times the stage's, and it comes back from there at once."""
+  low = high = [1.0]
+  for _ in range(40):
+    low, high = adapted(low, [[0.0]], [[1]], [1.0]), adapted(high, [[9.0]], [[1]], [1.0])
+  np.testing.assert_allclose([low, high], [[0.1], [10.0]], rtol=1e-6)
+  np.testing.assert_allclose(adapted(low, [[9.0]], [[1]], [1.0]), [0.12], rtol=1e-6)
+  np.testing.assert_allclose(adapted(high, [[0.0]], [[1]], [1.0]), [8.0], rtol=1e-6)

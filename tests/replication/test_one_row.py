@@ -4,17 +4,23 @@ import dataclasses
 import json
 import pathlib
 import re
+import types
 
+import jax
+import numpy as np
 import pytest
 from etils import epath
+from makers import ROOT
 from replication_rows import records_of, write_tiny
 
 from score_jax.core.config import read_config
+from score_jax.evaluation import protocol
 from score_jax.evaluation.protocol import make_prompts
 from score_jax.replication import one_row
 from score_jax.replication.one_row import base_first_answers, run_row, run_rows
 from score_jax.replication.rows import read_rows, row_config
 from score_jax.replication.whole import reopen
+from score_jax.runs.checkpoints import Checkpoints
 from score_jax.setup import run as setup_run
 from score_jax.setup.policy import Policy
 from score_jax.training.loop import Preempted, TrainingStopped
@@ -99,6 +105,38 @@ def test_votes_of_a_row(base_row):
   assert [f[:16] for f in alone] != first != [f[16:] for f in alone]
 
 
+class Stop(Exception):
+  """Ends an evaluation before it samples."""
+
+
+@pytest.fixture
+def sampled_with(base_row, monkeypatch, tmp_path):
+  """Name of an evaluation -> its budgets and its temperature, of a row with turns of 3 and 6."""
+  config, row, _, _ = base_row
+  run = row_config(config, row, 0, epath.Path(tmp_path))
+
+  def stop(policy, task, temperature):
+    raise Stop(policy.config.eval.turn_tokens or policy.config.rollout.turn_tokens, temperature)
+
+  def evaluate(name):
+    policy, setup = Policy(run, None, {}, '', 0), types.SimpleNamespace(config=run, task=None)
+    with pytest.raises(Stop) as stopped:
+      one_row._evaluate(config, setup, policy, name, tmp_path, tmp_path, {})
+    return stopped.value.args
+
+  monkeypatch.setattr(protocol, 'make_prompts', lambda *_: None)
+  monkeypatch.setattr(protocol, 'make_sampler', stop)
+  return evaluate
+
+
+def test_budgets_and_temperatures_of_the_evaluations(sampled_with):
+  """Votes as in the paper's Fig. 1; more turns have the last one's budget."""
+  assert sampled_with('greedy') == ((3, 6), 0.0)
+  assert sampled_with('sampled') == ((3, 6), 1.0)
+  assert sampled_with('votes') == ((3, 6), 0.7)
+  assert sampled_with('turns') == ((3, 6, 6), 0.0)
+
+
 def test_a_finished_row_is_left_alone_and_a_cut_one_goes_on(base_row, monkeypatch):
   config, row, workdir, about = base_row
   folder = workdir / 'base' / 'seed0'
@@ -146,19 +184,33 @@ def test_what_is_not_whole_is_evaluated_again(base_row, caplog):
   assert json.loads((folder / 'row.json').read_text())['records'] == told['records']
 
 
-def test_a_trained_row_is_evaluated_at_its_best_checkpoint(base_row, monkeypatch, tmp_path):
-  config, row, _, about = base_row
-  asked = []
+@pytest.mark.parametrize('file', ['replicate_arithmetic', 'quickstart'])
+def test_what_a_row_goes_on_from_and_what_is_evaluated_is_the_best(file, monkeypatch, tmp_path):
+  """Its parameters are those of step 1; step 2, the latest, was rewarded less."""
+  config, workdir = read_config(f'{ROOT}/configs/{file}.py'), epath.Path(tmp_path)
+  config.run.task.num_train = config.run.task.num_test = 64
+  starts, evaluated = [], []
 
-  def of_run(config, base, run, which):
-    asked.append((run, which))
-    return Policy.of_base(config, base)
+  def train(setup, folder):
+    starts.append(setup.read_start()['final_norm']['scale'])
+    with Checkpoints(folder / 'checkpoints', async_save=False) as checkpoints:
+      for step, reward in ((1, 0.9), (2, 0.1)):
+        params = jax.tree.map(lambda x, n=step: x + n, setup.base.params)
+        checkpoints.save(step, {'trainable': params}, metadata={}, reward=reward)
 
-  monkeypatch.setattr(one_row.train, 'train', lambda setup, folder: None)
-  monkeypatch.setattr(Policy, 'of_run', of_run)
-  row = dataclasses.replace(row, num_steps=2, evaluations=())
-  run_row(config, row, 0, epath.Path(tmp_path), about)
-  assert asked == [(f'{tmp_path}/base/seed0', 'best')]
+  monkeypatch.setattr(one_row.train, 'train', train)
+  monkeypatch.setattr(
+    one_row, '_evaluate', lambda config, setup, policy, *_: evaluated.append(policy)
+  )
+  rows = read_rows(config)
+  (last,) = (row for row in rows.values() if row.name in ('score', 'stage2'))
+  for row in (rows[last.init], last):
+    run_row(config, dataclasses.replace(row, evaluations=('greedy',)), 0, workdir, {})
+  base = starts[0]
+  np.testing.assert_array_equal(starts[1], base + 1)
+  assert [policy.step for policy in evaluated] == [1, 1]
+  for policy in evaluated:
+    np.testing.assert_array_equal(policy.params['final_norm']['scale'], base + 1)
 
 
 def test_a_base_policy_is_made_in_place_of_a_run(base_row, monkeypatch, tmp_path):

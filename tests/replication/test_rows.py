@@ -21,6 +21,7 @@ from score_jax.replication.rows import (
   with_starts,
 )
 from score_jax.runs.identity import check_or_write_config
+from score_jax.setup import run as setup_run
 from score_jax.setup.base_model import EMBEDDED
 
 
@@ -83,6 +84,8 @@ def test_every_row_of_a_config_is_a_run_that_can_be_made(config, tmp_path):
     if not of.makes_base:
       assert (run.stage.name, run.init.which) == (of.name, 'best')
       assert run.optimizer.decay_steps == run.train.num_steps == max(of.num_steps, 1)
+      assert setup_run.make_stage(run) == dataclasses.replace(of.stage, name=of.name)
+      assert run.optimizer.schedule == of.schedule
       assert run.init.path == (f'{tmp_path}/{of.init}/seed2' if of.init else '')
   with pytest.raises(ValueError, match='a changes task.lucky, and there is no such key'):
     row_config(config, row('a', changes={'task.lucky': 7}), 0, epath.Path(tmp_path))

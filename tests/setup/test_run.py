@@ -9,12 +9,14 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 from makers import with_flags
+from small_models import Digits
 
 from score_jax.core.config import default_config, read_config
 from score_jax.objective.stages import stage2
 from score_jax.planning.shapes import planned_run
+from score_jax.rollout.layout import RolloutSpec
 from score_jax.setup import run as setup_run
-from score_jax.setup.run import make_stage, make_training_spec
+from score_jax.setup.run import make_rollout_spec, make_stage, make_training_spec
 
 
 def config_of(**changes):
@@ -44,6 +46,16 @@ def test_kl_weights_that_follow_a_target_are_part_of_the_state():
   adaptive = run_of(config_of(kl_target_nats=(1.0, 1.0)))
   assert adaptive.num_adapted == 2
   assert make_stage(adaptive.config).kl_target_nats == (1.0, 1.0)
+
+
+def test_an_episode_is_laid_out_from_config_and_tokenizer():
+  """Each turn has its budget, each instruction its place, and any of the ends ends a turn."""
+  config = default_config()
+  config.rollout.prompt_tokens = 9
+  tokenizer = Digits()
+  tokenizer.end_of_turn_ids = (9, 8)
+  spec = make_rollout_spec(config, ['12', '345'], tokenizer, [3, 5, 4])
+  assert spec == RolloutSpec(9, (3, 5, 4), ((1, 2), (3, 4, 5)), (9, 8), top_k=0, top_p=1.0)
 
 
 def test_as_many_budgets_as_turns():

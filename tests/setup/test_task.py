@@ -5,8 +5,10 @@ import re
 import runpy
 import sys
 
+import numpy as np
 import pytest
 from makers import ROOT
+from ml_collections import ConfigDict
 
 from score_jax.core.config import NOT_IDENTITY, default_config, leaves
 from score_jax.core.config_check import check_config
@@ -108,6 +110,55 @@ def test_the_config_says_whether_a_copy_of_the_question_is_refused(tmp_path):
     assert task.grade(task.test, [r'\boxed{\binom{31}{28}}'])[0].reason == 'correct'
   finally:
     task.close()
+
+
+def test_generated_problems_are_the_configs():
+  config = default_config()
+  config.task.update(num_train=400, num_test=50, seed=3, low=30, high=40)
+  config.task.level_weights = ConfigDict({'3': 1.0, '5': 3.0})
+
+  def questions(name, **seeds):
+    other = config.copy_and_resolve_references()
+    other.task.name, other.seed = name, seeds.get('run', 9)
+    other.task.seed = seeds.get('task', 3)
+    task = task_loader.make_task(other)
+    assert (len(task.train), len(task.test)) == (config.task.num_train, config.task.num_test)
+    return [p.question for p in (*task.train, *task.test)]
+
+  found = questions('arithmetic')
+  levels = [text.count('+') + 1 for text in found]
+  assert set(levels) == {3, 5} and abs(np.mean(np.array(levels) == 5) - 0.75) < 0.1
+  assert questions('arithmetic', run=10) == found != questions('arithmetic', task=4)
+  config.task.update(num_train=40, num_test=20)  # there are 121 sums
+  numbers = [int(n) for text in questions('sums') for n in re.findall(r'[0-9]+', text)]
+  assert (min(numbers), max(numbers)) == (30, 40)
+
+
+def test_graders_get_the_limits_of_the_config(monkeypatch):
+  config, taken = default_config(), []
+  limits = dict(num_workers=3, timeout_s=7.5, memory_bytes=1 << 28, allow_unsandboxed=True)
+  config.grader.update(limits)
+  config.data.update(path='there', cache='here')
+
+  class Checker:
+    def __init__(self, *limits, allow_unsandboxed, cache):
+      taken.append((*limits, allow_unsandboxed))
+      assert cache == 'here'
+
+    def grade(self, items):
+      assert not items
+
+  monkeypatch.setattr(task_loader, 'CodeChecker', Checker)
+  task_loader.make_checker(config)
+  assert taken == [tuple(limits.values())]
+
+  def load(*args, **how):
+    return args, how
+
+  want = {'cache': 'here', 'num_workers': 3, 'timeout_s': 7.5}
+  assert task_loader._answers(load)(config) == (('there',), want)
+  (path, checker), how = task_loader._programs(load)(config)
+  assert (path, type(checker), how) == ('there', Checker, {'cache': 'here'})
 
 
 @pytest.mark.parametrize(

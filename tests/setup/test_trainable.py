@@ -51,6 +51,7 @@ def test_bad_adapters_are_refused(changes, message):
 )
 def config(tiny_run, request):
   config = runpy.run_path(str(tiny_run))['get_config']()
+  config.seed = 3
   config.lora.update(rank=2, alpha=4.0, targets=('q', 'o', 'down'))
   config.model.param_dtype = request.param
   config.train.num_steps = 2
@@ -72,7 +73,11 @@ def test_a_run_trains_adapters_alone(run, config):
   assert names == {f'{name}_{x}' for name in ('q', 'o', 'down') for x in 'ab'}
   saved = restore_params(workdir, step='latest').params
   jax.tree.map(np.testing.assert_array_equal, saved, state.trainable)
+  lora = Lora(2, 4.0, ('q', 'o', 'down'))
+  assert setup.trainable.lora == lora
   start = setup.read_start()
+  first = dict(lora_lib.iter_first_adapters(setup.base.decoder.config, lora, seed=3))
+  np.testing.assert_array_equal(start['layers']['attn']['q_a'], first['layers', 'attn', 'q_a'])
   moved = jax.tree.map(lambda x, old: bool(np.any(x != old)), state.trainable, start)
   assert all(jax.tree.leaves(moved)), moved
   # No second copy of the base model, neither for the reference nor for the policy.
@@ -144,6 +149,7 @@ def run(name, num_steps):
   config.model.param_dtype = 'bfloat16'
   config.train.update(checkpoint_every_steps=1, micro_batches=2, num_steps=num_steps)
   setup = setup_run.prepare(config)
+  assert dict(setup.mesh.shape) == {'data': 2, 'fsdp': 2, 'tensor': 1}
   train.train(setup, f'{sys.argv[2]}/{name}')
   setup.task.close()
 

@@ -108,10 +108,61 @@ def test_random_rewards_know_nothing_of_the_answers(setup, policy):
   assert control[0].texts == true.texts
   np.testing.assert_array_equal(control[0].reward_BK, control[1].reward_BK)
   assert (control[0].reward_BK != control[2].reward_BK).any()
-  drawn = np.concatenate(
-    [collect(setup, policy, step=s, random_reward=0.5)[0].reward_BK for s in range(5, 13)]
+
+
+def check_rewards_are_random(setup, policy, share=0.3, num_steps=16):
+  """Whatever the rewards could depend on, they are 1 with the same chance, and by themselves."""
+  steps = range(5, 5 + num_steps)
+  drawn, truth = (
+    np.stack([collect(setup, policy, step=s, **how)[0].reward_BK for s in steps])
+    for how in ({'random_reward': share}, {})
   )
-  truth = np.concatenate([collect(setup, policy, step=s)[0].reward_BK for s in range(5, 13)])
-  # 512 rewards: five standard errors.
-  assert abs(drawn.mean() - 0.5) < 0.11
-  assert abs(np.corrcoef(drawn.ravel(), truth.ravel())[0, 1]) < 0.22
+  shape = (num_steps, P, G, 2)
+  drawn, truth = drawn.reshape(shape), truth.reshape(shape)
+  assert 0.4 < truth.mean() < 0.6  # a policy of which there is much to know
+
+  def assert_share(values, want):
+    values = np.ravel(values)
+    assert abs(values.mean() - want) < 4.5 * np.sqrt(want * (1 - want) / values.size)
+
+  for turn in range(2):
+    for is_right in (0, 1):
+      for graded in range(2):  # also by the other turn's verdict
+        assert_share(drawn[..., turn][truth[..., graded] == is_right], share)
+  both = share**2 + (1 - share) ** 2
+  assert_share(drawn[..., 0] == drawn[..., 1], both)  # turns
+  assert_share(drawn[:, :, 0] == drawn[:, :, 1], both)  # samples of a problem
+  assert_share(drawn[:, 0] == drawn[:, 1], both)  # problems
+  assert_share(drawn[::2] == drawn[1::2], both)  # steps
+  unlike = drawn.min(axis=2) != drawn.max(axis=2)
+  assert_share(unlike, 1 - share**G - (1 - share) ** G)
+
+
+def test_random_rewards_are_independent_of_all_else(setup, policy):
+  check_rewards_are_random(setup, policy)
+
+
+LEAKS = {
+  'the verdict or the draw': lambda draws, truth: np.maximum(draws, truth),
+  'the verdict and the draw': lambda draws, truth: np.minimum(draws, truth),
+  'now and then the verdict': lambda draws, truth: np.where(np.arange(P * G) % 4, draws, truth),
+  'one draw for both turns': lambda draws, truth: draws[:1].repeat(2, axis=0),
+  'one draw for a problem': lambda draws, truth: draws[:, ::G].repeat(G, axis=1),
+  'one draw for a step': lambda draws, truth: draws[:, :1].repeat(P * G, axis=1),
+  'another share': lambda draws, truth: 1 - draws,
+}
+
+
+@pytest.mark.parametrize('name', LEAKS)
+def test_the_check_of_random_rewards_can_fail(setup, policy, monkeypatch, name):
+  random_rewards = Collector._random_rewards
+
+  def leaky(self, verdicts, *rest):
+    drawn = random_rewards(self, verdicts, *rest)
+    draws, truth = ([[v.reward for v in turn] for turn in x] for x in (drawn, verdicts))
+    found = LEAKS[name](np.array(draws), np.array(truth))
+    return [[Verdict(float(x), 'leaked') for x in turn] for turn in found]
+
+  monkeypatch.setattr(Collector, '_random_rewards', leaky)
+  with pytest.raises(AssertionError):
+    check_rewards_are_random(setup, policy)

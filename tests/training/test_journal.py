@@ -10,6 +10,7 @@ from score_jax.core.types import Episode
 from score_jax.runs.metrics import read_metrics
 from score_jax.runs.segments import read_segments
 from score_jax.tasks.base import Problem, Verdict
+from score_jax.training import profiling
 from score_jax.training.experience import Experience
 from score_jax.training.journal import Journal
 
@@ -74,6 +75,31 @@ def test_a_step_is_written_with_its_shares_and_episodes(journal, experience, tmp
     'reasons': ['correct', 'error: timeout'],
     'truncated': [False, False],
   }
+
+
+def test_as_many_problems_are_kept_as_the_config_says(experience, tmp_path):
+  """Of two rows that are samples of two problems, those of one."""
+  config = default_config()
+  config.rollout.update(prompt_tokens=2, samples_per_problem=1)
+  config.train.update(num_saved_problems=1)
+  journal = Journal(epath.Path(tmp_path), config, tiny_decoder())
+  journal.write(1, {}, experience, done_s=1.0)
+  journal.close()
+  kept = read_segments(tmp_path / 'episodes', 'process0000')
+  assert [record['answers'] for record in kept] == [['= 3', '= 2']]
+
+
+@pytest.mark.parametrize('rank', [0, 4])
+def test_rates_are_those_of_the_runs_sizes(experience, tmp_path, monkeypatch, rank):
+  config, taken = default_config(), []
+  config.rollout.update(prompt_tokens=2, samples_per_problem=2)
+  config.lora.rank = rank
+  journal = Journal(epath.Path(tmp_path), config, tiny_decoder())
+  journal.write(1, {}, experience, done_s=1.0)
+  monkeypatch.setattr(profiling, 'step_rates', lambda *args: taken.append(args) or {})
+  journal.write(2, {}, experience, done_s=3.5)
+  journal.close()
+  assert taken == [(tiny_decoder(), experience.episode, 2, 2, rank > 0, 2.5)]
 
 
 def test_a_batch_is_kept_whole(journal, experience, tmp_path):

@@ -1,9 +1,12 @@
 """The small policy's pretraining: how a example is laid out, and what a weights folder gets."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from makers import ROOT
+from ml_collections import ConfigDict
 
 from score_jax.core.config import read_config
 from score_jax.formats import weights_folder
@@ -11,6 +14,7 @@ from score_jax.tasks.arithmetic import INSTRUCTION, question_text, worked_answer
 from score_jax.tasks.mixture import Example
 from score_jax.tokenizers.base import SentencePieceTokenizer
 from score_jax.training import pretraining
+from score_jax.training.loop import TrainingStopped
 
 WORKED = worked_answer([1, 2, 3])
 
@@ -84,20 +88,50 @@ def test_the_mixture_is_told_in_numbers(config):
 
 
 def test_a_base_policy_is_a_weights_folder(config, tmp_path, monkeypatch):
-  batches = []
+  batches, mixtures, draw_batch = [], [], pretraining.draw_batch
+  config.level_weights = ConfigDict({'3': 1.0, '4': 2.5})
+
+  def watched(rng, mixture, *rest):
+    mixtures.append(mixture)
+    return draw_batch(rng, mixture, *rest)
+
+  monkeypatch.setattr(pretraining, 'draw_batch', watched)
 
   def make_step(policy, optimizer, chunk):  # the step has tests of its own
     def step(state, frozen, batch):
       batches.append(batch.tokens.shape)
-      return state, {'train/loss_nats': 0.0}
+      state = state.replace(step=state.step + 1)
+      return state, {'train/loss_nats': 0.0, 'train/is_finite': 1.0}
 
     return step
 
   monkeypatch.setattr(pretraining, 'make_supervised_step', make_step)
   count = pretraining.make_base(config, tmp_path)
-  assert batches == [(4, config.length)] * 2  # a step of each phase
+  assert batches == [(4, config.length)] * 2  # a step of each phase, in order
+  names = ('worked_t1', 'wrong_t1', 'worked_t2', 'worked_again_t2', 'changed_t2')
+  assert [dataclasses.asdict(mixture) for mixture in mixtures] == [
+    {name: phase[name] for name in names} | {'level_weights': {3: 1.0, 4: 2.5}}
+    for phase in config.phases
+  ]
   decoder = weights_folder.read_config(tmp_path)
   params = weights_folder.read_params(tmp_path, decoder)
   assert decoder.num_layers == 1
   assert sum(x.size for x in jax.tree.leaves(params)) == count
   assert SentencePieceTokenizer(tmp_path / 'tokenizer.model').vocab_size == decoder.vocab_size
+
+
+@pytest.mark.parametrize(('counts', 'is_finite'), [((1, 2), 0.0), ((1, 1), 1.0)])
+def test_a_policy_that_is_not_finite_is_not_saved(config, tmp_path, monkeypatch, counts, is_finite):
+  """The last update left what is not finite, or one was not applied."""
+
+  def make_step(policy, optimizer, chunk):
+    def step(state, frozen, batch):
+      state = state.replace(step=jax.numpy.int32(counts[int(state.step > 0)]))
+      return state, {'train/loss_nats': 0.0, 'train/is_finite': is_finite}
+
+    return step
+
+  monkeypatch.setattr(pretraining, 'make_supervised_step', make_step)
+  with pytest.raises(TrainingStopped, match=f'after {counts[1]} of 2 updates loss, .* not finite'):
+    pretraining.make_base(config, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.model']

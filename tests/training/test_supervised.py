@@ -148,3 +148,14 @@ def test_updates_lower_the_loss_and_one_that_is_not_finite_changes_nothing(param
   after, metrics = step(state.replace(trainable=spoilt), {}, batch)
   assert metrics['train/is_finite'] == 0
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), before)
+
+
+@pytest.mark.filterwarnings('ignore:overflow encountered in cast:RuntimeWarning')
+def test_an_update_that_leaves_what_is_not_finite_is_told_of(params, batch):
+  optimizer = optax.adam(1e39)
+  step = make_supervised_step(policy, optimizer, chunk=5)
+  state = TrainState(jnp.int32(0), jax.tree.map(jnp.array, params), optimizer.init(params))
+  state, metrics = step(state, {}, batch)
+  assert np.isfinite([metrics['train/loss_nats'], metrics['train/grad_norm']]).all()
+  assert metrics['train/is_finite'] == 0
+  assert not all(np.isfinite(x).all() for x in jax.tree.leaves(state.trainable))

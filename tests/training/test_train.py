@@ -14,8 +14,11 @@ from score_jax.objective import stages
 from score_jax.rollout.layout import length_step
 from score_jax.rollout.sampler import Sampler
 from score_jax.runs.metrics import read_metrics
+from score_jax.runs.restoring import restore_params
+from score_jax.runs.stored import committed_steps
 from score_jax.setup import run as setup_run
-from score_jax.training import train
+from score_jax.tasks.base import Verdict
+from score_jax.training import loop, train
 from score_jax.training.loop import TrainingStopped
 
 NUM_STEPS, WARM = 7, 3  # the first checkpoint, which compiles too, is that of step 2
@@ -104,6 +107,22 @@ def test_numbers_that_cannot_be_trusted_stop_the_run(trainer, is_finite, gap, me
   trainer.check(3, values | {'train/is_finite': 1.0, 'train/logp_gap_mean_nats': 0.05}, None)
 
 
+def test_how_far_sampler_and_scorer_may_differ_and_how_long_to_wait_are_the_configs(
+  trainer, monkeypatch, tmp_path
+):
+  config = trainer.setup.config.copy_and_resolve_references()
+  config.train.update(max_logp_gap_nats=0.2, hang_s=77.0)
+  setup, seen = dataclasses.replace(trainer.setup, config=config), []
+  monkeypatch.setattr(loop, 'Watchdog', lambda workdir, hang_s: seen.append(hang_s))
+  other = train.Trainer(setup, epath.Path(tmp_path), setup.read_start())
+  other.close()
+  assert seen == [77.0]
+  values = {'train/is_finite': 1.0, 'train/logp_gap_mean_nats': 0.19}
+  other.check(3, values, None)
+  with pytest.raises(TrainingStopped, match='max_logp_gap_nats=0.2'):
+    other.check(3, values | {'train/logp_gap_mean_nats': 0.21}, trainer.experience)
+
+
 @pytest.mark.parametrize(('bucket', 'slots'), [(64, 2625), (64, 200), (16, 45), (30, 47), (1, 3)])
 def test_an_update_is_compiled_for_four_lengths_at_most(bucket, slots):
   step = length_step(bucket, slots)
@@ -159,6 +178,65 @@ def test_each_step_is_timed_with_its_own_rollout_and_update(tiny_run, tmp_path, 
   for r in records[1:]:
     assert pause_s <= r['time/rollout_s'] < pause_s + 0.6 * update_s
     assert r['time/step_s'] > r['time/rollout_s'] + 0.6 * update_s
+
+
+def test_the_best_checkpoint_has_the_highest_weighted_reward(tiny_run, tmp_path):
+  """The mean since the checkpoint before, by hand: other rules would choose another step."""
+  # Of the 16 episodes of steps 1 to 7 so many are right at turn 1, and at turn 2.
+  right = [(16, 0), (14, 0), (2, 8), (2, 4), (12, 2), (10, 3), (0, 0)]
+  waiting = [count for step in right for count in step]
+
+  def grade(problems, texts):
+    count = waiting.pop(0)
+    return [Verdict(float(i < count), 'by decree') for i in range(len(texts))]
+
+  config = read_config(str(tiny_run))
+  config.stage.update(reward_weight=(1.0, 3.0), bonus=(0.0, 10.0))
+  config.train.num_steps, config.train.checkpoint_every_steps = len(right), 2
+  config.train.length_bucket, config.train.keep_last = 64, 1
+  setup = setup_run.prepare(config)
+  setup.task.close()
+  setup = dataclasses.replace(setup, task=dataclasses.replace(setup.task, grade=grade))
+  states, start = {}, setup.read_start()
+
+  class Kept(train.Trainer):
+    def save(self, state, step, is_due):
+      states[step] = jax.device_get(state.trainable)
+      super().save(state, step, is_due)
+
+  trainer, found = Kept(setup, epath.Path(tmp_path), start), []
+  checkpoints = trainer.checkpoints
+  save = checkpoints.save
+  checkpoints.save = lambda step, *x, reward, **more: (
+    found.append((step, 16 * reward)),
+    save(step, *x, reward=reward, **more),
+  )
+  with trainer.running():
+    trainer.run(trainer.first_state(start))
+  # (16 + 14) / 2; (2 + 2 + 3 * 12) / 2; (22 + 3 * 5) / 2; the last one, off the rhythm.
+  assert found == [(2, 15.0), (4, 20.0), (6, 18.5), (7, 0.0)]
+  assert [r['train/reward_t2'] for r in read_metrics(tmp_path)] == [b / 16 for _, b in right]
+  assert committed_steps(tmp_path / 'checkpoints') == [4, 7]
+  for which, step in (('best', 4), ('latest', 7)):
+    jax.tree.map(
+      np.testing.assert_array_equal, restore_params(tmp_path, step=which).params, states[step]
+    )
+  differ = jax.tree.map(lambda x, y: (x != y).any(), states[4], states[7])
+  assert any(jax.tree.leaves(differ))
+
+
+@pytest.mark.filterwarnings('ignore:overflow encountered in cast:RuntimeWarning')
+def test_parameters_that_are_not_finite_are_not_saved(tiny_run, tmp_path):
+  """Loss and gradient are finite, the step is too long: seen before a checkpoint of it is made."""
+  config = read_config(str(tiny_run))
+  config.optimizer.learning_rate = 1e39
+  config.train.num_steps, config.train.length_bucket = 1, 64
+  setup = setup_run.prepare(config)
+  message = 'step 1: the parameters are not finite .* not saved; no step is kept in .*; the'
+  with pytest.raises(TrainingStopped, match=message):
+    train.train(setup, tmp_path)
+  setup.task.close()
+  assert committed_steps(tmp_path / 'checkpoints') == []
 
 
 def test_kl_weight_follows_its_target(tiny_run, tmp_path):

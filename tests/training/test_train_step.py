@@ -16,7 +16,12 @@ from score_jax.objective.stages import Stage, StageArrays, stage1, stage2
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import rollout
-from score_jax.training.train_step import StepOptions, forward, make_train_step
+from score_jax.training.train_step import (
+  StepOptions,
+  apply_gradient,
+  forward,
+  make_train_step,
+)
 
 CONFIG = tiny_decoder()
 DECODER = Decoder(CONFIG)
@@ -185,6 +190,26 @@ def test_nan_changes_nothing(steps, start, base, episode, parts):
   jax.tree.map(np.testing.assert_array_equal, state.trainable, start)
   state, metrics = update(steps[parts], start, base, episode, REWARD, stage2(10.0, 0.1))
   assert metrics['train/is_finite'] == 1 and state.step == 4
+
+
+@pytest.mark.filterwarnings('ignore:overflow encountered in cast:RuntimeWarning')
+@pytest.mark.parametrize(
+  ('rate', 'gradient', 'is_finite', 'is_left'),
+  [
+    (0.1, 2.0, True, True),
+    (3e38, 2.0, True, True),  # as far as they can go
+    (1e39, 2.0, False, False),
+    (0.1, 1e25, False, True),  # its square overflows: not applied
+  ],
+)
+def test_what_an_update_leaves_is_looked_at(rate, gradient, is_finite, is_left):
+  optimizer, params = optax.adam(rate), {'w': jnp.ones(3), 'v': jnp.zeros((2, 2))}
+  state = TrainState(jnp.int32(0), params, optimizer.init(params))
+  grads = jax.tree.map(jnp.zeros_like, params) | {'w': jnp.array([0.0, gradient, 0.0])}
+  new, metrics = jax.jit(apply_gradient, static_argnums=(0,))(optimizer, state, grads, 1.0)
+  assert bool(metrics['train/is_finite']) == is_finite
+  assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(new)) == is_left
+  assert int(new.step) == (gradient < 1e19)
 
 
 def test_state_is_donated(steps, start, base, episode):
