@@ -131,13 +131,9 @@ def _other_template(folder: epath.Path, template: str) -> dict[str, bytes]:
 
 
 def _about(path: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
-  """More of config.json, and generation_config.json.
-
-  From the base model, but for what ends a turn: every id that ended one in training, whatever the
-  base model's files say. They may name the vocabulary's end of text alone, which a chat format
-  never writes, and who generates with the export would wait for that up to its limit.
-  """
-  generation = {'pad_token_id': tokenizer.pad_id}
+  """More of config.json, and generation_config.json: from the base model, or its tokenizer."""
+  ends = list(tokenizer.end_of_turn_ids)
+  generation = {'eos_token_id': ends, 'pad_token_id': tokenizer.pad_id}
   fields: dict[str, Any] = dict(generation)
   if base_model.reader_of(path) is gguf:
     with gguf.open_gguf(path) as file:
@@ -150,12 +146,7 @@ def _about(path: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, A
     theirs = theirs | theirs.get('text_config', {})
     fields |= {key: theirs[key] for key in _KEPT_FIELDS if theirs.get(key) is not None}
     if (file := epath.Path(path) / 'generation_config.json').exists():
-      generation |= hf_folder.read_json(file)
-  for known in (fields, generation):
-    theirs = known.get('eos_token_id', [])
-    theirs = theirs if isinstance(theirs, list) else [theirs]
-    ends = list(dict.fromkeys([*tokenizer.end_of_turn_ids, *theirs]))
-    known['eos_token_id'] = ends if len(ends) > 1 else ends[0]
+      generation = hf_folder.read_json(file)
   return fields, generation
 
 

@@ -9,11 +9,10 @@ and one tensor.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 
 from score_jax.core.errors import in_words
@@ -131,17 +130,13 @@ def read_tensors(folder: epath.PathLike) -> dict[str, Tensor]:
     ValueError: naming file and tensor: a file is missing or damaged, or is not what the index says.
   """
   folder = epath.Path(folder)
-  if (folder / INDEX).exists() and not _is_stale(folder):
-    tensors = _read_indexed(folder)
-  elif (folder / SINGLE).exists():
+  if (folder / SINGLE).exists():
     tensors = read_header(folder / SINGLE)
+  elif (folder / INDEX).exists():
+    tensors = _read_indexed(folder)
   else:
     hint = ', only *.bin: convert it to safetensors' if list(folder.glob('*.bin')) else ''
     raise ValueError(f'{folder} has neither {SINGLE} nor {INDEX}{hint}')
-  files = {tensor.path.name for tensor in tensors.values()}
-  others = sorted(path.name for path in folder.glob('*.safetensors') if path.name not in files)
-  if others:
-    logging.warning('%s: the model is in %s; not read: %s', folder, _some(files), _some(others))
   images = ('vision_tower.', 'multi_modal_projector.')
   found = {}
   for name, tensor in tensors.items():
@@ -156,45 +151,11 @@ def read_tensors(folder: epath.PathLike) -> dict[str, Tensor]:
   return found
 
 
-def _is_stale(folder: epath.Path) -> bool:
-  """Whether an index is of files that are gone, beside a file of all weights: it is said, then.
-
-  Where its files are there, the folder holds two models.
-  """
-  others = set(_places(folder).values()) - {SINGLE}
-  if not (folder / SINGLE).exists() or not others:
-    return False
-  if any((folder / file).exists() for file in others):
-    raise ValueError(
-      f'{folder} holds two models: {SINGLE}, and {INDEX}, which names {_some(others)}. Move the '
-      'one that is not meant to another folder'
-    )
-  logging.warning(
-    '%s: %s is read; %s names %s, which are not there', folder, SINGLE, INDEX, _some(others)
-  )
-  return True
-
-
-def _some(files: Iterable[str]) -> str:
-  """The names of files, of many the first and the last."""
-  names = sorted(files)
-  return ', '.join(names if len(names) < 4 else [names[0], '...', names[-1]])
-
-
-def _places(folder: epath.Path) -> dict[str, str]:
-  """Which file the index puts each tensor in."""
+def _read_indexed(folder: epath.Path) -> dict[str, Tensor]:
+  """The tensors of several files, each where the index says."""
   places = read_json(folder / INDEX).get('weight_map')
   if not isinstance(places, dict) or not places:
     raise ValueError(f'{folder / INDEX} has no weight_map')
-  for name, file in places.items():
-    if not isinstance(file, str) or '/' in file:
-      raise ValueError(f'{folder / INDEX} puts {name} into {file}, which is no file of the folder')
-  return places
-
-
-def _read_indexed(folder: epath.Path) -> dict[str, Tensor]:
-  """The tensors of several files, each where the index says."""
-  places = _places(folder)
   headers = {file: read_header(folder / file) for file in sorted(set(places.values()))}
   for name, file in places.items():
     if name not in headers[file]:

@@ -27,10 +27,6 @@ GEMMA = dataclasses.replace(
 QWEN = dataclasses.replace(CONFIG, qkv_bias=True, tie_embeddings=True)
 
 
-def assert_same(one, other):
-  jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 @pytest.fixture
 def folder(tmp_path):
   path = epath.Path(tmp_path) / 'model'
@@ -127,44 +123,6 @@ def test_index_and_files_disagree(shards):
   change(path, weight_map={})
   with pytest.raises(ValueError, match='index.json has no weight_map'):
     hf_folder.read_params(shards, CONFIG)
-
-
-def test_all_weights_beside_an_index_of_others(shards, caplog):
-  """Two models in one folder are refused; an index of files that are gone is told of."""
-  merged, index = shards / 'model.safetensors', shards / 'model.safetensors.index.json'
-  files = sorted(path.name for path in shards.glob('model-*'))
-  hf_export.write_folder(shards / 'other', CONFIG, random_params(CONFIG, 1))
-  (shards / 'other' / 'model.safetensors').copy(merged)
-  told = r'two models: model.safetensors, and .*names model-00001.*, ..., model-00004'
-  with pytest.raises(ValueError, match=told):
-    hf_folder.read_params(shards, CONFIG)
-  for file in files[1:]:
-    (shards / file).unlink()
-  with pytest.raises(ValueError, match=told):
-    hf_folder.read_params(shards, CONFIG)
-  (shards / files[0]).unlink()
-  assert_same(hf_folder.read_params(shards, CONFIG), random_params(CONFIG, 1))
-  assert 'index.json names model-00001' in caplog.text and 'not there' in caplog.text
-  caplog.clear()
-  # An index of the one file is what it says, and held to it.
-  places = dict.fromkeys(fields_of(index)['weight_map'], 'model.safetensors')
-  change(index, weight_map=places)
-  assert_same(hf_folder.read_params(shards, CONFIG), random_params(CONFIG, 1))
-  assert not caplog.text
-  change(index, weight_map=places | {'lm_head.bias': 'model.safetensors'})
-  with pytest.raises(ValueError, match='has no tensor lm_head.bias'):
-    hf_folder.read_params(shards, CONFIG)
-  change(index, weight_map=places | {'lm_head.weight': '../model.safetensors'})
-  with pytest.raises(
-    ValueError, match='lm_head.weight into ../model.safetensors, which is no file'
-  ):
-    hf_folder.read_params(shards, CONFIG)
-
-
-def test_files_that_are_not_read_are_told(folder, caplog):
-  (folder / 'model.safetensors').copy(folder / 'consolidated.safetensors')
-  hf_folder.read_params(folder, CONFIG)
-  assert 'the model is in model.safetensors; not read: consolidated.safetensors' in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,11 @@ tokens in rows of 40, and positions beyond the context that scaled rotary embedd
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import byte_tokenizer_files, compiled_decoder, random_params, tiny_decoder
+from small_models import compiled_decoder
 
-from score_jax.core.config import default_config
-from score_jax.export import export
 from score_jax.formats import hf_export, hf_folder
 from score_jax.model.decoder import Decoder
 from score_jax.rollout.keys import episode_keys
@@ -255,33 +252,3 @@ def test_text_model_of_one_that_sees_images(tmp_path):
   config = hf_folder.read_config(tmp_path)
   ours = our_logits(config, hf_folder.read_params(tmp_path, config))
   np.testing.assert_allclose(ours, their_logits(model), atol=1e-4)
-
-
-def test_an_export_stops_where_a_turn_ended_in_training(tmp_path):
-  """A base folder that names the end of text alone, and a policy that only ever ends its turn."""
-  config = tiny_decoder(vocab_size=260, num_layers=1, embed_dim=8, tie_embeddings=False)
-  params = jax.tree.map(np.zeros_like, random_params(config))
-  # Every token is embedded alike, no layer adds to it, and the output matrix knows one answer.
-  params['embedder']['embedding'] += 1
-  params['final_norm']['scale'] += 1
-  params['head']['kernel'][:, 257] += 1
-  end_of_text = {'eos_token_id': 0}
-  files = byte_tokenizer_files()
-  hf_export.write_folder(
-    tmp_path / 'base', config, params, np.float32, end_of_text, end_of_text, files
-  )
-  run = default_config()
-  run.model.checkpoint = str(tmp_path / 'base')
-  export(run, tmp_path / 'out')
-  lengths = {}
-  for folder in ('base', 'out'):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / folder)
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / folder)
-    prompt = tokenizer.apply_chat_template(
-      [{'role': 'user', 'content': 'Hi'}], add_generation_prompt=True, return_tensors='pt'
-    )
-    prompt = prompt if torch.is_tensor(prompt) else prompt['input_ids']
-    tokens = model.generate(prompt, do_sample=False, max_new_tokens=9)[0, prompt.shape[1] :]
-    assert set(tokens.tolist()) == {257}
-    lengths[folder] = len(tokens)
-  assert lengths == {'base': 9, 'out': 1}
