@@ -32,7 +32,6 @@ from score_jax.setup import base_model
 from score_jax.setup.checks import check_writable
 from score_jax.setup.trainable import check_same_base, lora_of_run
 from score_jax.tokenizers.base import Tokenizer
-from score_jax.tokenizers.chat_tokenizer import ChatTokenizer
 
 _FORMAT = flags.DEFINE_enum('format', 'hf', ['hf', 'orbax'], 'What to write.')
 _DTYPE = flags.DEFINE_enum(
@@ -106,15 +105,14 @@ def collect_files(path: str, tokenizer: Tokenizer, template: str = '') -> dict[s
     template: file of a chat template that the run used in place of the model's own.
 
   Returns:
-    The files' contents, by name: copies where the base model is a folder that has them, else made
-    from the tokenizer.
+    The files' contents, by name: copies where the base model is a folder with a tokenizer.json,
+    else made from the tokenizer.
   """
   folder = epath.Path(path)
-  if folder.is_dir():
-    files = {n: (folder / n).read_bytes() for n in TOKENIZER_FILES if (folder / n).exists()}
-    if files:
-      return files | _other_template(folder, template)
-  return tokenizer_files(tokenizer) if isinstance(tokenizer, ChatTokenizer) else {}
+  if not (folder / 'tokenizer.json').exists():
+    return tokenizer_files(tokenizer)
+  files = {n: (folder / n).read_bytes() for n in TOKENIZER_FILES if (folder / n).exists()}
+  return files | _other_template(folder, template)
 
 
 def _other_template(folder: epath.Path, template: str) -> dict[str, bytes]:
@@ -131,13 +129,17 @@ def _other_template(folder: epath.Path, template: str) -> dict[str, bytes]:
 
 
 def _about(path: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
-  """More of config.json, and generation_config.json: from the base model, or its tokenizer."""
+  """More of config.json, and generation_config.json: from the base model, or its tokenizer.
+
+  Both say every id that ended a turn in training: a base model may name fewer, and one that does
+  not name the chat template's own would be sampled to its limit.
+  """
   ends = list(tokenizer.end_of_turn_ids)
   generation = {'eos_token_id': ends, 'pad_token_id': tokenizer.pad_id}
   fields: dict[str, Any] = dict(generation)
   if base_model.reader_of(path) is gguf:
     with gguf.open_gguf(path) as file:
-      if bos := file.metadata('tokenizer.ggml.bos_token_id'):
+      if (bos := file.metadata('tokenizer.ggml.bos_token_id')) is not None:
         fields['bos_token_id'] = generation['bos_token_id'] = bos
       if length := file.metadata('llama.context_length'):
         fields['max_position_embeddings'] = length
@@ -147,6 +149,10 @@ def _about(path: str, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, A
     fields |= {key: theirs[key] for key in _KEPT_FIELDS if theirs.get(key) is not None}
     if (file := epath.Path(path) / 'generation_config.json').exists():
       generation = hf_folder.read_json(file)
+  for about in (fields, generation):
+    named = about.get('eos_token_id')
+    if not set(ends) <= set(named if isinstance(named, list) else [named]):
+      about['eos_token_id'] = ends
   return fields, generation
 
 

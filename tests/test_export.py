@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tokenizers
 from absl.testing import flagsaver
 from small_models import BASE_MODEL, random_params, write_base_model
 
@@ -76,6 +77,31 @@ def test_base_model_out_again(base, tmp_path):
     'eos_token_id': 0,
     'pad_token_id': 0,
   } == (json.loads((before / 'config.json').read_text()) | {'eos_token_id': 0, 'pad_token_id': 0})
+
+
+@pytest.mark.parametrize('named', [256, [256], None])
+def test_every_end_of_turn_is_named(base, tmp_path, named):
+  """256 is all that the base model's files name; the chat template ends a turn with 257."""
+  folder = tmp_path / 'base'
+  for file in ('config.json', 'generation_config.json'):
+    fields = json.loads((folder / file).read_text()) | {'eos_token_id': named}
+    (folder / file).write_text(json.dumps(fields))
+  export(base, tmp_path / 'out')
+  for file in ('config.json', 'generation_config.json'):
+    ends = json.loads((tmp_path / 'out' / file).read_text())['eos_token_id']
+    assert ends == [257] + [256] * (named is not None), file
+  assert json.loads((tmp_path / 'out' / file).read_text())['temperature'] == 0.6
+
+
+def test_the_shipped_policy(tmp_path):
+  """Its tokenizer needs neither SentencePiece nor protobuf to be read."""
+  config = default_config()
+  config.model.checkpoint = 'embedded'
+  export(config, tmp_path / 'out')
+  backend = tokenizers.Tokenizer.from_file(str(tmp_path / 'out' / 'tokenizer.json'))
+  assert backend.encode('+4 5 x y').tokens == ['▁+4', '▁5', '<unk>']
+  config = json.loads((tmp_path / 'out' / 'tokenizer_config.json').read_text())
+  assert config['eos_token'] == '</s>' and config['tokenizer_class'] == 'PreTrainedTokenizerFast'
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ and one tensor.
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from score_jax.model.decoder_config import DecoderConfig
 
 INDEX = 'model.safetensors.index.json'
 SINGLE = 'model.safetensors'
+_WEIGHTS = ('.safetensors', '.gguf', '.bin', '.pt', '.pth')
 
 # Our tree's leaves outside the layers and in a layer: the file's name, and the layout.
 OUTER = {
@@ -130,13 +132,22 @@ def read_tensors(folder: epath.PathLike) -> dict[str, Tensor]:
     ValueError: naming file and tensor: a file is missing or damaged, or is not what the index says.
   """
   folder = epath.Path(folder)
+  is_indexed = (folder / INDEX).exists()
   if (folder / SINGLE).exists():
+    if is_indexed:
+      _check_index_agrees(folder)
     tensors = read_header(folder / SINGLE)
-  elif (folder / INDEX).exists():
+  elif is_indexed:
     tensors = _read_indexed(folder)
   else:
     hint = ', only *.bin: convert it to safetensors' if list(folder.glob('*.bin')) else ''
     raise ValueError(f'{folder} has neither {SINGLE} nor {INDEX}{hint}')
+  used = {tensor.path.name for tensor in tensors.values()}
+  weights = {path.name for path in folder.iterdir() if path.suffix in _WEIGHTS}
+  if left := sorted(weights - used):
+    logging.warning(
+      '%s: weights are read from %s; not read is %s', folder, sorted(used), ', '.join(left)
+    )
   images = ('vision_tower.', 'multi_modal_projector.')
   found = {}
   for name, tensor in tensors.items():
@@ -151,11 +162,32 @@ def read_tensors(folder: epath.PathLike) -> dict[str, Tensor]:
   return found
 
 
-def _read_indexed(folder: epath.Path) -> dict[str, Tensor]:
-  """The tensors of several files, each where the index says."""
+def _check_index_agrees(folder: epath.Path) -> None:
+  """Refuses two sets of weights in one folder: an index that names others than the single file."""
+  named = set(_places(folder).values())
+  if named == {SINGLE}:
+    _read_indexed(folder)  # what it says of the one file must be so
+    return
+  there = sorted(name for name in named - {SINGLE} if (folder / name).exists())
+  missing = len(named - {SINGLE}) - len(there)
+  raise ValueError(
+    f'{folder} holds {SINGLE}, and {INDEX}, which names other files: {", ".join(there) or "none"} '
+    f'there, {missing} missing. Which are the weights? Remove {INDEX} (and its files) to take '
+    f'{SINGLE}, as `transformers` does, or {SINGLE} to take those of the index'
+  )
+
+
+def _places(folder: epath.Path) -> dict[str, str]:
+  """The file of each tensor, by the index."""
   places = read_json(folder / INDEX).get('weight_map')
   if not isinstance(places, dict) or not places:
     raise ValueError(f'{folder / INDEX} has no weight_map')
+  return places
+
+
+def _read_indexed(folder: epath.Path) -> dict[str, Tensor]:
+  """The tensors of several files, each where the index says."""
+  places = _places(folder)
   headers = {file: read_header(folder / file) for file in sorted(set(places.values()))}
   for name, file in places.items():
     if name not in headers[file]:

@@ -60,6 +60,9 @@ class Tokenizer(Protocol):
 class SentencePieceTokenizer:
   """A SentencePiece model without a chat format: prompt and instruction are plain text.
 
+  Attributes:
+    special_tokens: their names, `{'eos_token': '</s>', ...}`; in a text they are plain text.
+
   Args:
     model_path: the .model file, local or in a bucket (`gs://...`).
     add_bos: begin prompts (not follow-ups) with the model's beginning-of-sequence id.
@@ -87,6 +90,10 @@ class SentencePieceTokenizer:
     self.end_of_turn_ids = (eos_id,)
     self.notes = ()
     self._prefix = [bos_id] if add_bos else []
+    ids = {'bos': bos_id, 'eos': eos_id, 'pad': pad_id}
+    self.special_tokens = {
+      f'{name}_token': self._model.id_to_piece(i) for name, i in ids.items() if i >= 0
+    }
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of plain text, without a beginning-of-sequence id."""
@@ -96,6 +103,10 @@ class SentencePieceTokenizer:
     """Returns the text of ids, special tokens left out."""
     ids = [int(i) for i in ids if i < self.vocab_size]
     return self._model.decode([i for i in ids if not self._model.is_control(i)])
+
+  def model_bytes(self) -> bytes:
+    """Returns the .model file."""
+    return self._model.serialized_model_proto()
 
   def prompt_ids(self, user_text: str) -> list[int]:
     """Returns the ids of the text, after a beginning-of-sequence id if one was asked for."""

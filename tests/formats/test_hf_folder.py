@@ -109,6 +109,41 @@ def test_missing_files(shards):
     hf_folder.read_config(shards)
 
 
+@pytest.mark.parametrize('are_there', [True, False])
+def test_one_file_beside_an_index_of_others(shards, tmp_path, are_there):
+  """Two sets of weights, or one and what is left of another: neither is taken without a word."""
+  hf_export.write_folder(tmp_path / 'one', CONFIG, random_params(CONFIG, 1))
+  if not are_there:
+    for path in shards.glob('model-*'):
+      path.unlink()
+  (tmp_path / 'one' / 'model.safetensors').rename(shards / 'model.safetensors')
+  there = 'model-00001-of-00004.safetensors, ' if are_there else 'none there, 4 missing'
+  with pytest.raises(ValueError, match=rf'which names other files: {there}(.|\n)*Remove model'):
+    hf_folder.read_tensors(shards)
+  (shards / 'model.safetensors.index.json').unlink()
+  assert len(hf_folder.read_tensors(shards)) > 1
+
+
+def test_an_index_of_one_file_must_be_true(shards, tmp_path):
+  hf_export.write_folder(tmp_path / 'one', CONFIG, random_params(CONFIG))
+  index = tmp_path / 'one' / 'model.safetensors.index.json'
+  places = dict.fromkeys(hf_folder.read_tensors(tmp_path / 'one'), 'model.safetensors')
+  index.write_text(json.dumps({'weight_map': places}))
+  assert hf_folder.read_tensors(tmp_path / 'one').keys() == places.keys()
+  index.write_text(json.dumps({'weight_map': places | {'more': 'model.safetensors'}}))
+  with pytest.raises(ValueError, match='has no tensor more'):
+    hf_folder.read_tensors(tmp_path / 'one')
+
+
+def test_weights_that_are_not_read_are_named(shards, caplog):
+  hf_folder.read_tensors(shards)
+  assert 'not read' not in caplog.text
+  for name in ('model.Q4_0.gguf', 'model-00001-of-00009.safetensors'):
+    (shards / name).write_bytes(b'')
+  hf_folder.read_tensors(shards)
+  assert 'not read is model-00001-of-00009.safetensors, model.Q4_0.gguf' in caplog.text
+
+
 def test_index_and_files_disagree(shards):
   path = shards / 'model.safetensors.index.json'
   places = fields_of(path)['weight_map']
