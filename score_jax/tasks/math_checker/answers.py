@@ -175,7 +175,7 @@ def _unboxed(answer: str) -> str:
     after = ''
   if not before and not after:
     return box.content
-  content = box.content if box.content.isalnum() else f'{{{box.content}}}'
+  content = box.content if box.content.isalnum() else rf'\boxed{{{box.content}}}'
   return f'{before} {content} {after}'
 
 

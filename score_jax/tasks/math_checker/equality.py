@@ -39,7 +39,6 @@ _CONNECTIVE = re.compile(r'(?<![a-z])(?:or|and)(?![a-z])|\\(?:lor|land|vee|wedge
 _ANGLE = re.compile(r'\\(?:angle|triangle)\s*([A-Z]{3})(?![A-Za-z])')
 # The inverse of a function, which the parser takes for a power.
 _INVERSE = re.compile(r'(?<![A-Za-z\\])[fghFGH]\s*\^\s*\{?\s*-\s*1\s*\}?\s*\(')
-_BASE = re.compile(r'(?<=[0-9A-F}])_\{?([0-9]+)\}?')
 
 
 def grade_final_answer(reference: str, text: str) -> tuple[float, str]:
@@ -108,14 +107,13 @@ def is_equal(reference: str, answer: str) -> bool:
   return target is not None and _is_same(gold, target)
 
 
-def _marks(answer: str) -> tuple[list[str], int, bool, list[str]]:
-  """What the parser drops: number bases, of which ten is the same as none; primes; dots.
+def _marks(answer: str) -> tuple[int, int, bool, list[str]]:
+  """What the parser drops: primes, quotes, dots.
 
   Also what stands between inequalities, which are a mere list to it.
   """
-  bases = [base for base in _BASE.findall(answer) if base != '10']
   connectives = _CONNECTIVE.findall(answer) if _INEQUALITY.search(answer) else []
-  return bases, answer.count("'"), bool(_DOTS.search(answer)), connectives
+  return answer.count("'"), answer.count('"'), bool(_DOTS.search(answer)), connectives
 
 
 def _has_other_names(reference: str, answer: str) -> bool:

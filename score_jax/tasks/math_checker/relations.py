@@ -100,13 +100,15 @@ def is_name(left: sympy.Basic) -> bool:
 def named_value(parsed: sympy.Basic) -> sympy.Basic | None:
   """What an answer stands for, None for an equation or inequality that stands for nothing.
 
-  `x = 5` and `2 + 3 = 5` are 5, while `2x + 3 = 5`, `x + y = 5` and `x < 5` are not.
+  `x = 5` and `2 + 3 = 5` are 5, while `2x + 3 = 5`, `x + y = 5`, `5 = x + y` and `x < 5` are not.
   """
   if not is_relational(parsed):
     return parsed
   if not isinstance(parsed, sympy.Eq):
     return None
-  return parsed.rhs if is_name(parsed.lhs) or exact.is_number(parsed.lhs) else None
+  left, right = parsed.lhs, parsed.rhs
+  is_sum = exact.is_number(left) and exact.is_number(right)
+  return right if is_name(left) or is_sum else None
 
 
 def as_sets(gold, target) -> tuple:

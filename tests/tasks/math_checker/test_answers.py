@@ -58,7 +58,7 @@ EQUAL_REFERENCES = {
     (r'final answer is $\boxed{7} 8$', '7 8'),
     (r'final answer is $\boxed{5}$ meters', r'5 \text{meters}'),
     (r'final answer is \boxed{5} googol.', r'5 \text{googol}'),
-    (r'final answer is \boxed{x+5} omitted', r'{x+5} \text{omitted}'),
+    (r'final answer is \boxed{x+5} omitted', r'\boxed{x+5} \text{omitted}'),
     (r'final answer is $\boxed{}$', None),
     ('The final answer is 18 dollars.', r'18 \text{dollars}'),
     ('The final answer is $18$ dollars a day.', r'18 \text{dollars a day}'),
