@@ -14,21 +14,23 @@ _ARGUMENTS = {
     (2, 'frac dfrac tfrac cfrac binom dbinom tbinom'),
     (
       1,
-      'sqrt text textrm textbf textit textnormal mbox mathrm mathbf mathit mathbb mathcal boldsymbol '
-      'mathfrak mathsf mathtt mathscr operatorname overline bar vec overrightarrow hat widehat tilde '
-      'widetilde log ln exp sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh '
-      'cosh tanh arsinh arcosh artanh arcsinh arccosh arctanh gcd lcm max min det floor ceil',
+      'sqrt text textrm textbf textit textnormal mbox mathrm mathbf mathit mathbb mathcal '
+      'boldsymbol mathfrak mathsf mathtt mathscr operatorname overline bar vec overrightarrow '
+      'hat widehat tilde widetilde log ln exp sin cos tan cot sec csc arcsin arccos arctan '
+      'arccot arcsec arccsc sinh cosh tanh arsinh arcosh artanh arcsinh arccosh arctanh gcd lcm '
+      'max min det floor ceil',
     ),
     (
       0,
-      'alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi '
-      'pi rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon '
-      'Phi Psi Omega infty partial ell hbar Re Im angle triangle square circ degree times cdot div '
-      'mod choose pm mp lt gt le leq leqslant ge geq geqslant ne neq approx equiv in notin cup cap '
-      'setminus backslash subset subseteq supset supseteq emptyset varnothing lim to rightarrow '
-      'Rightarrow int sum prod limits left right mleft mright lfloor rfloor lceil rceil lvert rvert '
-      'vert mid lbrace rbrace lbrack rbrack langle rangle lgroup rgroup begin end displaystyle '
-      'quad qquad thinspace ldots land lor vee wedge over',
+      'alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu '
+      'nu xi pi rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi '
+      'Sigma Upsilon Phi Psi Omega infty partial ell hbar Re Im angle triangle square circ '
+      'degree times cdot div mod choose pm mp lt gt le leq leqslant ge geq geqslant ne neq '
+      'approx equiv in notin cup cap setminus backslash subset subseteq supset supseteq '
+      'emptyset varnothing lim to rightarrow Rightarrow int sum prod limits left right mleft '
+      'mright lfloor rfloor lceil rceil lvert rvert vert mid lbrace rbrace lbrack rbrack langle '
+      'rangle lgroup rgroup begin end displaystyle quad qquad thinspace ldots land lor vee '
+      'wedge over',
     ),
   )
   for command in commands.split()
