@@ -41,12 +41,13 @@ _ANGLE = re.compile(r'\\(?:angle|triangle)\s*([A-Z]{3})(?![A-Za-z])')
 _INVERSE = re.compile(r'(?<![A-Za-z\\])[fghFGH]\s*\^\s*\{?\s*-\s*1\s*\}?\s*\(')
 
 
-def grade_final_answer(reference: str, text: str) -> tuple[float, str]:
+def grade_final_answer(reference: str, text: str, question: str = '') -> tuple[float, str]:
   """Grades a text by the final answer it commits to.
 
   Args:
     reference: the reference answer, as LaTeX.
     text: all that the model wrote, or its `answers.final_part`.
+    question: the problem; its words may be the answer's unit, besides those of `nouns`.
 
   Returns:
     (reward, reason): (1.0, 'correct'), (0.0, 'wrong'), (0.0, 'no_answer'), (0.0, 'too_long'), and
@@ -59,10 +60,10 @@ def grade_final_answer(reference: str, text: str) -> tuple[float, str]:
     return 0.0, 'no_answer'
   if len(answer) > _MAX_ANSWER_CHARS:
     return 0.0, 'too_long'
-  return (1.0, 'correct') if is_equal(reference, answer) else (0.0, 'wrong')
+  return (1.0, 'correct') if is_equal(reference, answer, question) else (0.0, 'wrong')
 
 
-def is_equal(reference: str, answer: str) -> bool:
+def is_equal(reference: str, answer: str, question: str = '') -> bool:
   r"""Whether two answers in LaTeX are the same mathematical object.
 
   Not symmetric: `x=5` may be answered by `5`, but `x<5` not by `5`.
@@ -70,6 +71,7 @@ def is_equal(reference: str, answer: str) -> bool:
   Args:
     reference: what is right.
     answer: the model's.
+    question: see `grade_final_answer`.
 
   Example:
     >>> is_equal(r'\frac{1}{2}', '0.5'), is_equal(r'\frac{1}{3}', '0.333333')
@@ -94,8 +96,9 @@ def is_equal(reference: str, answer: str) -> bool:
     return False
   if _is_other_kind(reference, answer):
     return False
-  reference, words, measures = units.split_unit(reference)
-  answer, other_words, other_measures = units.split_unit(answer)
+  known = units.named_in(f'{reference} {question}')
+  reference, words, measures = units.split_unit(reference, known)
+  answer, other_words, other_measures = units.split_unit(answer, known)
   if words != other_words or (measures and other_measures and measures != other_measures):
     return False
   bare = _SPACING.sub('', reference)

@@ -6,6 +6,7 @@ from fractions import Fraction
 import sympy
 from latex2sympy2_extended import latex2sympy2
 from math_verify import parser
+from sympy.core import function, relational
 from sympy.logic import boolalg
 
 from score_jax.tasks.math_checker.printed import printed
@@ -24,6 +25,11 @@ _PLAIN = re.compile(
   r'|([1-9][0-9]{0,2}(?:(?:,|\{,\}|,\\! ?|\\,)[0-9]{3})+(?:\.[0-9]+)?)'
   r'|([0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{1,3})'
   r'|\\[dt]?frac\{(-?[0-9]+)\}\{([0-9]+)\}|([0-9]+)/([0-9]+))'
+)
+# A name that is compared, and would be the imaginary unit: `i \ge 5`, `I \in (0,2)`.
+_COMPARED = re.compile(
+  r'(?<![^\s<>=])([iI])(?=\s*(?:[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|[lg]t|in)(?![A-Za-z])))'
+  r'|((?:[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|[lg]t)(?![A-Za-z]))\s*)([iI])(?=\s*(?:[<>,]|\\[lg][et]|$))'
 )
 _TRIGONOMETRIC = re.compile(r'\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
 _DEGREES = re.compile(r'(?<![0-9.,}])([0-9]+(?:\.[0-9]+)?) ?\^ ?(?:\\circ(?![a-z])|\{ ?\\circ ?\})')
@@ -156,12 +162,12 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
   latex = _BARE_FRACTION.sub(r'\\frac{\1}{\2}', latex)
   latex = _MIXED.sub(r'\1\\frac{\2}{\3}', latex)
   latex = _BASE_IN_WORDS.sub(lambda match: match[1] + _BASES[match[2]], _BASED.sub(r'\1', latex))
-  latex = printed(latex)
+  latex = printed(_COMPARED.sub(lambda m: (m[2] or '') + 'Q_{' + (m[1] or m[3]) + '}', latex))
   if latex is None:
     return None
   parsed = _read(parser.normalize_latex(latex, _NORMAL))
   is_value = isinstance(parsed, sympy.Basic | sympy.MatrixBase)
-  if not is_value or parsed.has(sympy.zoo, sympy.nan) or _is_truth(parsed):
+  if not is_value or parsed.has(sympy.zoo, sympy.nan):
     return None
   exact = {decimal: sympy.Rational(str(decimal)) for decimal in parsed.atoms(sympy.Float)}
   # Not the i over which a sum runs.
@@ -173,7 +179,8 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
     if len(log.args) == 2
   }
   try:
-    return parsed.xreplace(exact | imaginary | based)
+    parsed = parsed.xreplace(exact | imaginary | based)
+    return None if _is_truth(parsed) else parsed
   except (AttributeError, TypeError, ValueError):
     # A sum that runs over i and an i outside of it; a chain that falls together (x = 2.5 = 5/2);
     # a complex number in an inequality.
@@ -181,12 +188,14 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
 
 
 def _is_truth(parsed: sympy.Basic | sympy.MatrixBase) -> bool:
-  """Whether a relation of numbers became true or false, of which all are one.
+  """Whether an answer is or holds a statement of numbers alone: all true ones would be one.
 
-  An interval says so of its ends.
+  Such as `2 < 3`, and `i = 5`, which has become false. An interval says so of its ends.
   """
   if isinstance(parsed, sympy.Interval | sympy.MatrixBase):
     return False
+  if isinstance(parsed, relational.Relational) and not isinstance(parsed, sympy.Eq):
+    return not parsed.free_symbols and not parsed.atoms(function.AppliedUndef)
   return isinstance(parsed, boolalg.BooleanAtom) or any(map(_is_truth, parsed.args))
 
 
