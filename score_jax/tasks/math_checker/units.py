@@ -9,6 +9,7 @@ _TEXT = r'\\(?:text(?:rm|bf|it|normal)?|mbox|mathrm)\s*\{([^{}\\$]*)\}'
 _ONLY_TEXT = re.compile(rf'\(?{_TEXT}\)?,?')
 _UNIT = re.compile(rf'(?:\\[,;:! ]|[\s~])*{_TEXT}\s*(?:\^\s*\{{?([0-9])\}}?)?[.\s]*$')
 _WRAPPING = re.compile(r'\\(?:text(?:rm|bf|it|normal)?|mbox|mathrm)\b|\\[!,;: ]|[\s(){}.~$]')
+_LETTER_AND = re.compile(r'(?<![A-Za-z])([A-Z]),? and (?=[A-Z](?![A-Za-z]))')
 # Words that change what a number says; they are never dropped.
 _VALUE_WORDS = frozenset(
   (
@@ -98,6 +99,7 @@ def is_words(latex: str) -> bool:
 
 def words(latex: str) -> list[str]:
   """An answer as words to compare; a list of single letters in any order."""
+  latex = _LETTER_AND.sub(r'\1,', latex)
   found = [word for word in _WRAPPING.sub('', latex).casefold().split(',') if word]
   return sorted(found) if all(len(word) == 1 for word in found) else found
 
