@@ -16,7 +16,7 @@ _COMMANDS = {
     ∞ \infty ∅ \emptyset ⌀ \emptyset ∪ \cup ∩ \cap ∈ \in ∉ \notin ∖ \setminus ⊂ \subset ⊆ \subseteq
     ∧ \land ∨ \lor ¬ \neg → \to ⇒ \Rightarrow ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil
     ⌉ \rceil ∠ \angle △ \triangle ⊥ \perp ∥ \parallel ‖ \| ∆ \Delta ⋯ \cdots … \ldots ℓ \ell
-    ′ ' ″ '' ‴ ''' ’ ' − - ‐ - ‑ - ‒ - ﹣ - º ° ˚ ° ∘ \circ
+    ′ ' ″ '' ‴ ''' ’ ' − - ‐ - ‑ - ‒ - ﹣ - º ° ˚ ° ∘ \circ 。 . 、 ,
     ℝ \mathbb{R} ℂ \mathbb{C} ℕ \mathbb{N} ℚ \mathbb{Q} ℤ \mathbb{Z} 𝔼 \mathbb{E} ℙ \mathbb{P}
   """.split('\n')
   for char, command in zip(line.split()[::2], line.split()[1::2], strict=True)

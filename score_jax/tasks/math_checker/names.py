@@ -71,6 +71,7 @@ _READ = re.compile(
   r'|\\(?:text|mathrm|overline|vec|hat|bar)\{[^{}]*\}'
 )
 _POINT = re.compile(r'\(([^()=]*)\)\s*=\s*\((.*)\)')
+_POINT_NAME = re.compile(r'\s*\((?:x, ?y(?:, ?z)?|a, ?b(?:, ?c)?|m, ?n|p, ?q|r, ?s)\)\s*=')
 _EQUALS = re.compile(r'(?<![<>!:\\])=')
 # Between the elements of a list; the comma of 1,000 does not end one.
 _GAP = r'(?:[\s,;~]|\\[ ,;:!]|\\q?quad(?![a-z]))*'
@@ -114,8 +115,12 @@ def as_letters(answer: str) -> str:
   """
   if '=' not in answer:
     return answer
-  parts = []
-  for element, between in _elements(answer):
+  parts, elements = [], _elements(answer)
+  for element, between in elements:
+    if len(elements) > 1 and _POINT_NAME.match(element):
+      # Of several points each or the first may have the name.
+      parts += [element.partition('=')[2], between]
+      continue
     places = _places(_EQUALS, element)
     if places:
       start, end = places[0]
@@ -156,10 +161,11 @@ def paired(reference: str, answer: str) -> list[tuple[str, str]] | None:
   is_point = bare.startswith('(') and bare.endswith(')') and len(_elements(bare)) == 1
   if bare.startswith((r'\{', r'\left\{')):
     return unequal
-  elements = [element for element, _ in _elements(bare[1:-1] if is_point else bare)]
+  parts = _elements(bare[1:-1] if is_point else bare)
+  elements = [element for element, _ in parts]
   if len(elements) < 2 or any('=' in element for element in elements):
     return None
-  if len(named) != len(elements) or '' in named:
+  if len(named) != len(elements) or '' in named or any('or' in between for _, between in parts):
     return unequal
   order = list(named)
   if found is not None and not is_point and len({name[0] for name in order}) == 1:
@@ -174,12 +180,13 @@ def paired(reference: str, answer: str) -> list[tuple[str, str]] | None:
 def _values(answer: str) -> dict[str, str] | None:
   """The values of `x = 1, y = 2` by their names, with '' for "or"; None for anything else."""
   elements = _elements(answer)
-  point = _POINT.fullmatch(answer)
+  point = _POINT.fullmatch(answer) if len(elements) == 1 else None
   if point:
-    elements = [
-      (f'{name}={value}', '')
-      for (name, _), (value, _) in zip(*map(_elements, point.groups()), strict=False)
-    ]
+    letters, values = map(_elements, point.groups())
+    if len(letters) != len(values):
+      return None
+    pairs = zip(letters, values, strict=True)
+    elements = [(f'{letter}={value}', '') for (letter, _), (value, _) in pairs]
   values = {}
   for element, between in elements:
     places = _places(_EQUALS, element)
