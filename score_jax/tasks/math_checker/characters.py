@@ -36,7 +36,9 @@ _COMMANDS |= {
 }
 _SHIFTS = {'<super>': '^', '<sub>': '_'}
 _SPACE_IN_NUMBER = re.compile('(?<=[0-9])[\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}](?=[0-9]{3})')
-_SLASHED = re.compile(r'([⁰¹²³⁴-⁹]+)[⁄/]([₀-₉]+)|(?<![0-9.,√])([0-9]+)⁄([0-9]+)(?![0-9.])')
+_SLASHED = re.compile(
+  r'(?<![⁰¹²³⁴-⁹])([⁰¹²³⁴-⁹]+)[⁄/]([₀-₉]+)|(?<![0-9.,√])([0-9]+)⁄([0-9]+)(?![0-9.])'
+)
 _ONE_OVER = re.compile('⅟([0-9]+)')
 _RING_OF_DEGREE = re.compile('(?<=[0-9])∘')
 # Between two numbers it is a range, elsewhere a minus sign.
@@ -67,17 +69,17 @@ def as_latex(text: str) -> str:
   text = _ONE_OVER.sub(r'1⁄\1', _SLASHED.sub(_fraction, text))
   text = _SLASHED.sub(_fraction, text).replace('⁄', '/')
   text = _RING_OF_DEGREE.sub('°', text)
-  written = shift = latex = ''
+  written, shift, latex = [], '', ''
   for char in text:
     before, command, (shift, latex) = shift, latex[:1] == '\\' != latex, _in_latex(char)
     if shift and shift == before:
-      written = written[:-1] + latex + '}'
+      written[-1:] = [latex, '}']
     elif shift:
-      written += f'{shift}{{{latex}}}'
+      written += [f'{shift}{{', latex, '}']
     else:
       # A command ends where no letter follows.
-      written += f' {latex}' if command and latex[:1].isalpha() else latex
-  return _ROOT.sub(_root, _EN_DASH.sub(lambda match: match[1] or '-', written))
+      written.append(f' {latex}' if command and latex[:1].isalpha() else latex)
+  return _ROOT.sub(_root, _EN_DASH.sub(lambda match: match[1] or '-', ''.join(written)))
 
 
 def _in_latex(char: str) -> tuple[str, str]:
