@@ -8,7 +8,7 @@ may learn to write anything.
 import re
 from typing import NamedTuple
 
-from score_jax.tasks.math_checker import units
+from score_jax.tasks.math_checker import characters, units
 
 _SENTENCE = re.compile(r'final answer is', re.IGNORECASE)
 _TAIL = re.compile(r'I hope it is correct', re.IGNORECASE)
@@ -34,18 +34,16 @@ _NUMBER_AS_TEXT = re.compile(
   r'\\(?:text(?:rm|bf|it|normal)?|mbox|math(?:rm|bf|it)|boldsymbol|bf|rm)\s*'
   rf'\{{\s*({_DIGITS}|-?[0-9]+/[0-9]+)\s*([A-Za-z ./]*)\}}'
 )
-_WORDS_BEHIND = re.compile(r'[\s$]*(?=.*[A-Za-z]{3})([A-Za-z]+(?: [A-Za-z]+)*)[\s$.]*')
+# Up to four words, of more the first one.
+_WORDS_BEHIND = re.compile(
+  r'[\s$]*([A-Za-z]{3,}(?:(?: [A-Za-z]+){0,3}(?=[\s$.]*$))?)(?:[\s$.]*| [A-Za-z\s$.]*)'
+)
 _BESIDE_BOX = re.compile(r'(?:[A-Za-z\s,.:;*$]|\\[()\[\]])*')
 # One equation or a chain of them, up to the last equals sign; several would be a list.
 _EQUATION = re.compile(r'[^,;]*[^,;!<>:/=]=')
 _REFUSALS = frozenset(
   'not no never nor neither ne neq neg wrong incorrect false quad lor vee'.split()
 )
-_SYMBOLS = {'\N{VULGAR FRACTION ONE HALF}': r'\frac{1}{2}', '\N{MINUS SIGN}': '-'}
-_SUPERSCRIPTS = {'\N{SUPERSCRIPT TWO}': '2', '\N{SUPERSCRIPT THREE}': '3'}
-_SUPERSCRIPT = re.compile('(?<![{0}])[{0}](?![{0}])'.format(''.join(_SUPERSCRIPTS)))
-_LEADING_DASH = re.compile(r'^([\s$*({\[]*)\N{EN DASH}\s?(?=[0-9A-Za-z\\.])')
-_ROOT = re.compile(r'\N{SQUARE ROOT}\s?([0-9]+)(?![0-9A-Za-z.,(])')
 # Spacing commands, which may stand before and behind an answer.
 _SPACING = (r'\,', r'\;', r'\:', r'\!', r'\quad ', r' \quad', r'\qquad ', r' \qquad', '~', ' ')
 _DEGREE = re.compile(
@@ -198,15 +196,10 @@ def _leads_to_box(before: str, after: str) -> bool:
 
 
 def _in_latex(answer: str) -> str:
-  """An answer with LaTeX for the few other characters that stand in its place, and for degrees."""
+  """An answer with LaTeX for the characters that stand in its place, and for degrees."""
   if answer.isascii() and '^' not in answer and r'\degree' not in answer:
     return answer
-  for symbol, latex in _SYMBOLS.items():
-    answer = answer.replace(symbol, latex)
-  # One alone: two side by side are a power of two digits, which nobody writes.
-  answer = _SUPERSCRIPT.sub(lambda match: '^{' + _SUPERSCRIPTS[match.group()] + '}', answer)
-  answer = _LEADING_DASH.sub(r'\1-', answer)
-  answer = _ROOT.sub(r'\\sqrt{\1}', answer)
+  answer = characters.as_latex(answer)
   return _DEGREE.sub(r'^\\circ', answer)
 
 

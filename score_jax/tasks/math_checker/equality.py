@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import math_verify
 import sympy
 
-from score_jax.tasks.math_checker import answers, exact, latex, relations, units
+from score_jax.tasks.math_checker import answers, exact, latex, names, relations, units
 
 # The longest reference answer of MATH has 159 characters. Longer than this is a policy that loops,
 # and a parser that would need all of its time limit to find no answer in it.
@@ -90,6 +90,12 @@ def is_equal(reference: str, answer: str, question: str = '') -> bool:
   numbers = latex.plain_number(reference), latex.plain_number(answer)
   if None not in numbers:
     return numbers[0] == numbers[1]
+  pairs = names.paired(reference, answer)
+  if pairs is not None:
+    return all(is_equal(*pair) for pair in pairs)
+  reference, answer = names.as_letters(reference), names.as_letters(answer)
+  if not _INEQUALITY.search(reference + answer):
+    reference, answer = names.with_commas(reference), names.with_commas(answer)
   if units.is_words(reference):
     return units.words(reference) == units.words(answer)
   if _marks(reference) != _marks(answer) or _has_other_names(reference, answer):

@@ -31,6 +31,7 @@ _COMPARED = re.compile(
   r'(?<![^\s<>=])([iI])(?=\s*(?:[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|[lg]t|in)(?![A-Za-z])))'
   r'|((?:[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|[lg]t)(?![A-Za-z]))\s*)([iI])(?=\s*(?:[<>,]|\\[lg][et]|$))'
 )
+_REPEATING = re.compile(r'(-?) ?([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}')
 _TRIGONOMETRIC = re.compile(r'\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
 _DEGREES = re.compile(r'(?<![0-9.,}])([0-9]+(?:\.[0-9]+)?) ?\^ ?(?:\\circ(?![a-z])|\{ ?\\circ ?\})')
 # A number in another base than ten, as the parser does not know it: `(101)_2`.
@@ -62,7 +63,8 @@ def plain_number(latex: str) -> Fraction | None:
   """
   match = _PLAIN.fullmatch(latex)
   if match is None:
-    return None
+    repeating = _REPEATING.fullmatch(latex)
+    return _repeating(*repeating.groups()) if repeating else None
   sign, decimal, grouped, scientific, top, bottom, left, right = match.groups()
   top, bottom = top or left, bottom or right
   if bottom is None:
@@ -71,6 +73,13 @@ def plain_number(latex: str) -> Fraction | None:
     return None
   else:
     number = Fraction(int(top), int(bottom))
+  return -number if sign else number
+
+
+def _repeating(sign: str, whole: str, fixed: str, period: str) -> Fraction:
+  r"""`0.1\overline{6}` is (16 - 1) / 90."""
+  nines = 10 ** len(fixed) * (10 ** len(period) - 1)
+  number = Fraction(int(whole + fixed + period) - int(whole + fixed or '0'), nines)
   return -number if sign else number
 
 

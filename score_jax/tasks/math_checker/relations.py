@@ -72,7 +72,8 @@ def without_names(parsed: sympy.Basic) -> tuple[list[str], sympy.Basic]:
     return [], parsed
   named = sorted(((each.lhs.name, each.rhs) for each in parsed.args), key=operator.itemgetter(0))
   names, values = [name for name, _ in named], [value for _, value in named]
-  return names, sympy.FiniteSet(*values) if len(set(names)) == 1 else sympy.Tuple(*values)
+  is_one = len(set(names)) == 1
+  return (names[:1], sympy.FiniteSet(*values)) if is_one else (names, sympy.Tuple(*values))
 
 
 def _is_point_of_names(left, right) -> bool:

@@ -12,6 +12,7 @@ _TEXT = r'\\(?:text(?:rm|bf|it|normal)?|mbox|mathrm)\s*\{([^{}\\$]*)\}'
 _ONLY_TEXT = re.compile(rf'\(?{_TEXT}\)?,?')
 _UNIT = re.compile(rf'(?:\\[,;:! ]|[\s~])*{_TEXT}\s*(?:\^\s*\{{?([0-9])\}}?)?[.\s]*$')
 _WRAPPING = re.compile(r'\\(?:text(?:rm|bf|it|normal)?|mbox|mathrm)\b|\\[!,;: ]|[\s(){}.~$]')
+_LETTER_AND = re.compile(r'(?<![A-Za-z])([A-Z]),? and (?=[A-Z](?![A-Za-z]))')
 # Words that change what a number says; they are never dropped.
 _VALUE_WORDS = frozenset(
   (
@@ -44,7 +45,7 @@ _SMALL_IN_UNITS = frozenset('a an of in at on'.split())
 _SMALL_AROUND = _SMALL_IN_UNITS | frozenset('is it so to we be as us'.split())
 # What a number is written with; a letter besides these is an unknown.
 _CONSTANTS = re.compile(
-  r'\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|approx|circ)(?![a-zA-Z])'
+  r'\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|approx|circ|boxed)(?![a-zA-Z])'
 )
 _UNKNOWN = re.compile(r'[A-DF-Za-df-hj-z]|\\[a-zA-Z]')
 # Each unit of measure and how else it is written. Other nouns (ways, students) are all one.
@@ -101,6 +102,7 @@ def is_words(latex: str) -> bool:
 
 def words(latex: str) -> list[str]:
   """An answer as words to compare; a list of single letters in any order."""
+  latex = _LETTER_AND.sub(r'\1,', latex)
   found = [word for word in _WRAPPING.sub('', latex).casefold().split(',') if word]
   return sorted(found) if all(len(word) == 1 for word in found) else found
 
