@@ -20,7 +20,7 @@ KNOWN = frozenset(
   dog doll donut door doughnut drawing dresse driveway duck each ear earring edge egg element
   email employee empty envelope episode equilateral eraser eye face factor fathom female figure
   file firework fish fishe flag flavor flea flie flight floor flower flyer follower foreign
-  fraction fresh frie friend frog fruit function furlong game geese gem gemstone gift girl
+  fresh frie friend frog fruit function furlong game geese gem gemstone gift girl
   glasse gnome goal goat gold goldfish golf grain grandchildren grape green group guest gumball
   guppie hamburger handshake hat hectare hertz hit hole home horse hotdog house ice individual
   insect instance integer interior isoscele it item jar jean jelly jellybean jellyfish jewel
