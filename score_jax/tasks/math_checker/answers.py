@@ -8,12 +8,16 @@ may learn to write anything.
 import re
 from typing import NamedTuple
 
-from score_jax.tasks.math_checker import units
+from score_jax.tasks.math_checker import characters, units
 
 _SENTENCE = re.compile(r'final answer is', re.IGNORECASE)
 _TAIL = re.compile(r'I hope it is correct', re.IGNORECASE)
 _SENTENCE_END = re.compile(r'\.(?=\s|$)|\n')
-_SINGLE = re.compile(r'\\boxed\s*([0-9A-Za-z])(?![0-9A-Za-z])')
+# A box, its one character if it has no braces, and what opens or closes a group.
+_BOX = re.compile(r'\\(?:boxed|fbox)(?![A-Za-z])')
+_BOX_OR_BRACE = re.compile(
+  r'(\\(?:boxed|fbox)(?![A-Za-z])\s*)(?:(\{)|([0-9A-Za-z])(?![0-9A-Za-z]))?|\\.|([{}])', re.DOTALL
+)
 _MATHEMATICS = re.compile(r'[$\\0-9]')
 _DISPLAY = {'$$': '$$', '\\[': '\\]'}
 _DOLLARS_THEN_WORDS = re.compile(r'\$([^$]+)\$\s*([A-Za-z]+(?: [A-Za-z]+){0,4})\.?')
@@ -30,17 +34,16 @@ _NUMBER_AS_TEXT = re.compile(
   r'\\(?:text(?:rm|bf|it|normal)?|mbox|math(?:rm|bf|it)|boldsymbol|bf|rm)\s*'
   rf'\{{\s*({_DIGITS}|-?[0-9]+/[0-9]+)\s*([A-Za-z ./]*)\}}'
 )
+# Up to four words, of more the first one.
+_WORDS_BEHIND = re.compile(
+  r'[\s$]*([A-Za-z]{3,}(?:(?: [A-Za-z]+){0,3}(?=[\s$.]*$))?)(?:[\s$.]*| [A-Za-z\s$.]*)'
+)
 _BESIDE_BOX = re.compile(r'(?:[A-Za-z\s,.:;*$]|\\[()\[\]])*')
 # One equation or a chain of them, up to the last equals sign; several would be a list.
 _EQUATION = re.compile(r'[^,;]*[^,;!<>:/=]=')
 _REFUSALS = frozenset(
   'not no never nor neither ne neq neg wrong incorrect false quad lor vee'.split()
 )
-_SYMBOLS = {'\N{VULGAR FRACTION ONE HALF}': r'\frac{1}{2}', '\N{MINUS SIGN}': '-'}
-_SUPERSCRIPTS = {'\N{SUPERSCRIPT TWO}': '2', '\N{SUPERSCRIPT THREE}': '3'}
-_SUPERSCRIPT = re.compile('(?<![{0}])[{0}](?![{0}])'.format(''.join(_SUPERSCRIPTS)))
-_LEADING_DASH = re.compile(r'^([\s$*({\[]*)\N{EN DASH}\s?(?=[0-9A-Za-z\\.])')
-_ROOT = re.compile(r'\N{SQUARE ROOT}\s?([0-9]+)(?![0-9A-Za-z.,(])')
 # Spacing commands, which may stand before and behind an answer.
 _SPACING = (r'\,', r'\;', r'\:', r'\!', r'\quad ', r' \quad', r'\qquad ', r' \qquad', '~', ' ')
 _DEGREE = re.compile(
@@ -52,10 +55,10 @@ _DEGREE = re.compile(
 def extract_answer(text: str) -> str | None:
   r"""The answer that a text commits to, as LaTeX without its dollar signs.
 
-  The last "final answer is ..." counts; without one, the last `\boxed{}` whose braces balance. A
-  sentence without its closing words ("I hope it is correct") gives way to a box after it, and one
-  that holds neither mathematics nor a number ("the final answer is even, so ...") to any box. A
-  number elsewhere in the text is not an answer.
+  The last "final answer is ..." counts; without one, the last `\boxed{}`. A sentence without its
+  closing words ("I hope it is correct") gives way to a box after it, and one that holds neither
+  mathematics nor a number ("the final answer is even, so ...") to any box. A last box that is never
+  closed is no answer, and takes back the ones before it. A number elsewhere is not an answer.
 
   Args:
     text: a model's answer.
@@ -93,12 +96,12 @@ def final_part(text: str) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-  r"""What stands in the last `\boxed{...}` whose braces balance, or None.
+  r"""What stands in the last `\boxed{...}` or `\fbox{...}`, or None if it is not closed.
 
-  As in TeX, `\boxed 2` is a box as well.
+  As in TeX, `\boxed 2` is a box as well; a box within a box is a part of it.
   """
   box = _last_box(text)
-  return None if box is None else clean(box.content) or None
+  return None if box is None or box.content is None else clean(box.content) or None
 
 
 def last_number(text: str) -> str | None:
@@ -124,7 +127,7 @@ def clean(answer: str) -> str:
     >>> clean(r'$2$ or $3$')
     '2 or 3'
   """
-  if answer.count(r'\boxed') == 1:
+  if len(_BOX.findall(answer)) == 1:
     answer = _unboxed(answer)
   answer = _in_latex(answer).strip(' \n\t*')
   united = _DOLLARS_THEN_WORDS.fullmatch(answer)
@@ -154,20 +157,23 @@ def _without_space(answer: str) -> str:
 def _unboxed(answer: str) -> str:
   """An answer without the mark of its one box.
 
-  What leads to the box goes, and words behind it that say nothing. Anything else stays, and is
-  part of the answer: a box in "not 4" or "5 or 4" does not choose.
+  What leads to the box goes. Anything else stays, and is part of the answer: a box in "not 4" or
+  "5 or 4" does not choose, and words right behind it may be a unit or change the number.
   """
   box = _last_box(answer)
-  if box is None:
+  if box is None or box.content is None:
     return answer
   before, after = answer[: box.start], answer[box.end :]
   if _is_idle(before) or _leads_to_box(before, after):
     before = ''
-  if _is_idle(after):
+  words = _WORDS_BEHIND.fullmatch(after)
+  if words:
+    after = rf'\text{{{words[1]}}}'
+  elif _is_idle(after):
     after = ''
   if not before and not after:
     return box.content
-  content = box.content if box.content.isalnum() else f'{{{box.content}}}'
+  content = box.content if box.content.isalnum() else rf'\boxed{{{box.content}}}'
   return f'{before} {content} {after}'
 
 
@@ -190,15 +196,10 @@ def _leads_to_box(before: str, after: str) -> bool:
 
 
 def _in_latex(answer: str) -> str:
-  """An answer with LaTeX for the few other characters that stand in its place, and for degrees."""
+  """An answer with LaTeX for the characters that stand in its place, and for degrees."""
   if answer.isascii() and '^' not in answer and r'\degree' not in answer:
     return answer
-  for symbol, latex in _SYMBOLS.items():
-    answer = answer.replace(symbol, latex)
-  # One alone: two side by side are a power of two digits, which nobody writes.
-  answer = _SUPERSCRIPT.sub(lambda match: '^{' + _SUPERSCRIPTS[match.group()] + '}', answer)
-  answer = _LEADING_DASH.sub(r'\1-', answer)
-  answer = _ROOT.sub(r'\\sqrt{\1}', answer)
+  answer = characters.as_latex(answer)
   return _DEGREE.sub(r'^\\circ', answer)
 
 
@@ -256,39 +257,24 @@ def _from_sentence(sentence: str) -> str | None:
 class _Box(NamedTuple):
   start: int
   end: int
-  content: str
+  content: str | None  # None where the box is not closed, or holds more than TeX puts into it
 
 
 def _last_box(text: str) -> _Box | None:
-  r"""The last `\boxed{...}` whose braces balance, or None."""
-  end = len(text)
-  while end > 0:
-    start = text.rfind(r'\boxed', 0, end)
-    if start < 0:
-      return None
-    single = _SINGLE.match(text, start, end)
-    if single:
-      return _Box(start, single.end(), single.group(1))
-    content = _balanced(text[start:end])
-    if content is not None:
-      return _Box(start, text.index('{', start) + len(content) + 2, content)
-    end = start
-  return None
-
-
-def _balanced(text: str) -> str | None:
-  """What stands between the first brace of `text` and its partner, or None; not `\\{`."""
-  start = text.find('{')
-  if start < 0 or text[:start].strip() != r'\boxed':
+  """The last box that is not within another one, closed or not; None without any."""
+  first = _BOX.search(text)
+  if first is None:
     return None
-  depth = 0
-  position = start
-  while position < len(text):
-    if text[position] == '\\':
-      position += 2
-      continue
-    depth += {'{': 1, '}': -1}.get(text[position], 0)
-    if depth == 0:
-      return text[start + 1 : position]
-    position += 1
-  return None
+  last, opened = None, []
+  for match in _BOX_OR_BRACE.finditer(text, first.start()):
+    command, brace, single, other = match.groups()
+    if command is not None:
+      last = _Box(match.start(), match.end(), single)
+    if brace or other == '{':
+      opened.append((match.start() if brace else None, match.end()))
+    elif other == '}' and opened:
+      start, inside = opened.pop()
+      # A box that closes later than another one and starts before it holds it.
+      if start is not None:
+        last = _Box(start, match.end(), text[inside : match.start()])
+  return last

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import math_verify
 import sympy
 
-from score_jax.tasks.math_checker import answers, exact, latex, relations, units
+from score_jax.tasks.math_checker import answers, exact, latex, names, relations, units
 
 # The longest reference answer of MATH has 159 characters. Longer than this is a policy that loops,
 # and a parser that would need all of its time limit to find no answer in it.
@@ -39,15 +39,15 @@ _CONNECTIVE = re.compile(r'(?<![a-z])(?:or|and)(?![a-z])|\\(?:lor|land|vee|wedge
 _ANGLE = re.compile(r'\\(?:angle|triangle)\s*([A-Z]{3})(?![A-Za-z])')
 # The inverse of a function, which the parser takes for a power.
 _INVERSE = re.compile(r'(?<![A-Za-z\\])[fghFGH]\s*\^\s*\{?\s*-\s*1\s*\}?\s*\(')
-_BASE = re.compile(r'(?<=[0-9A-F}])_\{?([0-9]+)\}?')
 
 
-def grade_final_answer(reference: str, text: str) -> tuple[float, str]:
+def grade_final_answer(reference: str, text: str, question: str = '') -> tuple[float, str]:
   """Grades a text by the final answer it commits to.
 
   Args:
     reference: the reference answer, as LaTeX.
     text: all that the model wrote, or its `answers.final_part`.
+    question: the problem; its words may be the answer's unit, besides those of `nouns`.
 
   Returns:
     (reward, reason): (1.0, 'correct'), (0.0, 'wrong'), (0.0, 'no_answer'), (0.0, 'too_long'), and
@@ -60,10 +60,10 @@ def grade_final_answer(reference: str, text: str) -> tuple[float, str]:
     return 0.0, 'no_answer'
   if len(answer) > _MAX_ANSWER_CHARS:
     return 0.0, 'too_long'
-  return (1.0, 'correct') if is_equal(reference, answer) else (0.0, 'wrong')
+  return (1.0, 'correct') if is_equal(reference, answer, question) else (0.0, 'wrong')
 
 
-def is_equal(reference: str, answer: str) -> bool:
+def is_equal(reference: str, answer: str, question: str = '') -> bool:
   r"""Whether two answers in LaTeX are the same mathematical object.
 
   Not symmetric: `x=5` may be answered by `5`, but `x<5` not by `5`.
@@ -71,6 +71,7 @@ def is_equal(reference: str, answer: str) -> bool:
   Args:
     reference: what is right.
     answer: the model's.
+    question: see `grade_final_answer`.
 
   Example:
     >>> is_equal(r'\frac{1}{2}', '0.5'), is_equal(r'\frac{1}{3}', '0.333333')
@@ -89,14 +90,21 @@ def is_equal(reference: str, answer: str) -> bool:
   numbers = latex.plain_number(reference), latex.plain_number(answer)
   if None not in numbers:
     return numbers[0] == numbers[1]
+  pairs = names.paired(reference, answer)
+  if pairs is not None:
+    return all(is_equal(*pair) for pair in pairs)
+  reference, answer = names.as_letters(reference), names.as_letters(answer)
+  if not _INEQUALITY.search(reference + answer):
+    reference, answer = names.with_commas(reference), names.with_commas(answer)
   if units.is_words(reference):
     return units.words(reference) == units.words(answer)
   if _marks(reference) != _marks(answer) or _has_other_names(reference, answer):
     return False
   if _is_other_kind(reference, answer):
     return False
-  reference, words, measures = units.split_unit(reference)
-  answer, other_words, other_measures = units.split_unit(answer)
+  known = units.named_in(f'{reference} {question}')
+  reference, words, measures = units.split_unit(reference, known)
+  answer, other_words, other_measures = units.split_unit(answer, known)
   if words != other_words or (measures and other_measures and measures != other_measures):
     return False
   bare = _SPACING.sub('', reference)
@@ -108,14 +116,13 @@ def is_equal(reference: str, answer: str) -> bool:
   return target is not None and _is_same(gold, target)
 
 
-def _marks(answer: str) -> tuple[list[str], int, bool, list[str]]:
-  """What the parser drops: number bases, of which ten is the same as none; primes; dots.
+def _marks(answer: str) -> tuple[int, int, bool, list[str]]:
+  """What the parser drops: primes, quotes, dots.
 
   Also what stands between inequalities, which are a mere list to it.
   """
-  bases = [base for base in _BASE.findall(answer) if base != '10']
   connectives = _CONNECTIVE.findall(answer) if _INEQUALITY.search(answer) else []
-  return bases, answer.count("'"), bool(_DOTS.search(answer)), connectives
+  return answer.count("'"), answer.count('"'), bool(_DOTS.search(answer)), connectives
 
 
 def _has_other_names(reference: str, answer: str) -> bool:

@@ -6,6 +6,10 @@ from fractions import Fraction
 import sympy
 from latex2sympy2_extended import latex2sympy2
 from math_verify import parser
+from sympy.core import function, relational
+from sympy.logic import boolalg
+
+from score_jax.tasks.math_checker.printed import printed
 
 # What can only separate thousands: `5,\!525`, `5{,}525`, `5\,525`.
 _THOUSANDS = re.compile(r'(?<=[0-9])(?:,\\! ?|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))')
@@ -22,8 +26,29 @@ _PLAIN = re.compile(
   r'|([0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{1,3})'
   r'|\\[dt]?frac\{(-?[0-9]+)\}\{([0-9]+)\}|([0-9]+)/([0-9]+))'
 )
+# A name that is compared, and would be the imaginary unit: `i \ge 5`, `I \in (0,2)`.
+_COMPARED = re.compile(
+  r'(?<![^\s<>=])([iI])(?=\s*(?:[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|[lg]t|in)(?![A-Za-z])))'
+  r'|((?:[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|[lg]t)(?![A-Za-z]))\s*)([iI])(?=\s*(?:[<>,]|\\[lg][et]|$))'
+)
+_REPEATING = re.compile(r'(-?) ?([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}')
 _TRIGONOMETRIC = re.compile(r'\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
 _DEGREES = re.compile(r'(?<![0-9.,}])([0-9]+(?:\.[0-9]+)?) ?\^ ?(?:\\circ(?![a-z])|\{ ?\\circ ?\})')
+# A number in another base than ten, as the parser does not know it: `(101)_2`.
+_BASED = re.compile(r'\(\s*([0-9]+)\s*\)\s*(?=_)')
+_BASES = {
+  word: str(number)
+  for number, word in enumerate(
+    'two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen '
+    'sixteen'.split(),
+    start=2,
+  )
+}
+_BASE_IN_WORDS = re.compile(
+  r'(_[\s{(]*(?:\\(?:text|math)[a-z]*|\\mbox)?[\s{(]*(?:base\s*)?)'
+  rf'({"|".join(_BASES)})(?![a-z])'
+)
+_AROUND_BASE = re.compile(r'\\(?:text|math)[a-z]*|\\mbox|base|[_\s(){}]')
 PERCENT = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
 _NORMAL = parser.NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed='none')
 _KEEP_CASE = latex2sympy2.ConversionConfig(lowercase_symbols=False)
@@ -38,7 +63,8 @@ def plain_number(latex: str) -> Fraction | None:
   """
   match = _PLAIN.fullmatch(latex)
   if match is None:
-    return None
+    repeating = _REPEATING.fullmatch(latex)
+    return _repeating(*repeating.groups()) if repeating else None
   sign, decimal, grouped, scientific, top, bottom, left, right = match.groups()
   top, bottom = top or left, bottom or right
   if bottom is None:
@@ -50,8 +76,19 @@ def plain_number(latex: str) -> Fraction | None:
   return -number if sign else number
 
 
+def _repeating(sign: str, whole: str, fixed: str, period: str) -> Fraction:
+  r"""`0.1\overline{6}` is (16 - 1) / 90."""
+  nines = 10 ** len(fixed) * (10 ** len(period) - 1)
+  number = Fraction(int(whole + fixed + period) - int(whole + fixed or '0'), nines)
+  return -number if sign else number
+
+
 class _Reader(latex2sympy2._Latex2Sympy):
-  """The library's parser, which adds what stands side by side: 2(3) is 5 to it, and 2 3 too."""
+  """The library's parser, but for what that adds or drops.
+
+  It adds what stands side by side: 2(3) is 5 to it, and 2 3 too. It drops an index of a number, a
+  transposition sign or prime on what is no matrix, and what stands behind a bar.
+  """
 
   def convert_postfix_list(self, arr, i=0):
     first = self.convert_postfix(arr[i])
@@ -62,11 +99,30 @@ class _Reader(latex2sympy2._Latex2Sympy):
     left, right = arr[i].getText(), arr[i + 1].getText()
     if left[-1].isdecimal() and (right[0].isdecimal() or right[0] == '.'):
       raise ValueError(f'two numbers side by side: {left} {right}')
+    if any(op.degree() for op in arr[i].postfix_op()):
+      raise ValueError(f'degrees and more: {left} {right}')
     rest = self.convert_postfix_list(arr, i + 1)
     if getattr(first, 'is_Matrix', False) or getattr(rest, 'is_Matrix', False):
       return self.mat_mul_flat(first, rest)
     is_mixed = left.isdecimal() and right.startswith(r'\frac') and rest.is_Rational
     return first + rest if is_mixed and rest > 0 else self.mul_flat(first, rest)
+
+  def convert_postfix(self, postfix):
+    for op in postfix.postfix_op():
+      if op.eval_at():
+        raise ValueError(f'a value at a point: {postfix.getText()}')
+      if op.transpose() and not getattr(super().convert_postfix(postfix), 'is_Matrix', False):
+        return sympy.Symbol(postfix.getText())
+    return super().convert_postfix(postfix)
+
+  def convert_atom(self, atom):
+    number = atom.number_subexpr()
+    index = number and number.subexpr()
+    if not index:
+      return super().convert_atom(atom)
+    base = _AROUND_BASE.sub('', index.getText())
+    digits = number.NUMBER().getText()
+    return self.parse_number(digits) if base == '10' else sympy.Symbol(f'{digits}_{base}')
 
   def parse_number(self, text):
     # The library evaluates every number as a program text, which takes longer than all the rest.
@@ -114,6 +170,10 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
   latex = _THOUSANDS.sub('', latex).replace(r'\varnothing', r'\emptyset')
   latex = _BARE_FRACTION.sub(r'\\frac{\1}{\2}', latex)
   latex = _MIXED.sub(r'\1\\frac{\2}{\3}', latex)
+  latex = _BASE_IN_WORDS.sub(lambda match: match[1] + _BASES[match[2]], _BASED.sub(r'\1', latex))
+  latex = printed(_COMPARED.sub(lambda m: (m[2] or '') + 'Q_{' + (m[1] or m[3]) + '}', latex))
+  if latex is None:
+    return None
   parsed = _read(parser.normalize_latex(latex, _NORMAL))
   is_value = isinstance(parsed, sympy.Basic | sympy.MatrixBase)
   if not is_value or parsed.has(sympy.zoo, sympy.nan):
@@ -128,10 +188,24 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
     if len(log.args) == 2
   }
   try:
-    return parsed.xreplace(exact | imaginary | based)
-  except (AttributeError, ValueError):
-    # A sum that runs over i and an i outside of it; a chain that falls together (x = 2.5 = 5/2).
+    parsed = parsed.xreplace(exact | imaginary | based)
+    return None if _is_truth(parsed) else parsed
+  except (AttributeError, TypeError, ValueError):
+    # A sum that runs over i and an i outside of it; a chain that falls together (x = 2.5 = 5/2);
+    # a complex number in an inequality.
     return None
+
+
+def _is_truth(parsed: sympy.Basic | sympy.MatrixBase) -> bool:
+  """Whether an answer is or holds a statement of numbers alone: all true ones would be one.
+
+  Such as `2 < 3`, and `i = 5`, which has become false. An interval says so of its ends.
+  """
+  if isinstance(parsed, sympy.Interval | sympy.MatrixBase):
+    return False
+  if isinstance(parsed, relational.Relational) and not isinstance(parsed, sympy.Eq):
+    return not parsed.free_symbols and not parsed.atoms(function.AppliedUndef)
+  return isinstance(parsed, boolalg.BooleanAtom) or any(map(_is_truth, parsed.args))
 
 
 def _rounded(latex: str) -> sympy.Basic | None:

@@ -72,7 +72,8 @@ def without_names(parsed: sympy.Basic) -> tuple[list[str], sympy.Basic]:
     return [], parsed
   named = sorted(((each.lhs.name, each.rhs) for each in parsed.args), key=operator.itemgetter(0))
   names, values = [name for name, _ in named], [value for _, value in named]
-  return names, sympy.FiniteSet(*values) if len(set(names)) == 1 else sympy.Tuple(*values)
+  is_one = len(set(names)) == 1
+  return (names[:1], sympy.FiniteSet(*values)) if is_one else (names, sympy.Tuple(*values))
 
 
 def _is_point_of_names(left, right) -> bool:
@@ -100,13 +101,15 @@ def is_name(left: sympy.Basic) -> bool:
 def named_value(parsed: sympy.Basic) -> sympy.Basic | None:
   """What an answer stands for, None for an equation or inequality that stands for nothing.
 
-  `x = 5` and `2 + 3 = 5` are 5, while `2x + 3 = 5`, `x + y = 5` and `x < 5` are not.
+  `x = 5` and `2 + 3 = 5` are 5, while `2x + 3 = 5`, `x + y = 5`, `5 = x + y` and `x < 5` are not.
   """
   if not is_relational(parsed):
     return parsed
   if not isinstance(parsed, sympy.Eq):
     return None
-  return parsed.rhs if is_name(parsed.lhs) or exact.is_number(parsed.lhs) else None
+  left, right = parsed.lhs, parsed.rhs
+  is_sum = exact.is_number(left) and exact.is_number(right)
+  return right if is_name(left) or is_sum else None
 
 
 def as_sets(gold, target) -> tuple:

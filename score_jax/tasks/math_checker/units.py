@@ -4,11 +4,15 @@ The parser of equality.py drops or multiplies them, so they are compared here, a
 """
 
 import re
+from collections.abc import Collection
+
+from score_jax.tasks.math_checker import nouns
 
 _TEXT = r'\\(?:text(?:rm|bf|it|normal)?|mbox|mathrm)\s*\{([^{}\\$]*)\}'
 _ONLY_TEXT = re.compile(rf'\(?{_TEXT}\)?,?')
 _UNIT = re.compile(rf'(?:\\[,;:! ]|[\s~])*{_TEXT}\s*(?:\^\s*\{{?([0-9])\}}?)?[.\s]*$')
 _WRAPPING = re.compile(r'\\(?:text(?:rm|bf|it|normal)?|mbox|mathrm)\b|\\[!,;: ]|[\s(){}.~$]')
+_LETTER_AND = re.compile(r'(?<![A-Za-z])([A-Z]),? and (?=[A-Z](?![A-Za-z]))')
 # Words that change what a number says; they are never dropped.
 _VALUE_WORDS = frozenset(
   (
@@ -41,7 +45,7 @@ _SMALL_IN_UNITS = frozenset('a an of in at on'.split())
 _SMALL_AROUND = _SMALL_IN_UNITS | frozenset('is it so to we be as us'.split())
 # What a number is written with; a letter besides these is an unknown.
 _CONSTANTS = re.compile(
-  r'\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|approx|circ)(?![a-zA-Z])'
+  r'\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|approx|circ|boxed)(?![a-zA-Z])'
 )
 _UNKNOWN = re.compile(r'[A-DF-Za-df-hj-z]|\\[a-zA-Z]')
 # Each unit of measure and how else it is written. Other nouns (ways, students) are all one.
@@ -98,6 +102,7 @@ def is_words(latex: str) -> bool:
 
 def words(latex: str) -> list[str]:
   """An answer as words to compare; a list of single letters in any order."""
+  latex = _LETTER_AND.sub(r'\1,', latex)
   found = [word for word in _WRAPPING.sub('', latex).casefold().split(',') if word]
   return sorted(found) if all(len(word) == 1 for word in found) else found
 
@@ -119,11 +124,21 @@ def says_nothing(text: str) -> bool:
   )
 
 
-def split_unit(latex: str) -> tuple[str, list[str], list[str]]:
+def named_in(text: str) -> frozenset[str]:
+  """The words of a question or reference, which an answer may have for its unit."""
+  return frozenset(map(_singular, re.findall('[a-z]{3,}', text.lower())))
+
+
+def _singular(word: str) -> str:
+  return word[:-1] if word.endswith('s') and not word.endswith('ss') else word
+
+
+def split_unit(latex: str, known: Collection[str] = ()) -> tuple[str, list[str], list[str]]:
   r"""(what stands before a text at the end, words that change its value, units of measure).
 
   A power belongs to the unit: `5 \text{ cm}^2` is ('5', [], ['cm', 'square']). What stands behind
-  "per" is marked. A text that is more than a unit is all words that change the value.
+  "per" is marked. A text that is more than a unit is all words that change the value. So are words
+  that neither `nouns` nor `known` (see `named_in`) holds.
   """
   match = _UNIT.search(latex)
   if match is None or not latex[: match.start()].strip(' ('):
@@ -137,7 +152,7 @@ def split_unit(latex: str) -> tuple[str, list[str], list[str]]:
     if words is None or (power and _power(words, power) is None):
       others, measures = [*text.casefold().split(), power], []
     else:
-      others = [word for word in words if _changes_value(word)]
+      others = [word for word in words if _changes_value(word) or not _is_known(word, known)]
       measures = _measures([word for word in words if word not in others])
       measures += [_power(words, power)] if power else []
       has_unknown = _UNKNOWN.search(_CONSTANTS.sub('', head.rpartition('=')[2]))
@@ -181,6 +196,13 @@ def _changes_value(word: str) -> bool:
   if len(word) < 3:
     return word not in _SMALL_IN_UNITS
   return word in _VALUE_WORDS or bool(_NUMBER_WORD.fullmatch(word))
+
+
+def _is_known(word: str, known: Collection[str]) -> bool:
+  """Whether a word that changes no value may be a unit, or a part of one."""
+  if len(word) < 3 or word in _MEASURES or word == 'per':
+    return True
+  return _singular(word) in nouns.KNOWN or _singular(word) in known
 
 
 def _measures(words: list[str]) -> list[str]:

@@ -24,6 +24,9 @@ from score_jax.tasks.math_checker import answers, latex
     (r'\frac{-6}{4}', (-3, 2)),
     (r'-\dfrac{6}{4}', (-3, 2)),
     ('3/6', (1, 2)),
+    (r'0.1\overline{6}', (1, 6)),
+    (r'-2.\overline{27}', (-25, 11)),
+    (r'.\overline{9}', (1, 1)),
     ('9' * 400, (int('9' * 400), 1)),
   ],
 )
