@@ -12,7 +12,7 @@ r"""Stage I, Stage II, evaluation and export by one command that can be stopped 
 
 What is finished is not done again, and a stage that was finished with other settings is refused:
 the rest would be made from it. Each step is one of the package's programs in a process of its
-own. SIGTERM and Ctrl-C are passed on to it; it saves, and both end with status 143 or 130.
+own. SIGTERM and Ctrl-C are passed on to it; it saves, and both end (status 143 or 130).
 
 With `--distributed` every host runs this same command. Training and evaluation are steps of all
 together; the export is the first process's alone, and the others wait for it while it gives signs
@@ -284,9 +284,7 @@ def main(arguments: Sequence[str]) -> int:
   Returns:
     The exit status.
   """
-  parser = argparse.ArgumentParser(
-    'python -m score_jax.pipeline', description=__doc__, allow_abbrev=False
-  )
+  parser = argparse.ArgumentParser('score_jax.pipeline', description=__doc__, allow_abbrev=False)
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
   parser.add_argument('--stage1', required=True, help="Stage I's config, FILE or FILE:PRESET")
   parser.add_argument('--stage2', required=True, help="Stage II's config, FILE or FILE:PRESET")
@@ -309,8 +307,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f'{state}: python -m {shlex.join(step.command)}')
       return 0
     runner = Runner(given.distributed)
-    for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, runner.stop)
+    signal.signal(signal.SIGTERM, runner.stop)
+    signal.signal(signal.SIGINT, runner.stop)
     with contextlib.nullcontext() if given.distributed else one_writer(given.workdir):
       return runner.run(steps)
   except (ValueError, OSError, RuntimeError) as error:

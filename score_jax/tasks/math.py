@@ -76,11 +76,8 @@ def math_task(
 
   def grade(problems: Sequence[base.Problem], texts: Sequence[str]) -> list[base.Verdict]:
     base.check_same_length(problems, texts)
-    items = [(p.answer, decisive(text)) for p, text in zip(problems, texts, strict=True)]
-    if refuse_restated:
-      questions = [problem.question[:_MAX_QUESTION_CHARS] for problem in problems]
-      items = [(*item, question) for item, question in zip(items, questions, strict=True)]
-    return pool.grade(items)
+    both = zip(problems, texts, strict=True)
+    return pool.grade([(p.answer, decisive(t), p.question[:_MAX_QUESTION_CHARS]) for p, t in both])
 
   return base.Task(
     name=name,

@@ -103,7 +103,7 @@ def test_hostile_answers_cost_only_themselves(hand_made):
   assert [v.reason for v in verdicts[1::2]] == ['correct'] * len(hostile)
   reasons = dict(zip(hostile, [v.reason for v in verdicts[::2]], strict=True))
   assert all(v.reward == 0.0 for v in verdicts[::2] if v.reason != 'correct')
-  assert reasons['tower of powers'] == 'timeout'
+  assert reasons['tower of powers'] in ('wrong', 'timeout')
   assert reasons['nested braces'] == 'too_long'
   assert reasons['a megabyte'] == 'too_long'
   assert reasons['open braces'] == 'no_answer'

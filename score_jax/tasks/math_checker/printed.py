@@ -46,7 +46,9 @@ _INFIX = (r'\choose', r'\over')
 
 
 def printed(latex: str) -> str | None:
-  r"""LaTeX without the braces of no command, of which a box groups; None with an unknown command.
+  r"""LaTeX without the braces of no command, of which a box groups; None if it cannot be read.
+
+  That is: with an unknown command, or a brace that has no partner.
 
   Example:
     >>> printed(r'{5}\boxed{7}'), printed(r'\frac{1}{2}'), printed(r'\phantom{7}5')
@@ -60,7 +62,9 @@ def printed(latex: str) -> str | None:
       opened.append((len(written), takes))
       written.append('{' if takes else ' ')
       takes = 0
-    elif token == '}' and opened:
+    elif token == '}':
+      if not opened:
+        return None
       start, taken = opened.pop()
       inside = written[start + 1 :]
       is_box = written[start - 1 : start] == [''] and not _DIGITS.issuperset(inside)
@@ -82,4 +86,4 @@ def printed(latex: str) -> str | None:
         takes = _ARGUMENTS[name]
       elif not token.isspace():
         takes = max(takes - 1, 0)
-  return ''.join(written)
+  return None if opened else ''.join(written)

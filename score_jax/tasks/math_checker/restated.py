@@ -88,7 +88,7 @@ def grade_final_answer(reference: str, text: str, question: str) -> tuple[float,
     (reward, reason): (0.0, 'restated') for a right answer that is a formula of the question, else
     what `equality.grade_final_answer` says.
   """
-  reward, reason = equality.grade_final_answer(reference, text)
+  reward, reason = equality.grade_final_answer(reference, text, question)
   if reward and restates(reference, answers.extract_answer(text), question):
     return 0.0, 'restated'
   return reward, reason
