@@ -26,9 +26,9 @@ from score_jax.evaluation.protocol import (
   plan_evaluation,
   save_evaluation,
 )
+from score_jax.runs.files import check_writable
 from score_jax.runs.lock import one_writer
 from score_jax.runs.watchdog import Watchdog
-from score_jax.setup.checks import check_writable
 from score_jax.setup.task import make_task
 
 

@@ -27,9 +27,9 @@ from score_jax.model.decoder import abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.lora import abstract_adapters, merge
 from score_jax.runs.directories import check_run
+from score_jax.runs.files import check_writable
 from score_jax.runs.restoring import restore_params
 from score_jax.setup import base_model
-from score_jax.setup.checks import check_writable
 from score_jax.setup.trainable import check_same_base, lora_of_run
 from score_jax.tokenizers.base import Tokenizer
 

@@ -19,8 +19,7 @@ from score_jax.cli import program
 from score_jax.core.config_check import check_config
 from score_jax.planning.report import plan_text
 from score_jax.planning.tpu import first_that_fits
-from score_jax.runs.files import write_atomic
-from score_jax.setup.checks import check_writable
+from score_jax.runs.files import check_writable, write_atomic
 
 _TOPOLOGIES = flags.DEFINE_list(
   'topology', None, 'Chips and their shape, such as v5p:4x4x8; of several the first that fits.'

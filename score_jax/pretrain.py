@@ -11,8 +11,8 @@ import os
 from etils import epath
 
 from score_jax.cli import program
+from score_jax.runs.files import check_writable
 from score_jax.runs.lock import LOCK_FILE, one_writer
-from score_jax.setup.checks import check_writable
 from score_jax.training.loop import exit_status
 from score_jax.training.pretraining import describe_mixture, make_base, mixture_of
 

@@ -29,9 +29,8 @@ from score_jax.evaluation import mbpp_r
 from score_jax.evaluation.measurement import check_folder, name_of
 from score_jax.evaluation.protocol import check_evaluation, metrics_table, save_evaluation
 from score_jax.evaluation.repair import check_repair
-from score_jax.runs.files import to_json, write_together
+from score_jax.runs.files import check_writable, to_json, write_together
 from score_jax.runs.lock import one_writer
-from score_jax.setup.checks import check_writable
 from score_jax.setup.policy import Policy
 from score_jax.setup.task import make_task
 from score_jax.tasks.base import Task

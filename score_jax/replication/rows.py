@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 
 from score_jax.core.config_check import check_config
 from score_jax.objective.stages import Stage
-from score_jax.runs.files import read_json
+from score_jax.runs.files import check_writable, read_json
 from score_jax.runs.identity import CONFIG_FILE, check_or_write_config
-from score_jax.setup.checks import check_writable
 
 GROUPS = ('method', 'ablation', 'turns', 'sweep', 'regime', 'model', 'part')
 EVALUATIONS = ('greedy', 'sampled', 'fixed', 'turns', 'votes')

@@ -9,6 +9,8 @@ temporary file per file, which the next write of it replaces.
 import contextlib
 import json
 import math
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,6 +76,30 @@ def write_together(folder: epath.PathLike, files: Mapping[str, str | bytes]) -> 
       (folder / list(files)[-1]).unlink(missing_ok=True)
     for name in files:
       temporary[name].replace(folder / name)
+
+
+def check_writable(folder: epath.PathLike, flag: str = '--workdir') -> None:
+  """Checks that a folder can be written, or made; nothing stays of it.
+
+  Args:
+    folder: on a local disk; one in a bucket is not looked at.
+    flag: that names it.
+
+  Raises:
+    ValueError: saying what stands in the way.
+  """
+  folder = absolute(folder)
+  if '://' in str(folder):
+    return
+  there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+  if not there.is_dir():
+    raise ValueError(f'{flag}={folder} cannot be made: {there} is not a directory')
+  try:
+    tempfile.TemporaryFile(dir=there).close()  # os.access knows no file system but the usual ones
+  except OSError as error:
+    raise ValueError(
+      f'{flag}={folder} cannot be written: {there}: {error.strerror}; choose another folder'
+    ) from error
 
 
 def _null(_: float) -> None:

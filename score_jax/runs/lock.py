@@ -34,7 +34,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from score_jax.core.storage import writing
-from score_jax.runs.files import absolute
+from score_jax.runs.files import absolute, check_writable
 from score_jax.runs.stored import DIRECTORY, committed_steps
 from score_jax.runs.watchdog import BEAT_S, LOST_BEATS, STATUS
 
@@ -173,7 +173,7 @@ def _take_for_all(folder: epath.Path, patience_s: float) -> '_Lock | None':
       lock = _Lock(folder, patience_s)
     except FolderInUseError as error:
       refusal = error
-    except OSError as error:  # told by all once they have compared what they see of the folder
+    except (OSError, ValueError) as error:  # told by all once they compare what they see of it
       print(f'{folder} cannot be locked: {error}', file=sys.stderr)
   if multihost_utils.broadcast_one_to_all(refusal is not None):
     raise refusal or FolderInUseError(f'{folder} is in use, see what process 0 says')
@@ -187,9 +187,9 @@ class _Lock:
     self._folder = folder
     self._path = folder / LOCK_FILE
     self._handle: int | None = None
-    self._me = Writer.this()
+    self._is_new, self._me = not folder.exists(), Writer.this()
+    check_writable(folder)
     with writing(self._path):
-      self._is_new = not folder.exists()
       folder.mkdir(parents=True, exist_ok=True)
     deadline_s = time.monotonic() + patience_s
     while (holder := self._try()) is not None:

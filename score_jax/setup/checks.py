@@ -1,8 +1,6 @@
 """What is checked of a run before its model is loaded, and after."""
 
 import logging
-import os
-import tempfile
 
 import jax
 from etils import epath
@@ -12,7 +10,6 @@ from score_jax.objective.advantages import check_baseline
 from score_jax.objective.loss import check_kl_choice
 from score_jax.rollout.order import problem_indices
 from score_jax.rollout.text import Prompts
-from score_jax.runs.files import absolute
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.task import TASKS
 from score_jax.tasks.base import Task, check_disjoint
@@ -107,30 +104,6 @@ def check_turns(config: ConfigDict) -> None:
       f'config.rollout.turn_tokens={turn_tokens}: traces of config.supervised have two turns, not '
       f'{num_turns}'
     )
-
-
-def check_writable(folder: epath.PathLike, flag: str = '--workdir') -> None:
-  """Checks that a folder can be written, or made; nothing stays of it.
-
-  Args:
-    folder: on a local disk; one in a bucket is not looked at.
-    flag: that names it.
-
-  Raises:
-    ValueError: saying what stands in the way.
-  """
-  folder = absolute(folder)
-  if '://' in str(folder):
-    return
-  there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-  if not there.is_dir():
-    raise ValueError(f'{flag}={folder} cannot be made: {there} is not a directory')
-  try:
-    tempfile.TemporaryFile(dir=there).close()  # os.access knows no file system but the usual ones
-  except OSError as error:
-    raise ValueError(
-      f'{flag}={folder} cannot be written: {there}: {error.strerror}; choose another folder'
-    ) from error
 
 
 def check_problems(config: ConfigDict, num_problems: int) -> None:

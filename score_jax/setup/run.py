@@ -16,6 +16,7 @@ from score_jax.model.decoder_config import DecoderConfig
 from score_jax.objective.stages import Stage
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.text import Prompts, encode_prompts
+from score_jax.runs.files import check_writable
 from score_jax.runs.identity import check_identity
 from score_jax.setup.base_model import Base, BaseWeights, check_kernel, load_base, read_header
 from score_jax.setup.checks import (
@@ -24,7 +25,6 @@ from score_jax.setup.checks import (
   check_problems,
   check_turns,
   check_update,
-  check_writable,
   warn_overlap,
   warn_too_long,
 )
@@ -117,7 +117,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike | None = None) -> Setup:
   check_offload(config)
   check_update(config)
   check_turns(config)
-  if workdir is not None:
+  if workdir is not None and jax.process_count() == 1:  # several compare what they see of it
     check_writable(workdir)
   task = make_task(config)
   header = read_header(config)

@@ -17,7 +17,7 @@ class Programs(Digits):
   """Digits that are read as programs."""
 
   def decode(self, ids):
-    return f'def f():\n  return {super().decode(ids)}\n[DONE]'
+    return f'def f():\n  return {super().decode(ids)}\nassert f()\n[DONE]'
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def policy():
 @pytest.mark.parametrize(('split', 'first_id'), [('test', 11), ('train', 601)])
 def test_a_set_is_the_failing_programs(policy, split, first_id):
   # After prompts 5, 6 and 7 comes 678, 78 and 8.
-  task = digit_task(['5', '6', '7', '5'], answer='def f():\n  return 78\n[DONE]')
+  task = digit_task(['5', '6', '7', '5'], answer='def f():\n  return 78\nassert f()\n[DONE]')
   task = dataclasses.replace(task, train=task.test)
   records, about = mbpp_r.build_set(policy, task, split, 0, 2, 1, temperature=1.0)
   assert records == [
     {
       'task_id': first_id + i,
       'question': question,
-      'tests': 'def f():\n  return 78\n[DONE]',
-      'program': f'def f():\n  return {said}\n',
+      'tests': 'def f():\n  return 78\nassert f()\n[DONE]',
+      'program': f'def f():\n  return {said}\nassert f()\n',
       'reason': 'wrong',
     }
     for i, question, said in ((0, '5', '678'), (2, '7', '8'), (3, '5', '678'))
@@ -59,6 +59,6 @@ def test_a_set_is_the_failing_programs(policy, split, first_id):
 
 
 def test_where_nothing_fails_there_is_no_set(policy):
-  task = digit_task(['6'], answer='def f():\n  return 78\n[DONE]')
+  task = digit_task(['6'], answer='def f():\n  return 78\nassert f()\n[DONE]')
   with pytest.raises(ValueError, match='no program failed.*: 2 correct'):
     mbpp_r.build_set(policy, task, 'test', 0, 2, 1, temperature=1.0)

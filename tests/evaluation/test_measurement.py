@@ -114,7 +114,7 @@ def test_records_and_metrics_appear_together_or_not_at_all(measured, tmp_path, m
 
   monkeypatch.setattr(type(files.epath.Path(old)), 'write_bytes', full)
   for folder in (new, old):
-    with pytest.raises(OSError, match='No space left'):
+    with pytest.raises(OSError, match='the disk is full'):
       save_evaluation(folder, *evaluation(measured(), count=5))
   assert not [path for path in new.iterdir() if not path.name.startswith('.')]
   now = {path.name: path.read_text() for path in old.iterdir() if not path.name.startswith('.')}

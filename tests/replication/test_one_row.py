@@ -124,7 +124,7 @@ def sampled_with(base_row, monkeypatch, tmp_path):
       one_row._evaluate(config, setup, policy, name, tmp_path, tmp_path, {})
     return stopped.value.args
 
-  monkeypatch.setattr(protocol, 'make_prompts', lambda *_: None)
+  monkeypatch.setattr(protocol, 'make_prompts', lambda *_: types.SimpleNamespace(problems=[]))
   monkeypatch.setattr(protocol, 'make_sampler', stop)
   return evaluate
 

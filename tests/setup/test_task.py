@@ -155,7 +155,7 @@ def test_graders_get_the_limits_of_the_config(monkeypatch):
   def load(*args, **how):
     return args, how
 
-  want = {'cache': 'here', 'num_workers': 3, 'timeout_s': 7.5}
+  want = {'cache': 'here', 'num_workers': 3, 'timeout_s': 7.5, 'refuse_restated': True}
   assert task_loader._answers(load)(config) == (('there',), want)
   (path, checker), how = task_loader._programs(load)(config)
   assert (path, type(checker), how) == ('there', Checker, {'cache': 'here'})

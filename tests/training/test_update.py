@@ -17,6 +17,7 @@ from score_jax.model.decoder import Decoder
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.metrics import read_metrics
 from score_jax.setup import run as setup_run
+from score_jax.setup.base_model import make_decoder_config
 from score_jax.tasks.base import Verdict
 from score_jax.training.train import Trainer
 from score_jax.training.train_step import StepOptions
@@ -117,12 +118,13 @@ def stepped(request, tiny_run, tmp_path_factory):
     config[part].update(values)
   config.seed, config.train.num_steps, config.init.path = SEED, 1, str(folder / 'before')
   config.rollout.update(problems_per_step=P, samples_per_problem=G, turn_tokens=TURN_TOKENS)
-  setup = setup_run.prepare(config)
-  setup = dataclasses.replace(setup, task=dataclasses.replace(setup.task, grade=grade))
-  best, other = (random_params(setup.base.decoder.config, seed) for seed in (1, 2))
+  decoder = make_decoder_config(config)
+  best, other = (random_params(decoder, seed) for seed in (1, 2))
   with Checkpoints(folder / 'before' / 'checkpoints') as checkpoints:
     for step, (params, reward) in enumerate([(best, 0.9), (other, 0.1)]):
       checkpoints.save(step, {'trainable': params}, metadata={}, reward=reward)
+  setup = setup_run.prepare(config)
+  setup = dataclasses.replace(setup, task=dataclasses.replace(setup.task, grade=grade))
   start = setup.read_start()
   trainer = OneStep(setup, epath.Path(folder / 'run'), start)
   with trainer.running():

@@ -118,7 +118,7 @@ WRONG = {
 }
 NO_ANSWER = {'nothing': '', 'dollars alone': '$$', 'an empty box': r'\boxed{}'}
 GROUPS = [
-  (ENDLESS, {'timeout'}),
+  (ENDLESS, {'timeout', 'wrong'}),  # the latter where the size is seen before it is worked out
   (HEAVY, {'timeout', 'wrong', 'error'}),
   (TOO_LONG, {'too_long'}),
   (WRONG, {'wrong'}),
