@@ -5,7 +5,6 @@ A log is a row of segments, one file for the steps between two checkpoints:
     metrics-00000000.jsonl   steps 0 .. 10      closed by cut(10)
     metrics-00000011.jsonl   steps 11 .. 20     closed by cut(20)
     metrics-00000021.jsonl   steps 21 ..        open: rewritten whole at each flush
-    metrics.segments.json    how many records each closed one has, so that a lost one is noticed
 
 Three rules make a run that was killed leave the same files as one that was not:
   1. `cut(step)` comes *before* the checkpoint of that step is saved, so that a checkpoint that
@@ -19,7 +18,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from absl import logging
 from etils import epath
 
 from score_jax.runs import files
@@ -84,42 +82,10 @@ def read_segments(directory: epath.PathLike, prefix: str) -> list[dict[str, Any]
     were not finite are None.
 
   Raises:
-    ValueError: naming file and line, where a line is broken; naming each segment that was closed
-      and is missing, or has another number of records.
+    ValueError: naming file and line, where a line is broken.
   """
-  found = {first: read_segment(p) for first, p in segment_paths(directory, prefix).items()}
-  table = _read_table(directory, prefix)
-  if lines := _differences(
-    table, {first: len(records) for first, records in found.items()}, prefix
-  ):
-    raise ValueError(
-      f'records of the log {prefix} in {directory} are lost: {"; ".join(lines)}. Restore them from '
-      f'a copy, or remove {_table_path(directory, prefix).name} there to go on without them'
-    )
-  return [record for records in found.values() for record in records]
-
-
-def _table_path(directory: epath.PathLike, prefix: str) -> epath.Path:
-  return epath.Path(directory) / f'{prefix}.segments.json'
-
-
-def _read_table(directory: epath.PathLike, prefix: str) -> dict[int, int]:
-  """The number of records of each closed segment, by its first step; {} for older logs."""
-  path = _table_path(directory, prefix)
-  if not path.exists():
-    return {}
-  table = files.read_json(path, 'remove it to go on with the segments that are there')
-  return {int(first): count for first, count in table.items()}
-
-
-def _differences(table: Mapping[int, int], found: Mapping[int, int], prefix: str) -> list[str]:
-  """What of a table is not there, in words."""
-  return [
-    f'{prefix}-{first:08d}.jsonl '
-    + (f'has {found[first]} records, not {count}' if first in found else f'({count}) is missing')
-    for first, count in sorted(table.items())
-    if found.get(first) != count
-  ]
+  paths = segment_paths(directory, prefix).values()
+  return [record for path in paths for record in read_segment(path)]
 
 
 class SegmentedLog:
@@ -148,7 +114,6 @@ class SegmentedLog:
     self.directory = epath.Path(directory)
     self.prefix = prefix
     self._flush_every_s = flush_every_s
-    self._closed: dict[int, int] = {}
     self._start_segment(0, [])
 
   def _start_segment(self, first_step: int, pending: list[tuple[int, str]]) -> None:
@@ -215,8 +180,6 @@ class SegmentedLog:
       self._is_flushed = self._is_flushed and not later
       self._lines = [(s, line) for s, line in self._lines if s <= step]
       self.flush()
-      self._closed[self._first_step] = len(self._lines)
-      self._write_table()
     elif later and self.open_path.exists() and step >= self._first_step:
       self.open_path.unlink()  # it was flushed with records of the next segment only
     self._start_segment(step + 1, later)
@@ -232,31 +195,15 @@ class SegmentedLog:
     Raises:
       ValueError: naming file and line, where the segment to shorten is broken.
     """
-    table = _read_table(self.directory, self.prefix)
-    self._closed = {first: count for first, count in table.items() if first <= step}
-    paths = segment_paths(self.directory, self.prefix)
-    for first, path in reversed(paths.items()):
+    for first, path in reversed(segment_paths(self.directory, self.prefix).items()):
       if first > step:
         path.unlink()
         continue
       records = read_segment(path)
-      if table.get(first, len(records)) != len(records):
-        logging.warning('%s has %d records, not %d', path, len(records), table[first])
       kept = [record for record in records if record['step'] <= step]
-      self._closed[first] = len(kept)
       if not kept and records:
         path.unlink()
-        del self._closed[first]
       elif len(kept) < len(records):
         files.write_atomic(path, ''.join(f'{files.to_json(record)}\n' for record in kept))
       break  # older segments hold older steps only
-    for first in self._closed.keys() - paths.keys():
-      name = f'{self.prefix}-{first:08d}.jsonl'
-      logging.warning('%s: %s, with %d records, is missing', self.directory, name, table[first])
-    if self._closed != table:
-      self._write_table()
     self._start_segment(step + 1, [])
-
-  def _write_table(self) -> None:
-    table = {str(first): count for first, count in sorted(self._closed.items())}
-    files.write_atomic(_table_path(self.directory, self.prefix), files.to_json(table))

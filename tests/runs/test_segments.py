@@ -12,7 +12,7 @@ from score_jax.runs import segments
 
 
 def listing(directory):
-  return {path.name: path.read_text() for path in sorted(epath.Path(directory).glob('*.jsonl'))}
+  return {path.name: path.read_text() for path in sorted(epath.Path(directory).iterdir())}
 
 
 def write_run(directory, steps, save_every=5, start=0, log=None):
@@ -148,26 +148,3 @@ def test_a_broken_line_is_named_by_file_and_line(tmp_path):
   (tmp_path / 'm-00000000.jsonl').write_text('{"step": 0}\n[1]\n')
   with pytest.raises(ValueError, match=r'm-00000000\.jsonl:2: a record needs'):
     segments.read_segments(tmp_path, 'm')
-
-
-@pytest.mark.parametrize('change', ['deleted', 'renumbered', 'cut off'])
-def test_a_lost_segment_is_noticed(tmp_path, change, caplog):
-  """By whoever reads the log, and on resuming, which goes on."""
-  write_run(tmp_path, 20)
-  path = tmp_path / 'm-00000006.jsonl'
-  if change == 'deleted':
-    path.unlink()
-  elif change == 'renumbered':
-    path.rename(tmp_path / 'm-00000007.jsonl')
-  else:
-    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:3]))
-  what = 'has 3 records, not 5' if change == 'cut off' else r'\(5\) is missing'
-  with pytest.raises(ValueError, match=rf'are lost: m-00000006.jsonl {what}\. Restore'):
-    segments.read_segments(tmp_path, 'm')
-  write_run(tmp_path, 25, start=16)
-  assert change == 'cut off' or 'm-00000006.jsonl, with 5 records, is missing' in caplog.text
-  with pytest.raises(ValueError, match='m-00000006.jsonl'):  # and still is
-    segments.read_segments(tmp_path, 'm')
-  (tmp_path / 'm.segments.json').unlink()
-  counts = {'deleted': 20, 'renumbered': 25, 'cut off': 23}
-  assert len(segments.read_segments(tmp_path, 'm')) == counts[change]
