@@ -227,54 +227,32 @@ def restore_subtree(
     abstract: the part's pytree with shapes and shardings, as for `Checkpoints.restore`; None
       for nested dicts of NumPy arrays.
     step: a step, 'latest', or 'best' by reward (the latest where no reward was finite); not
-      looked at where the path names a step.
+      looked at where the path names a step. Where the wanted one of 'best' or 'latest' is
+      damaged, the next best or next older one is used, with a warning.
 
   Returns:
     Step, the part, and the metadata.
 
   Raises:
-    ValueError: if there is no such path, step or subtree; if the checkpoint that is meant is
-      damaged, naming it and those that are whole; naming leaf and both shapes, if it does not fit
-      `abstract`.
+    ValueError: if there is no such path, step or subtree; if no checkpoint is good; naming leaf
+      and both shapes, if it does not fit `abstract`.
   """
   stored.quiet_orbax()
   directory, named = _locate(files.absolute(path))
   steps = stored.committed_steps(directory)
   wanted = step if named is None else named
-  if wanted not in ('best', 'latest') and wanted not in steps:
+  if wanted == 'best':
+    rewards = stored.read_rewards(directory)
+    rank = {s: (rewards.get(s, -math.inf), s) for s in steps}
+    tried = sorted(steps, key=rank.__getitem__, reverse=True)
+  elif wanted == 'latest':
+    tried = steps[::-1]
+  elif wanted in steps:
+    tried = [wanted]
+  else:
     raise ValueError(f"{directory} has no checkpoint '{wanted}', only {steps}, best or latest")
   prefix = tuple(subtree.split('/')) if subtree else ()
-  meant = steps[-1] if wanted == 'latest' else wanted
-  try:
-    if wanted == 'best':
-      rewards = {}
-      for meant in steps:  # one whose reward cannot be read may be the best
-        reward = _together(lambda s=meant: stored.read_body(directory / str(s)))['reward']
-        rewards[meant] = -math.inf if reward is None else reward
-      meant = max(steps, key=lambda s: (rewards[s], s))
-    return read_checkpoint(directory / str(meant), abstract, prefix)
-  except stored.DamagedCheckpointError as error:
-    others = [s for s in steps if s != meant and _is_whole(directory / str(s), prefix)]
-    name = {'best': 'the best checkpoint is, or may be, ', 'latest': 'the latest checkpoint is '}
-    raise ValueError(
-      f'{name.get(wanted, "")}{directory / str(meant)}, which is damaged: {error}\n'
-      'No other one is taken in its place unless you ask for it: '
-      + (
-        f'give the path of one that is whole, {", ".join(str(directory / str(s)) for s in others)}'
-        if others
-        else 'and no other one is whole'
-      )
-      + '; or restore this one from a copy.'
-    ) from error
-
-
-def _is_whole(checkpoint: epath.Path, prefix: Path) -> bool:
-  """Whether a part of a checkpoint is what was saved."""
-  try:
-    read_checkpoint(checkpoint, None, prefix)
-  except (stored.DamagedCheckpointError, ValueError):
-    return False
-  return True
+  return first_good(directory, tried, abstract, prefix)[0]
 
 
 def restore_params(
