@@ -8,6 +8,8 @@ that the figures depend on, which `metrics.json` lists under `measurement`.
 
 import os
 
+from absl import logging
+
 from score_jax.cli import distributed, program
 from score_jax.cli.run_input import NUM_PROBLEMS, RUN, TEMPERATURE, load_policy, policy_config
 from score_jax.core.version import commit
@@ -18,16 +20,20 @@ from score_jax.evaluation.protocol import (
   plan_evaluation,
   save_evaluation,
 )
+from score_jax.runs.episodes import missing_records
 from score_jax.runs.files import check_writable
+from score_jax.runs.identity import run_directory
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.task import make_task
 
 
 def _body() -> None:
   config = policy_config()
-  run = RUN.value or os.path.join('runs', 'base')
+  run = str(run_directory(RUN.value)) if RUN.value else os.path.join('runs', 'base')
   check_writable(program.WORKDIR.value or run)
   policy = load_policy(config)
+  for text in missing_records(run) if RUN.value and distributed.is_speaker() else ():
+    logging.warning('%s: the evaluation does not need it, the curves of the training do', text)
   task = make_task(config)
   planned = plan_evaluation(policy, task, TEMPERATURE.value, NUM_PROBLEMS.value)
   temperature = planned.sampler.temperature

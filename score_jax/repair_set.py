@@ -22,6 +22,7 @@ from score_jax.evaluation import mbpp_r
 from score_jax.evaluation.measurement import check_folder, name_of
 from score_jax.evaluation.protocol import metrics_table, save_evaluation
 from score_jax.runs.files import check_writable, to_json, write_together
+from score_jax.runs.identity import run_directory
 from score_jax.setup.policy import Policy
 
 _MODE = flags.DEFINE_enum('mode', 'build', ['build', 'evaluate'], 'Make a set, or evaluate on one.')
@@ -64,7 +65,7 @@ def _evaluate(
 
 
 def _run() -> str:
-  return RUN.value or os.path.join('runs', 'base')
+  return str(run_directory(RUN.value)) if RUN.value else os.path.join('runs', 'base')
 
 
 def _body() -> None:
