@@ -42,9 +42,9 @@ def missing_records(run: epath.PathLike) -> list[str]:
     where there are no metrics at all.
   """
   run = epath.Path(run)
-  if not (run / DIRECTORY).exists():
-    return [f'{run / DIRECTORY} is missing']
-  texts = read_left(run / DIRECTORY, PREFIX)[1]
+  texts = [f'{run / DIRECTORY} is missing']
+  if (run / DIRECTORY).exists():
+    texts = read_left(run / DIRECTORY, PREFIX)[1]
   return texts + [text for name in _logs(run) for text in read_left(run / 'episodes', name)[1]]
 
 
