@@ -33,7 +33,7 @@ def _body() -> None:
   check_writable(program.WORKDIR.value or run)
   policy = load_policy(config)
   for text in missing_records(run) if RUN.value and distributed.is_speaker() else ():
-    logging.warning('%s: the evaluation does not need it, the curves of the training do', text)
+    logging.warning('%s. The evaluation does not need it', text)
   task = make_task(config)
   planned = plan_evaluation(policy, task, TEMPERATURE.value, NUM_PROBLEMS.value)
   temperature = planned.sampler.temperature

@@ -107,7 +107,8 @@ def _read_log(
   for first in sorted(first for first in {*index, *paths} if first <= step):
     path, count = _segment_path(directory, prefix, first), index.get(first, 0)
     if first not in paths:
-      texts.append(f'{path} is missing, with {count} records from step {first} on')
+      records = 'record' if count == 1 else 'records'
+      texts.append(f'{path} is missing, with {count} {records} from step {first} on')
       continue
     try:
       found[first] = read_segment(paths[first])

@@ -205,5 +205,5 @@ def wanted_step(directory: epath.PathLike, which: Literal['best', 'latest']) -> 
 def reason(error: Exception) -> str:
   """Returns an exception's type and the first line of its message."""
   lines = str(error).strip().splitlines() or ['no message']
-  line = lines[0].split(' [tensorstore_spec=')[0]  # a page of JSON
+  line = lines[0].split(' [tensorstore_spec')[0]  # a page of JSON
   return f'{type(error).__name__}: {line[:400]}'

@@ -115,7 +115,7 @@ def test_a_lost_segment_is_named_and_the_others_are_read(tmp_path, first):
   ]
   for path in lost:
     path.unlink()
-  told = [f'{path} is missing, with 1 records from step {first} on' for path in lost]
+  told = [f'{path} is missing, with 1 record from step {first} on' for path in lost]
   assert missing_records(tmp_path) == told
   steps = [e['step'] for e in read_sources(tmp_path)['training']]
   assert steps == [step for step in (3, 2, 1) if step != first]

@@ -151,7 +151,7 @@ def cut_off(path):
 
 
 LOSSES = {
-  'start': (0, lambda path: path.unlink(), 'is missing, with 1 records from step 0 on'),
+  'start': (0, lambda path: path.unlink(), 'is missing, with 1 record from step 0 on'),
   'middle': (6, lambda path: path.unlink(), 'is missing, with 5 records from step 6 on'),
   'end': (16, lambda path: path.unlink(), 'is missing, with 5 records from step 16 on'),
   'renumbered': (11, rename, 'is missing, with 5 records from step 11 on'),
