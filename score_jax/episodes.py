@@ -14,6 +14,7 @@ from score_jax.cli.run_input import RUN
 from score_jax.runs.episodes import (
   choose,
   describe,
+  missing_records,
   read_sources,
 )
 from score_jax.runs.episodes_page import page
@@ -49,9 +50,11 @@ def _body() -> None:
   if limit < 0:
     program.fail(f'--limit={limit} is below 0; 0 shows all episodes')
   sources = read_sources(run)
+  lost = [f'Not shown: {text}.' for text in missing_records(run) if f'{run / "episodes"}' in text]
   if not sources:
-    program.fail(_no_episodes(run))
+    program.fail('\n'.join([_no_episodes(run), *lost]))
   episodes, notes = choose(sources, limit)
+  notes += lost
   output = epath.Path(_OUTPUT.value) if _OUTPUT.value else run / 'episodes.html'
   write_atomic(output, page(episodes, f'Episodes of {run}', describe(run) + notes))
   print('\n'.join([*notes, f'{len(episodes):,} episodes in {output}']))

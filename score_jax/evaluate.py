@@ -8,6 +8,8 @@ that the figures depend on, which `metrics.json` lists under `measurement`.
 
 import os
 
+from absl import logging
+
 from score_jax.cli import distributed, program
 from score_jax.cli.run_input import (
   NUM_PROBLEMS,
@@ -26,7 +28,9 @@ from score_jax.evaluation.protocol import (
   plan_evaluation,
   save_evaluation,
 )
+from score_jax.runs.episodes import missing_records
 from score_jax.runs.files import check_writable
+from score_jax.runs.identity import run_directory
 from score_jax.runs.lock import one_writer
 from score_jax.runs.watchdog import Watchdog
 from score_jax.setup.task import make_task
@@ -34,13 +38,15 @@ from score_jax.setup.task import make_task
 
 def _body() -> None:
   config = policy_config()
-  run = RUN.value or os.path.join('runs', 'base')
+  run = str(run_directory(RUN.value)) if RUN.value else os.path.join('runs', 'base')
   check_writable(program.WORKDIR.value or run)
   task, count = make_task(config), NUM_PROBLEMS.value
   temperature = config.eval.temperature if TEMPERATURE.value is None else TEMPERATURE.value
   policy = load_policy(
     config, lambda tokenizer: check_evaluation(config, task, tokenizer, temperature, count)
   )
+  for text in missing_records(run) if RUN.value and distributed.is_speaker() else ():
+    logging.warning('%s. The evaluation does not need it', text)
   planned = plan_evaluation(policy, task, temperature, count)
   name = f'eval_{task.name}_step{policy.step}_t{temperature:g}_{name_of(planned.measurement)}'
   folder = program.WORKDIR.value or os.path.join(run, name)

@@ -30,6 +30,7 @@ from score_jax.evaluation.measurement import check_folder, name_of
 from score_jax.evaluation.protocol import check_evaluation, metrics_table, save_evaluation
 from score_jax.evaluation.repair import check_repair
 from score_jax.runs.files import check_writable, to_json, write_together
+from score_jax.runs.identity import run_directory
 from score_jax.runs.lock import one_writer
 from score_jax.setup.policy import Policy
 from score_jax.setup.task import make_task
@@ -76,7 +77,7 @@ def _evaluate(
 
 
 def _run() -> str:
-  return RUN.value or os.path.join('runs', 'base')
+  return str(run_directory(RUN.value)) if RUN.value else os.path.join('runs', 'base')
 
 
 def _body() -> None:

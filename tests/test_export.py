@@ -152,6 +152,19 @@ def test_run_to_orbax(base, run, tmp_path):
   assert (tmp_path / 'out' / 'tokenizer.json').exists()
 
 
+def test_a_damaged_best_checkpoint_is_not_exported_as_another(base, run, tmp_path):
+  (run / 'checkpoints' / '1' / 'state' / 'manifest.ocdbt').write_bytes(b'')
+  with pytest.raises(
+    ValueError, match='(?s)of step 1, is damaged: .*Whole: step 2 .*--which=latest'
+  ):
+    export(base, tmp_path / 'out', str(run))
+  assert not (tmp_path / 'out').exists()
+  for number, asked in enumerate(((str(run), 'latest'), (str(run / 'checkpoints' / '2'), 'best'))):
+    export(run_config(asked[0]), tmp_path / f'out{number}', *asked)
+    params = hf_folder.read_params(tmp_path / f'out{number}', BASE_MODEL)
+    jax.tree.map(np.testing.assert_array_equal, params, random_params(BASE_MODEL, 2))
+
+
 def test_run_of_another_model(base, tmp_path):
   other = dataclasses.replace(BASE_MODEL, mlp_dim=16)
   with Checkpoints(tmp_path / 'run' / 'checkpoints') as checkpoints:

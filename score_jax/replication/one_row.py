@@ -15,7 +15,7 @@ from score_jax.evaluation import protocol
 from score_jax.evaluation.evaluate import evaluate, make_records
 from score_jax.evaluation.measurement import what_it_depends_on
 from score_jax.replication.rows import ReplicationRow, row_config, seed_dir
-from score_jax.replication.whole import training_records, what_is_wrong
+from score_jax.replication.whole import what_is_wrong
 from score_jax.rollout.sampler import EVAL_STEP, EpisodeRow, Sampler
 from score_jax.rollout.text import Prompts
 from score_jax.runs.files import to_json, write_atomic
@@ -102,7 +102,8 @@ def _train_and_evaluate(config, row: ReplicationRow, run, workdir, about) -> dic
   return {
     'num_problems': run.eval.num_problems or len(setup.task.test),
     'records': counts,
-    'updates': len(training_records(folder)),
+    # Not what the log holds: of that, something may have been lost before this start.
+    'updates': run.train.num_steps if row.num_steps and not run.supervised.method else 0,
     'trained_s': trained_s,
   }
 

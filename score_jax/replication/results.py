@@ -137,8 +137,13 @@ def read_result(workdir: epath.Path, row: ReplicationRow, seeds: Sequence[int]) 
           found[kind][seed] = read_whole(path, kind, counts[kind])
         except ValueError as error:
           damaged.append(str(error).removeprefix(f'{folder}/'))
-    records = training_records(path)
-    if len(records) < (count := told[seed].get('updates', 0)):
+    try:
+      records = training_records(path)
+    except ValueError as error:
+      damaged.append(str(error).replace(f'{folder}/', ''))
+      continue
+    # Earlier versions did not say how many: their last one does.
+    if len(records) < (count := told[seed].get('updates', records[-1]['step'] if records else 0)):
       damaged.append(f'{path.name}/metrics has {len(records)} of {count} updates')
     elif records:
       training[seed] = records

@@ -69,7 +69,11 @@ def read_whole(folder: epath.Path, evaluation: str, count: int | None) -> list[d
 
 
 def training_records(folder: epath.Path) -> list[dict]:
-  """The metrics of a seed's training, one record an update; none where nothing was trained."""
+  """The metrics of a seed's training, one record an update; none where nothing was trained.
+
+  Raises:
+    ValueError: naming each file of them that is missing, cut off or damaged.
+  """
   return [r for r in read_metrics(folder) if r.get('train/reward_t1') is not None]
 
 

@@ -4,6 +4,7 @@
     WORKDIR/checkpoints/20/metadata/    step, reward, the caller's metadata, and of each leaf
                                         shape, dtype and checksum
     WORKDIR/checkpoints/damaged-30/     one that could not be read and was set aside
+    WORKDIR/checkpoints/saved.json      reward by step of all that were committed
 
 Orbax writes into a temporary directory and commits it in one move, so a kill during a save leaves
 the checkpoints as they were. What was committed can still rot on disk; a checkpoint is therefore
@@ -41,7 +42,7 @@ class _LastAndBest:
   would keep the manager from opening at all.
   """
 
-  def __init__(self, keep_last: int, rewards: Mapping[int, float]):
+  def __init__(self, keep_last: int, rewards: Mapping[int, float | None]):
     self._keep_last = keep_last
     self._rewards = rewards
 
@@ -89,7 +90,8 @@ class Checkpoints:
     self._open()
 
   def _open(self) -> None:
-    self._rewards = stored.read_rewards(self._directory)
+    self._noted = stored.read_noted(self._directory)
+    self._rewards = stored.read_saved(self._directory)
     options = ocp.CheckpointManagerOptions(
       preservation_policy=_LastAndBest(self._keep_last, self._rewards),
       enable_async_checkpointing=self._async_save,
@@ -141,8 +143,7 @@ class Checkpoints:
       ),
       metadata=ocp.args.JsonSave(stored.sealed(body)),
     )
-    if body['reward'] is not None:
-      self._rewards[step] = body['reward']
+    self._rewards[step] = body['reward']
     with self._writing(step, arrays):
       self._manager.save(step, args=items, force=True)
     return True
@@ -152,6 +153,14 @@ class Checkpoints:
     with self._writing():
       self._manager.wait_until_finished()
     self._empty_trash()
+    self._note(self._noted | {s: self._rewards[s] for s in self.all_steps() if s in self._rewards})
+
+  def _note(self, saved: Mapping[int, float | None]) -> None:
+    """Writes down what was committed, after it was: what is missing of it was lost."""
+    if saved != self._noted:
+      self._noted = dict(saved)
+      if jax.process_index() == 0:
+        stored.note_saved(self._directory, saved)
 
   def _empty_trash(self) -> None:
     trash = self._directory / _TRASH
@@ -160,8 +169,11 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits for the last save and gives back threads; raises what made the save fail."""
-    with self._writing():
-      self._manager.close()
+    try:
+      self.wait()
+    finally:
+      with self._writing():
+        self._manager.close()
 
   @contextlib.contextmanager
   def _writing(self, step: int | None = None, arrays: Mapping[str, Any] | None = None):
@@ -211,12 +223,28 @@ class Checkpoints:
     if step is not None and step not in steps:
       raise ValueError(f'{self._directory} has no checkpoint of step {step}, only of {steps}')
     if not steps:
+      self._go_on_after(-1)
       return None
     tried = reversed(steps) if step is None else [step]
     restored, damaged = restoring.first_good(self._directory, tried, abstract_state)
     if damaged:
       self._set_aside(damaged)
+    if step is None:
+      self._go_on_after(restored.step)
     return restored
+
+  def _go_on_after(self, step: int) -> None:
+    """Says what is lost, and forgets the steps that are done again."""
+    there = self.all_steps()
+    best = stored.best_step(self._noted, self._noted)
+    for lost in sorted(s for s in self._noted if s not in there and (s == best or s > step)):
+      logging.warning(
+        'The checkpoint of step %d in %s is missing. The run goes on after step %d.',
+        lost,
+        self._directory,
+        max(step, 0),
+      )
+    self._note({s: reward for s, reward in self._noted.items() if s <= step})
 
   def _set_aside(self, damaged: Mapping[int, str]) -> None:
     """Renames damaged checkpoints, so that their steps can be saved again."""

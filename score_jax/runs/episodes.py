@@ -8,7 +8,8 @@ from etils import epath
 from score_jax.core.jsonl import read_located
 from score_jax.runs.files import read_json
 from score_jax.runs.identity import CONFIG_FILE
-from score_jax.runs.segments import read_segments
+from score_jax.runs.metrics import DIRECTORY, PREFIX
+from score_jax.runs.segments import read_left
 
 TRAINING = 'training'
 # What an episode has one of for each turn, and of which types.
@@ -23,6 +24,30 @@ PER_TURN = {
 MAY_BE_MISSING = ('finals', 'tokens', 'step', 'level')
 
 
+def _logs(run: epath.Path) -> list[str]:
+  """Names of the logs of episodes: each process of a run writes one of its own."""
+  log = run / 'episodes'
+  paths = [*log.glob('*-*.jsonl'), *log.glob('*.index.json')] if log.exists() else []
+  return sorted({path.name.partition('.')[0].partition('-')[0] for path in paths})
+
+
+def missing_records(run: epath.PathLike) -> list[str]:
+  """Says what a run has lost of what training wrote down: metrics and episodes.
+
+  Args:
+    run: the directory.
+
+  Returns:
+    A text with path and numbers for each segment that is missing, cut off or damaged, and one
+    where there are no metrics at all.
+  """
+  run = epath.Path(run)
+  texts = [f'{run / DIRECTORY} is missing']
+  if (run / DIRECTORY).exists():
+    texts = read_left(run / DIRECTORY, PREFIX)[1]
+  return texts + [text for name in _logs(run) for text in read_left(run / 'episodes', name)[1]]
+
+
 def read_sources(run: epath.PathLike) -> dict[str, list[dict[str, Any]]]:
   """Reads every episode that a run directory holds as text.
 
@@ -32,7 +57,7 @@ def read_sources(run: epath.PathLike) -> dict[str, list[dict[str, Any]]]:
   Returns:
     Episodes as `page` takes them: under 'training' those that training saved, newest step first,
     and under the name of each evaluation's folder its own, in the order of its problems. Sources
-    that are not there are left out.
+    that are not there are left out, and of training what `missing_records` names.
 
   Raises:
     ValueError: naming the file, where a line is broken or a record is not an episode.
@@ -40,11 +65,9 @@ def read_sources(run: epath.PathLike) -> dict[str, list[dict[str, Any]]]:
   run = epath.Path(run)
   found = {}
   log = run / 'episodes'
-  # Each process of a run writes a log of its own.
-  names = {path.name.partition('-')[0] for path in log.glob('*.jsonl')} if log.exists() else ()
   trained = []
-  for name in sorted(names):
-    for line, record in enumerate(read_segments(log, name), start=1):
+  for name in _logs(run):
+    for line, record in enumerate(read_left(log, name)[0], start=1):
       where = f'{log / name}-*.jsonl, record {line}'
       trained.append(_episode(record, TRAINING, len(trained) + 1, where))
   if trained:

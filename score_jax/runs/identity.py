@@ -102,6 +102,18 @@ def _as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
   return files.to_plain(dict(config), nonfinite=repr)
 
 
+def run_directory(path: epath.PathLike) -> epath.Path:
+  """Returns the run directory that a path lies in; the path itself where no config tells.
+
+  Args:
+    path: a run directory, its `checkpoints` directory, or one of its checkpoints.
+  """
+  path = epath.Path(path)
+  # A checkpoint lies two folders below its run's config.
+  folders = (path, path.parent, path.parent.parent)
+  return next((folder for folder in folders if (folder / CONFIG_FILE).exists()), path)
+
+
 def read_run_config(run: epath.PathLike) -> dict[str, Any] | None:
   """Reads what a run directory was made with.
 
@@ -114,11 +126,8 @@ def read_run_config(run: epath.PathLike) -> dict[str, Any] | None:
   Raises:
     ValueError: if it is damaged.
   """
-  run = epath.Path(run)
-  # A checkpoint lies two folders below its run's config.
-  paths = [folder / CONFIG_FILE for folder in (run, run.parent, run.parent.parent)]
-  path = next((path for path in paths if path.exists()), None)
-  return None if path is None else files.read_json(path, 'restore it from a copy')
+  path = run_directory(run) / CONFIG_FILE
+  return files.read_json(path, 'restore it from a copy') if path.exists() else None
 
 
 def check_identity(

@@ -5,7 +5,6 @@ start of the next stage.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
 from typing import Any, Literal
@@ -65,6 +64,12 @@ def _restore_args(leaf):
   )
 
 
+def _on_each(mine: bool) -> np.ndarray:
+  """What is so on each process: bool[processes]."""
+  mine = np.asarray(mine)
+  return multihost_utils.process_allgather(mine) if jax.process_count() > 1 else mine[None]
+
+
 def _together(read: Callable[[], Any]) -> Any:
   """Calls `read`, and takes a checkpoint for damaged on every process if it is so on any."""
   result, error = None, None
@@ -72,11 +77,10 @@ def _together(read: Callable[[], Any]) -> Any:
     result = read()
   except stored.DamagedCheckpointError as caught:
     error = caught
-  if jax.process_count() > 1:
-    failed = multihost_utils.process_allgather(np.asarray(error is not None))
-    if error is None and failed.any():
-      where = np.flatnonzero(failed).tolist()
-      error = stored.DamagedCheckpointError(f'processes {where} cannot read it')
+  failed = _on_each(error is not None)
+  if error is None and failed.any():
+    where = np.flatnonzero(failed).tolist()
+    error = stored.DamagedCheckpointError(f'processes {where} cannot read it')
   if error is not None:
     raise error
   return result
@@ -100,6 +104,8 @@ def _read_leaf(checkpoint: epath.Path, path: Path, wanted):
     raise stored.DamagedCheckpointError(
       f'leaf "{leaves_lib.leaf_name(path)}": {stored.reason(error)}'
     ) from error
+  if isinstance(array, jax.ShapeDtypeStruct):  # given back as it was asked for
+    raise stored.DamagedCheckpointError(f'leaf "{leaves_lib.leaf_name(path)}" is missing')
   return array
 
 
@@ -227,32 +233,67 @@ def restore_subtree(
     abstract: the part's pytree with shapes and shardings, as for `Checkpoints.restore`; None
       for nested dicts of NumPy arrays.
     step: a step, 'latest', or 'best' by reward (the latest where no reward was finite); not
-      looked at where the path names a step. Where the wanted one of 'best' or 'latest' is
-      damaged, the next best or next older one is used, with a warning.
+      looked at where the path names a step. No other is taken in its place.
 
   Returns:
     Step, the part, and the metadata.
 
   Raises:
-    ValueError: if there is no such path, step or subtree; if no checkpoint is good; naming leaf
-      and both shapes, if it does not fit `abstract`.
+    ValueError: if there is no such path, step or subtree; if the checkpoint is damaged or lost,
+      with what is damaged and which others are whole; naming leaf and both shapes, if it does not
+      fit `abstract`.
   """
   stored.quiet_orbax()
   directory, named = _locate(files.absolute(path))
-  steps = stored.committed_steps(directory)
-  wanted = step if named is None else named
-  if wanted == 'best':
-    rewards = stored.read_rewards(directory)
-    rank = {s: (rewards.get(s, -math.inf), s) for s in steps}
-    tried = sorted(steps, key=rank.__getitem__, reverse=True)
-  elif wanted == 'latest':
-    tried = steps[::-1]
-  elif wanted in steps:
-    tried = [wanted]
-  else:
-    raise ValueError(f"{directory} has no checkpoint '{wanted}', only {steps}, best or latest")
   prefix = tuple(subtree.split('/')) if subtree else ()
-  return first_good(directory, tried, abstract, prefix)[0]
+  which = step if named is None else named
+  while True:
+    steps, found = stored.committed_steps(directory), None
+    if which not in ('best', 'latest', *steps):
+      raise ValueError(f"{directory} has no checkpoint '{which}', only {steps}, best or latest")
+    try:
+      found = which
+      if which in ('best', 'latest'):
+        found = None
+        found = _together(lambda: stored.wanted_step(directory, which))
+      return read_checkpoint(directory / str(found), abstract, prefix)
+    except stored.DamagedCheckpointError as error:
+      # A running program may have saved a better one meanwhile, and removed this one.
+      if not _on_each(stored.committed_steps(directory) != steps).any():
+        raise ValueError(_refusal(directory, which, found, error, abstract, prefix)) from error
+
+
+def _refusal(
+  directory: epath.Path, which: int | str, step: int | None, error, abstract, prefix: Path
+) -> str:
+  """Says why a checkpoint cannot be used, which others are whole, and how to ask for one."""
+  whole = []
+  for other in stored.committed_steps(directory):
+    try:
+      if other != step:
+        read_checkpoint(directory / str(other), abstract, prefix)
+        whole.append(other)
+    except (stored.DamagedCheckpointError, ValueError):
+      continue
+  kind = f'the {which} checkpoint' if isinstance(which, str) else 'the checkpoint'
+  if step is None:
+    begin = f'which checkpoint in {directory} is the {which} is not known: {error}'
+  elif (directory / str(step)).exists():
+    begin = f'{kind} in {directory}, of step {step}, is damaged: {error}'
+  else:
+    begin = f'{kind} in {directory}, of step {step}, is missing: it was deleted or moved'
+  if not whole:
+    return f'{begin}.\nNo other one there is whole: restore it from a copy, or train again.'
+  rewards = stored.read_rewards(directory)
+  told = [f'{s} (reward {rewards[s]:g})' if s in rewards else f'{s}' for s in whole]
+  path = directory / str(whole[-1])
+  ways = [f'--run={path} or --config.init.path={path}']
+  if which == 'best' and whole[-1] == stored.wanted_step(directory, 'latest'):
+    ways.append('--which=latest or --config.init.which=latest')
+  return (
+    f'{begin}.\nWhole: step {", ".join(told)}. Another one is used only where it is asked for: '
+    f'restore this one from a copy, or name the other, {"; or ".join(ways)}.'
+  )
 
 
 def restore_params(

@@ -11,6 +11,7 @@ from score_jax.replication import gallery
 from score_jax.replication.gallery import path_of
 from score_jax.replication.report import write_report
 from score_jax.replication.rows import EVALUATIONS
+from score_jax.runs.segments import SegmentedLog
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +74,32 @@ def test_training_metrics_that_are_cut_are_no_curve(tmp_path):
   curve = data['figures']['reward']['data']['score']['train/reward_t1']
   assert len(curve['mean']) == 20 and curve['mean'][0] == curve['high'][0] == first
   assert 'SCoRe, seed 1' in data['figures']['reward']['missing']
+
+
+@pytest.mark.parametrize('first', [1, 6, 16, None])
+def test_a_lost_segment_leaves_no_hole_in_a_curve(tmp_path, first):
+  """Also of earlier versions, which had no index of segments and did not say how many updates."""
+  path, rows = epath.Path(tmp_path), [ROWS[7]]
+  for seed in range(2):
+    make_seed(path / 'score' / f'seed{seed}', 'score', seed, EFFECTS['score'])
+  metrics = path / 'score' / 'seed1' / 'metrics'
+  [whole] = metrics.glob('*.jsonl')
+  records = [json.loads(line) for line in whole.read_text().splitlines()]
+  whole.unlink()
+  log = SegmentedLog(metrics, 'metrics')
+  log.rewind(0)
+  for record in records:
+    log.append(record)
+    if record['step'] % 5 == 0:
+      log.cut(record['step'])
+  lost = metrics / f'metrics-{first or 6:08d}.jsonl'
+  lost.unlink()
+  told = f'seed1/metrics/{lost.name} is missing, with 5 records from step {first} on'
+  if first is None:
+    (metrics / 'metrics.index.json').unlink()
+    told = 'seed1/metrics has 15 of 20 updates'
+  write_report(path, rows, {})
+  data = json.loads((path / 'report.json').read_text())
+  assert data['rows']['score']['state'] == told
+  assert 'SCoRe, seed 1' in data['figures']['reward']['missing']
+  assert told in (path / 'report.md').read_text()

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import shutil
 import textwrap
 
 import jax
@@ -11,8 +12,9 @@ import pytest
 from saved_states import READS_FAIL, abstract, assert_same, make_state, save_all
 
 from score_jax.core.storage import StorageError
-from score_jax.runs import checkpoints
+from score_jax.runs import checkpoints, stored
 from score_jax.runs.checkpoints import Checkpoints
+from score_jax.runs.restoring import restore_subtree
 
 pytestmark = READS_FAIL
 
@@ -84,6 +86,31 @@ def test_a_damaged_step_is_saved_again(tmp_path):
     ckpts.wait()
     assert ckpts.all_steps() == [1, 2] and ckpts.best_step() == 2
     assert_same(ckpts.restore(abstract(make_state(0))).state, make_state(2))
+
+
+def test_a_resume_goes_on_without_a_lost_checkpoint_and_says_so(tmp_path, caplog):
+  save_all(tmp_path, {1: 0.1, 2: 0.9, 3: 0.3, 4: 0.4})
+  assert stored.read_noted(tmp_path) == {1: 0.1, 2: 0.9, 3: 0.3, 4: 0.4}  # 1 is not kept
+  for step in (2, 4):
+    shutil.rmtree(tmp_path / str(step))
+  with Checkpoints(tmp_path, keep_last=1) as ckpts:
+    assert ckpts.restore(abstract(make_state(0))).step == 3
+    # Step 4 is done again, perhaps without a save; step 2 stays the best that was.
+    assert stored.read_noted(tmp_path) == {1: 0.1, 2: 0.9, 3: 0.3}
+    for lost in (2, 4):
+      assert f'of step {lost} in {tmp_path} is missing. The run goes on after step 3' in caplog.text
+    ckpts.save(5, make_state(5), {}, 0.5)
+    assert ckpts.best_step() == 3
+  with pytest.raises(ValueError, match='the best .* of step 2, is missing'):
+    restore_subtree(tmp_path)
+  with Checkpoints(tmp_path, keep_last=1) as ckpts:
+    ckpts.save(6, make_state(6), {}, 0.95)
+  assert restore_subtree(tmp_path).step == 6
+  shutil.rmtree(tmp_path / '6')
+  caplog.clear()
+  with Checkpoints(tmp_path) as ckpts:
+    assert ckpts.restore(abstract(make_state(0))) is None
+  assert 'of step 6' in caplog.text and stored.read_noted(tmp_path) == {}
 
 
 OTHER_SHARDING = """

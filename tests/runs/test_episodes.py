@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from makers import episode, write_episodes
 
 from score_jax.runs import episodes_page
-from score_jax.runs.episodes import choose, describe, read_sources, share_out
+from score_jax.runs.episodes import choose, describe, missing_records, read_sources, share_out
+from score_jax.runs.metrics import MetricsLog
 from score_jax.runs.segments import SegmentedLog
 
 
@@ -93,6 +95,35 @@ def test_broken_records_are_named(tmp_path, change, message):
   (tmp_path / 'eval_x' / 'records.jsonl').write_text(json.dumps(episode() | change) + '\n')
   with pytest.raises(ValueError, match=re.escape(message)):
     read_sources(tmp_path)
+
+
+@pytest.mark.parametrize('first', [1, 2, 3])
+def test_a_lost_segment_is_named_and_the_others_are_read(tmp_path, first):
+  metrics = MetricsLog(tmp_path)
+  episodes = SegmentedLog(tmp_path / 'episodes', 'process0000')
+  for log in (metrics, episodes):
+    log.rewind(0)
+  for step in (1, 2, 3):
+    metrics.write(step, {'train/reward_t1': 0.5})
+    episodes.append({'step': step} | episode())
+    for log in (metrics, episodes):
+      log.cut(step)
+  assert missing_records(tmp_path) == []
+  lost = [
+    tmp_path / 'metrics' / f'metrics-{first:08d}.jsonl',
+    tmp_path / 'episodes' / f'process0000-{first:08d}.jsonl',
+  ]
+  for path in lost:
+    path.unlink()
+  told = [f'{path} is missing, with 1 record from step {first} on' for path in lost]
+  assert missing_records(tmp_path) == told
+  steps = [e['step'] for e in read_sources(tmp_path)['training']]
+  assert steps == [step for step in (3, 2, 1) if step != first]
+  for path in (tmp_path / 'episodes').glob('*.jsonl'):
+    path.unlink()
+  assert read_sources(tmp_path) == {} and len(missing_records(tmp_path)) == 4
+  shutil.rmtree(tmp_path / 'metrics')
+  assert missing_records(tmp_path)[0] == f'{tmp_path / "metrics"} is missing'
 
 
 def test_damaged_lines_are_named(tmp_path):

@@ -89,3 +89,12 @@ def test_other_processes_check_but_do_not_write(tmp_path):
   identity.check_or_write_config(tmp_path / 'run', CONFIG)
   with pytest.raises(ValueError, match='seed'):
     identity.check_or_write_config(tmp_path / 'run', changed(seed=1), is_writer=False)
+
+
+def test_a_checkpoint_lies_in_its_run(tmp_path):
+  (tmp_path / 'config.json').write_text('{"seed": 3}')
+  for path in (tmp_path, tmp_path / 'checkpoints', tmp_path / 'checkpoints' / '20'):
+    assert identity.run_directory(path) == tmp_path
+    assert identity.read_run_config(path) == {'seed': 3}
+  nowhere = tmp_path / 'a' / 'b' / 'c'
+  assert identity.run_directory(nowhere) == nowhere and identity.read_run_config(nowhere) is None

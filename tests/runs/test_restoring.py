@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from saved_states import READS_FAIL, abstract, assert_same, make_state, save_all
 
+from score_jax.runs import stored
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.runs.restoring import restore_subtree
 
@@ -105,9 +106,111 @@ def test_a_subtree_is_restored_from_any_path_that_means_a_checkpoint(tmp_path):
   assert_same(host, {'mu': np.full((3, 4), 2 / 8, np.float32)})
   assert restore_subtree(tmp_path, 'trainable').state['b'].dtype == jnp.bfloat16
   assert set(restore_subtree(tmp_path).state) == {'trainable', 'opt', 'host', 'flag'}
-  (tmp_path / 'checkpoints' / '2' / 'state' / 'manifest.ocdbt').write_bytes(b'')
+
+
+def cut_off(step):
+  [path] = step.glob('state/d/*')
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(step):
+  [path] = step.glob('state/d/*')
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def without_leaf(step):
+  """The state of a run that lacked an array, beside the list of one that had it."""
+  state = make_state(int(step.name))
+  del state['trainable']['b']
+  with Checkpoints(step.parent.parent / 'other') as other:
+    other.save(int(step.name), state, {}, 0.0)
+  shutil.rmtree(step / 'state')
+  shutil.copytree(step.parent.parent / 'other' / step.name / 'state', step / 'state')
+
+
+HARMS = {
+  'file cut off': (cut_off, 'is damaged: leaf "trainable/'),
+  'bit flipped': (flip, 'is damaged: leaf "trainable/'),
+  'leaf missing': (without_leaf, 'is damaged: leaf "trainable/b"'),
+  'state missing': (lambda step: shutil.rmtree(step / 'state'), 'is damaged: leaf "trainable/'),
+  'body missing': (lambda step: shutil.rmtree(step / 'metadata'), 'is damaged: .*metadata'),
+  'body of another': (
+    lambda step: shutil.copytree(step.parent / '1', step, dirs_exist_ok=True),
+    'is damaged: ',
+  ),
+  'emptied': (lambda step: [shutil.rmtree(path) for path in step.glob('*/')], 'is damaged: '),
+  'gone': (shutil.rmtree, 'is missing: it was deleted or moved'),
+}
+
+
+@pytest.mark.parametrize('which, step', [('best', 2), ('latest', 3), (2, 2)])
+@pytest.mark.parametrize('harm', HARMS)
+def test_no_other_checkpoint_is_taken_for_a_damaged_one(tmp_path, harm, which, step):
+  run = tmp_path / 'checkpoints'
+  save_all(run, {1: 0.1, 2: 0.9, 3: 0.3})
+  change, told = HARMS[harm]
+  change(run / str(step))
+  before = sorted(path for path in tmp_path.rglob('*'))
+  if harm == 'gone' and which == 2:
+    told = "no checkpoint '2', only"
+  with pytest.raises(ValueError, match=told) as error:
+    restore_subtree(tmp_path, 'trainable', abstract(make_state(0))['trainable'], which)
+  assert sorted(path for path in tmp_path.rglob('*')) == before  # reading never writes
+  if told.startswith('is '):
+    others = {2: ('1 (reward 0.1), 3 (reward 0.3)', 3), 3: ('1 (reward 0.1), 2 (reward 0.9)', 2)}
+    listed, last = others[step]
+    assert f'of step {step}, is ' in str(error.value)
+    assert f'Whole: step {listed}. Another one is used only where it is asked for' in str(
+      error.value
+    )
+    assert f'--run={run / str(last)} or --config.init.path=' in str(error.value)
+    assert ('--which=latest' in str(error.value)) == (which == 'best')
+    assert restore_subtree(run / str(last), 'trainable').step == last
+  if which == 'best':
+    assert restore_subtree(tmp_path, 'trainable', step='latest').step == 3
+
+
+def test_what_cannot_be_the_best_may_be_damaged(tmp_path):
+  run = tmp_path / 'checkpoints'
+  save_all(run, {1: 0.1, 2: 0.9, 3: 0.3})
+  shutil.rmtree(run / '3' / 'metadata')
+  assert restore_subtree(tmp_path, 'trainable').step == 2
+  (run / stored.SAVED_FILE).unlink()  # as in runs of earlier versions
+  with pytest.raises(
+    ValueError, match='which checkpoint in .* is not known: step 3.*\n.*step 1 .*2'
+  ):
+    restore_subtree(tmp_path, 'trainable')
+  (run / stored.SAVED_FILE).write_text('{"1":')
+  assert restore_subtree(tmp_path, 'trainable', step=1).step == 1
+  shutil.rmtree(run / '3')
+  assert restore_subtree(tmp_path, 'trainable').step == 2
+
+
+def test_nothing_whole_is_said(tmp_path):
+  save_all(tmp_path, {1: 0.1, 2: 0.2})
+  for step in '12':
+    shutil.rmtree(tmp_path / step / 'state')
+  with pytest.raises(
+    ValueError, match=r'of step 2, is damaged: (?s:.*)No other one there is whole'
+  ):
+    restore_subtree(tmp_path)
+
+
+def test_a_checkpoint_that_its_run_replaces_meanwhile_is_not_missed(tmp_path, monkeypatch):
+  save_all(tmp_path, {1: 0.9, 2: 0.3})
+  read, is_over = stored.read_body, []
+
+  def read_late(path):
+    if not is_over:  # its run saves a better one, and removes this one
+      is_over.append(True)
+      save_all(tmp_path, {3: 0.95}, keep_last=1)
+      assert stored.committed_steps(tmp_path) == [3]
+    return read(path)
+
+  monkeypatch.setattr(stored, 'read_body', read_late)
   assert restore_subtree(tmp_path, 'trainable').step == 3
-  assert (tmp_path / 'checkpoints' / '2').exists()  # reading never writes
 
 
 def test_wrong_paths_are_explained(tmp_path):

@@ -1,6 +1,7 @@
 """A policy is the base model's, or what a run trained from it."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from score_jax.core.sharding import make_mesh
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.setup.base_model import load_base
 from score_jax.setup.policy import Policy
+from score_jax.setup.trainable import Trainable
 
 
 @pytest.fixture(scope='module')
@@ -56,3 +58,16 @@ def test_a_run_is_a_policy_at_its_best_or_latest_step(config, base, tmp_path):
     assert_same(policy.params, trained[step])
   with pytest.raises(ValueError, match='no such file or directory'):
     Policy.of_run(config, base, str(tmp_path / 'nowhere'), 'best')
+  # Neither an evaluation nor a next stage takes another one where that is lost.
+  following = config.copy_and_resolve_references()
+  following.init.path = str(tmp_path)
+  shutil.rmtree(tmp_path / 'checkpoints' / '1')
+  for read in (
+    lambda: Policy.of_run(config, base, str(tmp_path), 'best'),
+    lambda: Trainable(base, None).read_start(following),
+  ):
+    with pytest.raises(ValueError, match='(?s)of step 1, is missing: .*config.init.which=latest'):
+      read()
+  following.init.which = 'latest'
+  assert_same(Trainable(base, None).read_start(following), trained[2])
+  assert Policy.of_run(config, base, str(tmp_path / 'checkpoints' / '2'), 'best').step == 2
