@@ -61,6 +61,7 @@ def _body() -> None:
   from score_jax.replication.one_row import hardware, run_rows
   from score_jax.replication.rows import check_workdir, read_rows, with_starts
   from score_jax.replication.whole import reopen
+  from score_jax.runs.interrupts import interruptible
   from score_jax.runs.lock import one_writer
 
   workdir = epath.Path(os.path.abspath(program.WORKDIR.value or os.path.join('runs', 'replicate')))
@@ -83,12 +84,14 @@ def _body() -> None:
   with one_writer(workdir):
     check_workdir(workdir, config, [rows[name] for name in names])
     reopen(workdir, [rows[name] for name in names], _seeds_of)
+    kept = f'each row is kept in {workdir} as far as it came; the same command goes on'
     try:
-      failed = run_jobs(
-        names, rows, _seeds_of, lambda name: _command(name, workdir), workdir, _JOBS.value
-      )
+      with interruptible(lambda: signal.default_int_handler(signal.SIGINT, None), lambda: kept):
+        failed = run_jobs(
+          names, rows, _seeds_of, lambda name: _command(name, workdir), workdir, _JOBS.value
+        )
     except KeyboardInterrupt as error:
-      error.add_note(f'each row is kept in {workdir} as far as it came; the same command goes on')
+      error.add_note(kept)
       raise
     _report(workdir, shown, config, seeds)
   if failed:

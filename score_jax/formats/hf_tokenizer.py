@@ -220,6 +220,10 @@ def _special_ids(
   ):
     ids = config.get('eos_token_id')
     for token_id in ids if isinstance(ids, list) else [] if ids is None else [ids]:
+      if type(token_id) is not int:
+        raise ValueError(
+          f'{folder / file}: eos_token_id={json.dumps(ids)} is no token id, nor a list of such'
+        )
       if not 0 <= token_id < vocabulary.size:
         raise ValueError(
           f'{folder / file}: eos_token_id={token_id} is outside the vocabulary of {vocabulary.size}'

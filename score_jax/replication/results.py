@@ -19,8 +19,7 @@ from etils import epath
 from score_jax.analysis.edits import edit_distance_ratio
 from score_jax.analysis.statistics import crossed_interval, crossed_share, per_problem
 from score_jax.replication.rows import EVALUATIONS, ReplicationRow
-from score_jax.replication.whole import counts_of, file_of, read_whole, training_records
-from score_jax.runs.files import read_json
+from score_jax.replication.whole import counts_of, file_of, read_told, read_whole, training_records
 
 KINDS = tuple(kind for kind in EVALUATIONS if kind != 'votes')
 
@@ -123,10 +122,7 @@ def read_result(workdir: epath.Path, row: ReplicationRow, seeds: Sequence[int]) 
     if path.name.startswith('seed') and path.name[4:].isdigit():
       begun[int(path.name[4:])] = path
   finished = {s: begun[s] for s in sorted(begun) if (begun[s] / 'row.json').exists()}
-  told = {
-    seed: read_json(path / 'row.json', 'delete it, and the row is evaluated again')
-    for seed, path in finished.items()
-  }
+  told = {seed: read_told(path) for seed, path in finished.items()}
   found, damaged = {kind: {} for kind in EVALUATIONS}, []
   training = {}
   for seed, path in finished.items():

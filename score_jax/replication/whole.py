@@ -20,6 +20,25 @@ def file_of(evaluation: str) -> str:
   return 'votes.jsonl' if evaluation == 'votes' else f'eval_{evaluation}/records.jsonl'
 
 
+def read_told(folder: epath.Path) -> dict:
+  """What `row.json` says of a finished seed.
+
+  Args:
+    folder: of the seed.
+
+  Returns:
+    Its facts.
+
+  Raises:
+    ValueError: it is damaged; naming it.
+  """
+  path, advice = folder / 'row.json', 'delete it, and the row is evaluated again'
+  told = read_json(path, advice)
+  if not isinstance(told, dict) or not isinstance(told.get('records', {}), dict):
+    raise ValueError(f'{path} is damaged (it says nothing of a seed): {advice}')
+  return told
+
+
 def read_lines(path: epath.Path) -> list[dict]:
   """Reads a file of JSON lines.
 
@@ -34,12 +53,14 @@ def read_lines(path: epath.Path) -> list[dict]:
   """
   if not path.exists():
     raise ValueError(f'{path} is missing')
+  if path.is_dir():
+    raise ValueError(f'{path} is a directory: remove it')
   records = []
-  for number, line in enumerate(path.read_text().split('\n'), start=1):
+  for number, line in enumerate(path.read_bytes().split(b'\n'), start=1):
     if line:
       try:
         records.append(json.loads(line))
-      except json.JSONDecodeError as error:
+      except ValueError as error:
         raise ValueError(f'{path}:{number}: not a line of JSON: {error}') from error
   return records
 
@@ -60,12 +81,40 @@ def read_whole(folder: epath.Path, evaluation: str, count: int | None) -> list[d
   """
   path = folder / file_of(evaluation)
   records = read_lines(path)
+  turns = [_num_answers(record, evaluation) for record in records]
+  for number, count_here in enumerate(turns, start=1):
+    if not count_here or (evaluation != 'votes' and not 2 <= count_here == max(turns)):
+      raise ValueError(f'{path}:{number}: no record of an evaluation')
   found = len({record['id'] for record in records})
   if found != len(records):
     raise ValueError(f'{path} has {len(records)} records of {found} problems')
   if not found or count not in (None, found):
     raise ValueError(f'{path} has {found} of {"its" if count is None else count} problems')
   return records
+
+
+def _num_answers(record: object, evaluation: str) -> int:
+  """How many answers a record holds, 0 where it is none that a report could be made of."""
+  if not isinstance(record, dict) or type(record.get('id')) not in (int, str):
+    return 0
+  if evaluation == 'votes':
+    return min(_num_rewards(record.get(name)) for name in ('parallel', 'sequential'))
+  answers, count = record.get('answers'), _num_rewards(record)
+  is_text = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
+  return count if is_text and len(answers) == count and 'level' in record else 0
+
+
+def _num_rewards(record: object) -> int:
+  """How many rewards there are, each with a final answer; 0 where they are no rewards."""
+  if not isinstance(record, dict):
+    return 0
+  finals, rewards = record.get('finals'), record.get('rewards')
+  if not isinstance(finals, list) or not isinstance(rewards, list) or len(finals) != len(rewards):
+    return 0
+  is_whole = all(final is None or isinstance(final, str) for final in finals) and all(
+    type(reward) in (int, float) and 0 <= reward <= 1 for reward in rewards
+  )
+  return len(rewards) if is_whole else 0
 
 
 def training_records(folder: epath.Path) -> list[dict]:
@@ -134,8 +183,7 @@ def reopen(
       path = folder / 'row.json'
       if row.makes_base or not path.exists():
         continue
-      told = read_json(path, 'delete it, and the row is evaluated again')
-      counts = counts_of(told, row.evaluations)
+      counts = counts_of(read_told(folder), row.evaluations)
       texts = [what_is_wrong(folder, name, count) for name, count in counts.items()]
       if any(texts):
         wrong += filter(None, texts)

@@ -1,6 +1,7 @@
 """What a report does with a finished seed whose files are not what its row.json says."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ def no_figures(monkeypatch):
   monkeypatch.setattr(gallery, 'draw', lambda found, titles: {path_of(name): b'' for name in found})
 
 
-@pytest.mark.parametrize('damage', ['cut', 'half a line', 'no file', 'twice', 'earlier row.json'])
+@pytest.mark.parametrize(
+  'damage', ['cut', 'half a line', 'no file', 'twice', 'earlier row.json', 'NaN', 'no key', 'list']
+)
 def test_what_is_not_whole_is_left_out_and_named(tmp_path, damage):
   """Of 20 problems SCoRe may look worse than of 60: half of a file is no evaluation."""
   path, rows = epath.Path(tmp_path), [ROWS[0], ROWS[7]]
@@ -42,6 +45,15 @@ def test_what_is_not_whole_is_left_out_and_named(tmp_path, damage):
     'no file': ('', 'is missing'),
     'twice': (''.join(lines[:59] + lines[:1]), 'has 60 records of 59 problems'),
     'earlier row.json': (''.join(lines[:-1]), 'has 59 of 60 problems'),
+    'NaN': (
+      re.sub(r'"rewards": .[01].0', '"rewards": [NaN', lines[0]) + ''.join(lines[1:]),
+      'records.jsonl:1: no record',
+    ),
+    'no key': (
+      ''.join([lines[0].replace('"finals"', '"x"'), *lines[1:]]),
+      'records.jsonl:1: no rec',
+    ),
+    'list': (''.join(['[]\n', *lines[1:]]), 'records.jsonl:1: no record of an evaluation'),
   }[damage]
   records.write_text(wrong)
   if damage == 'no file':

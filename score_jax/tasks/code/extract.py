@@ -21,6 +21,7 @@ _BEGIN = re.compile(r'(?<!["\'])\[BEGIN\](?!["\'])')
 _DONE = re.compile(r'(?<!["\'])\[DONE\](?!["\'])')
 _BOUND = re.compile(r'\b([^\W\d]\w*+)\s*+=(?!=)')
 _PARAMETERS = re.compile(r'\bdef\s+\w+\s*\(([^()\n]*)')
+_PARAMETER = re.compile(r'(?:^|,)[\s*]*+([^\W\d]\w*+)\s*+(?=[:=,]|$)')  # no annotation, no default
 _INPUT = {'input', 'open', 'sys'}
 _FUTURE = 'from __future__ '
 
@@ -54,6 +55,7 @@ def extract_program(text: str, names: Collection[str] = ()) -> str | None:
      `main` may follow. Of the other blocks it takes what that one uses and does not define
      (imports, functions, classes, constants), and a function of its own that a later one corrects.
   4. Sentences around the code are left out (statements.py).
+  5. A program that is indented as a whole is moved to the left, where none stands there.
 
   Where no block defines those names, the last one that defines anything counts, or is code at all.
   Whether it parses is for the sandbox to find out: a parser can be made to crash or to hang.
@@ -74,11 +76,15 @@ def extract_program(text: str, names: Collection[str] = ()) -> str | None:
     True
   """
   body, is_marked = answer_part(text)
-  found = [_Source(block, is_marked) for block in fences.blocks(body)]
-  chosen = _choose(found, frozenset(names))
+  cut, names = fences.blocks(body), frozenset(names)
+  found = [_Source(block, is_marked) for block in cut]
+  if not any(source.has(names) for source in found):
+    moved = [_Source(fences.code_at_left(block), is_marked) for block in cut]
+    found = moved if any(source.has(names) for source in moved) else found
+  chosen = _choose(found, names)
   if chosen is None:
     return None
-  return _with_helpers(found, chosen, frozenset(names))
+  return _with_helpers(found, chosen, names)
 
 
 def extract_body(text: str) -> str | None:
@@ -137,6 +143,11 @@ class _Source:
           return True
     return False
 
+  def has(self, names: frozenset[str]) -> bool:
+    """Whether it defines one of the names; where they are not known, a function or class."""
+    kinds = (DEFINITION, ASSIGNMENT, IMPORT)
+    return self.defines(names, kinds) if names else DEFINITION in self.kinds
+
   def binds(self, *kinds: str) -> set[str]:
     found = (statement.names for statement in self.statements if statement.kind in kinds)
     return set().union(*found)
@@ -190,7 +201,8 @@ def _table(
     (name -> statement; by its id each import before it of all that a module has, always needed).
   """
   source = '\n'.join(chosen.lines)
-  assigned = names_in(_BOUND.findall(source) + _PARAMETERS.findall(source))
+  parameters = (_PARAMETER.findall(found) for found in _PARAMETERS.findall(source))
+  assigned = set(_BOUND.findall(source)).union(*parameters)
   # A value is a constant; not the result of a demonstration.
   no_constant = _INPUT.union(names, *(source.binds(DEFINITION) for source in sources))
   table: dict[str, Statement] = {}
@@ -205,7 +217,7 @@ def _table(
         stars[id(statement)] = statement
       if kind == ASSIGNMENT:
         words = names_in(statement.lines)
-        is_constant = 'lambda' in words or not (is_later or no_constant & words)
+        is_constant = 'lambda' in words or not (is_later or no_constant & (words - found))
         found = found - assigned if is_constant else set()
       if kind != DEFINITION or not is_later:
         found = found - own

@@ -22,6 +22,11 @@ _FENCE = re.compile(r'[ \t]*(`{3,}|~{3,})(.*)')
 _TAIL = re.compile(r'(?<![`~\s#])[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([\w.+#-]*+)[ \t]*+$')
 _INSIDE = re.compile(r'(?<![ \t])[ \t]*+(`{3,}+)([^`]*+)$')
 _NAME = re.compile(r'[a-z_]+')
+_ITEM = re.compile(r'[ \t]*+(?:[-*+]|\d++[.)])\s*+$')  # of a list: what follows is indented with it
+_RETURN = re.compile(r'(?:return|yield)\b')
+_HEADER = re.compile(
+  r'(?:if|elif|else|for|while|try|except|finally|with|match|case|async)\b.*:\s*$'
+)
 _PYTHON = {'python', 'py', 'ipython', 'tool_code'}
 _FOREIGN = set(
   'text txt plaintext plain output out console terminal shell bash sh zsh powershell cmd bat log '
@@ -178,11 +183,12 @@ def _end_of_line(line: str, code: str, fence: _Fence, is_code: bool) -> tuple[st
   if not found or not fence.ends_at(found[1]) or line.find(found[1][:3]) != found.start(1):
     return line, None
   words, before = found[2], line[: found.start()]
+  indent = found.start(1) if _ITEM.match(before) else 0
   if found.re is _TAIL and words:
     kind = _kind(words)
     is_opening = not fence.run and kind in (PYTHON, FOREIGN)
-    return (before, _Fence(found[1], kind)) if is_opening else (line, None)
-  return before, _Fence() if fence.run or is_code else _Fence(found[1], UNMARKED)
+    return (before, _Fence(found[1], kind, indent)) if is_opening else (line, None)
+  return before, _Fence() if fence.run or is_code else _Fence(found[1], UNMARKED, indent)
 
 
 def _kind(words: str) -> str:
@@ -191,6 +197,23 @@ def _kind(words: str) -> str:
   if names and names[0] in _FOREIGN:
     return FOREIGN
   return PYTHON if _PYTHON.intersection(names) else UNMARKED
+
+
+def code_at_left(block: Block) -> Block:
+  """A block moved to the left by the indentation of the first line that is surely code.
+
+  The block itself where that is none, or where it is the body of something.
+  """
+  before, most = '', 0
+  for line in filter(str.strip, block.lines):
+    if STARTS.match(line.lstrip()):
+      most = len(line) - len(line.lstrip())
+      break
+    before = line
+  if not most or _HEADER.match(before):
+    return block
+  lines = [line[min(most, len(line) - len(line.lstrip())) :] for line in block.lines]
+  return block if any(map(_RETURN.match, lines)) else Block(block.kind, lines)
 
 
 def _shift_left(lines: list[str], most: int) -> list[str]:

@@ -61,12 +61,13 @@ class JsonlBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     for where, row in jsonl.read_located(path, self.dataset.fields, flag=self.dataset.flag):
       if task_ids is not None and row['task_id'] not in task_ids:
         continue
-      if task_ids is not None and (first := places.setdefault(row['task_id'], where)) != where:
-        raise ValueError(f'{where}: task_id {row["task_id"]} stands at {first} already')
       empty = [f'field {name!r} is empty' for name in self.dataset.filled if not row[name].strip()]
       complaint = next(iter(empty), '') or self.dataset.complaint(row)
       if complaint:
         raise ValueError(f'{where}: {complaint}')
+      key = self.dataset.key
+      if key and (first := places.setdefault(row[key], where)) != where:
+        raise ValueError(f'{where}: {key} {row[key]} stands at {first} already')
       example = {'id': index} | {name: row[name] for name in self.dataset.fields}
       for name in self.dataset.optional:
         example[name] = '' if row.get(name) is None else str(row[name])

@@ -4,9 +4,12 @@ Addresses name a commit, so that they stay what they are. The checksum of a file
 placed is not compared with the published one: another selection of rows is the user's to make.
 """
 
+import ast
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+
+from score_jax.tasks.code import counting
 
 _GSM8K = (
   'https://raw.githubusercontent.com/openai/grade-school-math/'
@@ -58,6 +61,7 @@ class Dataset:
     version: raised when the prepared rows change while the raw files do not.
     about: what it is, with source and licence.
     fields: name -> `str`, `int` or `list` (of texts), of every row.
+    key: the field that no two rows have alike; '' for none.
     filled: fields that hold more than spaces in every row.
     optional: fields that may be missing, null or of another kind; read as text, '' for none.
     splits: by name.
@@ -70,6 +74,7 @@ class Dataset:
   about: str
   fields: Mapping[str, type]
   splits: Mapping[str, Split]
+  key: str = ''
   filled: tuple[str, ...] = ()
   optional: tuple[str, ...] = ()
   complaint: Callable[[dict], str] = lambda row: ''
@@ -98,14 +103,32 @@ def _mbpp_complaint(row: dict) -> str:
   """An empty test would let every program pass."""
   if not row['test_list']:
     return 'the test_list is empty'
-  return '' if all(map(str.strip, row['test_list'])) else 'a test of test_list is empty'
+  if not all(map(str.strip, row['test_list'])):
+    return 'a test of test_list is empty'
+  tests = '\n'.join(filter(str.strip, [row['test_setup_code'], *row['test_list']]))
+  return _test_complaint('test_list', tests.replace('\r\n', '\n'))
+
+
+def _test_complaint(name: str, tests: str) -> str:
+  """What the checker would raise at the first answer to this row, without its place."""
+  try:
+    counting.prepare(tests)
+  except ValueError as error:
+    return f'field {name!r}: {error}'
+  return ''
 
 
 def _humaneval_complaint(row: dict) -> str:
   """The tests call `check` of the function in the prompt."""
   if f'def {row["entry_point"]}(' not in row['prompt']:
     return f'the prompt has no function {row["entry_point"]!r}'
-  return '' if 'def check(' in row['test'] else "the test has no function 'check'"
+  if 'def check(' not in row['test']:
+    return "the test has no function 'check'"
+  try:
+    ast.parse(row['prompt'])
+  except (SyntaxError, ValueError) as error:
+    return f"field 'prompt' is no Python: {error}"
+  return _test_complaint('test', row['test'])
 
 
 MATH = Dataset(
@@ -176,6 +199,7 @@ MBPP = Dataset(
     'validation': Split(_MBPP_FILE, range(511, 601)),
     'train': Split(_MBPP_FILE, range(601, 975)),
   },
+  key='task_id',
   filled=('text', 'code'),
   complaint=_mbpp_complaint,
 )
@@ -195,6 +219,7 @@ HUMANEVAL = Dataset(
       )
     )
   },
+  key='task_id',
   filled=('entry_point', 'prompt', 'test'),
   complaint=_humaneval_complaint,
 )

@@ -30,7 +30,7 @@ def block(code, info='python', fence='```'):
     (f'[BEGIN]\n{CODE}\n[DONE]', f'\n{CODE}\n'),
     (f'{CODE}\n[DONE]\n\nYou are an expert\n[BEGIN]\nother\n[DONE]', f'{CODE}\n'),
     (f'[BEGIN]\n```python\n{CODE}\n```\n[DONE]\n```python\nother\n```', CODE),
-    (f'words [BEGIN] {CODE}', f' {CODE}'),
+    (f'words [BEGIN] {CODE}', 'def f():\n return 1'),
     ('x = 1\n[DONE]', 'x = 1\n'),
     ('import math\nx = 1', 'import math\nx = 1'),
     *((text, None) for text in ('', ' \n', 'It is 4.', '[DONE]', '[BEGIN][DONE]', '```\n```')),
@@ -169,3 +169,34 @@ def test_hostile_texts_take_time_in_proportion():
       extract.extract_body(text)
       # At worst 10 us a character, on a slow machine; in proportion to its square it were minutes.
       assert time.perf_counter() - begin < 2, (start, piece)
+
+
+INDENTED = CODE.replace('def', '    def').replace('\n', '\n    ')
+
+
+@pytest.mark.parametrize(
+  ('text', 'program'),
+  [
+    (f'So:\n\n{INDENTED}\n', f'{CODE}\n'),
+    (f'```python\n{INDENTED}\n```', CODE),
+    (f'- ```python\n  {CODE.replace(chr(10), chr(10) + "  ")}\n  ```', CODE),
+    (f'1. ```\n   {CODE.replace(chr(10), chr(10) + "   ")}\n   ```\n2. So.', CODE),
+    (f'if True:\n{INDENTED}', None),  # as it was: no prose, and nothing that it defines
+  ],
+)
+def test_a_program_that_is_indented_as_a_whole(text, program):
+  assert extract.extract_program(text, {'f'}) == program
+
+
+@pytest.mark.parametrize(
+  ('first', 'header'),
+  [
+    ("T = TypeVar('T')", 'def f(x: T) -> T:'),
+    ('K = 4', 'def f(x, k=K):'),
+    ("f = namedtuple('f', 'a b')", 'def g(x: f):'),
+  ],
+)
+def test_a_constant_of_another_block_in_a_header(first, header):
+  program = f'{first}\n{header}\n  return 1'
+  text = f'{block(first)}\nThen:\n{block(header + chr(10) + "  return 1")}'
+  assert extract.extract_program(text, {'f', 'g'} if 'tuple' in first else {'f'}) == program

@@ -75,6 +75,25 @@ def cache(tmp_path):
     (
       catalogue.MBPP,
       'mbpp/mbpp.jsonl',
+      json.dumps(mbpp_row(5, test_list=['assert f( == 1'])),
+      "field 'test_list': the tests do not parse",
+    ),
+    (
+      catalogue.HUMANEVAL,
+      'humaneval/HumanEval.jsonl.gz',
+      json.dumps(HUMANEVAL_ROW | {'test': 'def check(candidate):\n  pass'}),
+      "field 'test': the tests have no assert",
+    ),
+    (
+      catalogue.HUMANEVAL,
+      'humaneval/HumanEval.jsonl.gz',
+      json.dumps(HUMANEVAL_ROW | {'prompt': 'def f(x):\n    """Doubles.'}),
+      "field 'prompt' is no Python",
+    ),
+    (catalogue.HUMANEVAL, 'humaneval/HumanEval.jsonl.gz', json.dumps(HUMANEVAL_ROW), 'task_id Hum'),
+    (
+      catalogue.MBPP,
+      'mbpp/mbpp.jsonl',
       json.dumps(mbpp_row(5, task_id='5')),
       "field 'task_id' should be a whole number, found str",
     ),
