@@ -20,7 +20,9 @@ _BOX_OR_BRACE = re.compile(
 )
 _MATHEMATICS = re.compile(r'[$\\0-9]')
 _DISPLAY = {'$$': '$$', '\\[': '\\]'}
-_DOLLARS_THEN_WORDS = re.compile(r'\$([^$]+)\$\s*([A-Za-z]+(?: [A-Za-z]+){0,4})\.?')
+_DOLLARS_THEN_WORDS = re.compile(r'\$([^$]+)\$\s*([A-Za-z]+(?: [A-Za-z]+){0,4})(\^\{?[23]\}?)?\.?')
+# The power of a unit in the text of it: `\text{ cm²}`.
+_POWER_IN_TEXT = re.compile(r'(\\(?:text|mathrm)\{[A-Za-z. ]+)(\^(?:[23]|\{[23]\}))\}$')
 _INLINE_DOLLAR = re.compile(r'(?<!\\)\$')
 _DISPLAY_BRACKET = re.compile(r'(?<!\\)\\[()\[\]]')
 _DIGITS = r'-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?'
@@ -46,6 +48,7 @@ _REFUSALS = frozenset(
 )
 # Spacing commands, which may stand before and behind an answer.
 _SPACING = (r'\,', r'\;', r'\:', r'\!', r'\quad ', r' \quad', r'\qquad ', r' \qquad', '~', ' ')
+_SPACE_AT_END = re.compile(r'(?<!\\)((?:\\\\)*)\\$')
 _DEGREE = re.compile(
   r'\^?\N{DEGREE SIGN}|\^\s*\{\s*(?:\\degree|\N{DEGREE SIGN})\s*\}|\^?\\degree(?![a-zA-Z])'
   r'|(?<=[0-9])\s*\^\s*(?:o|\{o\})(?![a-zA-Z0-9])'
@@ -132,12 +135,14 @@ def clean(answer: str) -> str:
   answer = _in_latex(answer).strip(' \n\t*')
   united = _DOLLARS_THEN_WORDS.fullmatch(answer)
   if united:
-    answer = united.group(1) + r' \text{' + united.group(2) + '}'
+    answer = united.group(1) + r' \text{' + united.group(2) + '}' + (united.group(3) or '')
   answer = _INLINE_DOLLAR.sub(' ', answer)
   # `\\[` inside a matrix is a line break followed by a bracket, not the start of a display.
   answer = _DISPLAY_BRACKET.sub(' ', answer)
   answer = ' '.join(answer.split()).strip(' *').removesuffix('.').strip(' *')
-  answer = _without_space(answer)
+  # Of a space command at the end the space is gone by now.
+  answer = _POWER_IN_TEXT.sub(r'\1}\2', answer)
+  answer = _without_space(_SPACE_AT_END.sub(r'\1', answer))
   return _with_text_as_text(answer)
 
 

@@ -39,6 +39,7 @@ _SPACE_IN_NUMBER = re.compile('(?<=[0-9])[\N{THIN SPACE}\N{NARROW NO-BREAK SPACE
 _SLASHED = re.compile(
   r'(?<![⁰¹²³⁴-⁹])([⁰¹²³⁴-⁹]+)[⁄/]([₀-₉]+)|(?<![0-9.,√])([0-9]+)⁄([0-9]+)(?![0-9.])'
 )
+_RAISED_FRACTION = re.compile(r'\^(\\frac\{[0-9]+\}\{[0-9]+\})')
 _ONE_OVER = re.compile('⅟([0-9]+)')
 _RING_OF_DEGREE = re.compile('(?<=[0-9])∘')
 # Between two numbers it is a range, elsewhere a minus sign.
@@ -79,7 +80,8 @@ def as_latex(text: str) -> str:
     else:
       # A command ends where no letter follows.
       written.append(f' {latex}' if command and latex[:1].isalpha() else latex)
-  return _ROOT.sub(_root, _EN_DASH.sub(lambda match: match[1] or '-', ''.join(written)))
+  latex = _RAISED_FRACTION.sub(r'^{\1}', ''.join(written))
+  return _ROOT.sub(_root, _EN_DASH.sub(lambda match: match[1] or '-', latex))
 
 
 def _in_latex(char: str) -> tuple[str, str]:

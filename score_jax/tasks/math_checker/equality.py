@@ -35,6 +35,8 @@ _DOTS = re.compile(r'\\[lc]?dots|\.\.\.')
 _COLONS = re.compile(r'([0-9]+):([0-9]+)((?::[0-9]+)?)')
 _INEQUALITY = re.compile(r'[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|ne|neq)(?![a-z])')
 _CONNECTIVE = re.compile(r'(?<![a-z])(?:or|and)(?![a-z])|\\(?:lor|land|vee|wedge)(?![a-z])')
+# The order of a derivative, `f^{(2)}`, which the parser takes for a power.
+_ORDER = re.compile(r'[A-Za-z]\s*\^\s*\{\s*\(\s*[0-9a-z]\s*\)\s*\}')
 # Three letters of an angle, whose middle one is its vertex.
 _ANGLE = re.compile(r'\\(?:angle|triangle)\s*([A-Z]{3})(?![A-Za-z])')
 # The inverse of a function, which the parser takes for a power.
@@ -116,13 +118,14 @@ def is_equal(reference: str, answer: str, question: str = '') -> bool:
   return target is not None and _is_same(gold, target)
 
 
-def _marks(answer: str) -> tuple[int, int, bool, list[str]]:
-  """What the parser drops: primes, quotes, dots.
+def _marks(answer: str) -> tuple[int, int, int, bool, list[str]]:
+  """What the parser drops: primes, quotes, dots, and brackets around the order of a derivative.
 
   Also what stands between inequalities, which are a mere list to it.
   """
   connectives = _CONNECTIVE.findall(answer) if _INEQUALITY.search(answer) else []
-  return answer.count("'"), answer.count('"'), bool(_DOTS.search(answer)), connectives
+  orders = len(_ORDER.findall(answer))
+  return answer.count("'"), answer.count('"'), orders, bool(_DOTS.search(answer)), connectives
 
 
 def _has_other_names(reference: str, answer: str) -> bool:

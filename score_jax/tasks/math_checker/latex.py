@@ -32,6 +32,11 @@ _COMPARED = re.compile(
   r'|((?:[<>]|\\(?:[lg]e|[lg]eq|[lg]eqslant|[lg]t)(?![A-Za-z]))\s*)([iI])(?=\s*(?:[<>,]|\\[lg][et]|$))'
 )
 _REPEATING = re.compile(r'(-?) ?([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}')
+# The parser drops the index of a function, which only a logarithm has.
+_INDEXED = re.compile(
+  r'\\(?:(?:ar?c?)?(?:sin|cos|tan|cot|sec|csc)h?|ln|exp|gcd|lcm|max|min|det|floor|ceil)(?![A-Za-z])'
+  r'\s*(?:\^\s*(?:\{[^{}]*\}|\S)\s*)?_'
+)
 _TRIGONOMETRIC = re.compile(r'\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
 _DEGREES = re.compile(r'(?<![0-9.,}])([0-9]+(?:\.[0-9]+)?) ?\^ ?(?:\\circ(?![a-z])|\{ ?\\circ ?\})')
 # A number in another base than ten, as the parser does not know it: `(101)_2`.
@@ -49,6 +54,8 @@ _BASE_IN_WORDS = re.compile(
   rf'({"|".join(_BASES)})(?![a-z])'
 )
 _AROUND_BASE = re.compile(r'\\(?:text|math)[a-z]*|\\mbox|base|[_\s(){}]')
+# What is longer is never evaluated, see `exact`.
+_MAX_DIGITS = 20_000
 PERCENT = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
 _NORMAL = parser.NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed='none')
 _KEEP_CASE = latex2sympy2.ConversionConfig(lowercase_symbols=False)
@@ -165,6 +172,8 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
     latex = _DEGREES.sub(r'(\\frac{\1\\pi}{180})', latex)
     if r'\circ' in latex:
       return None
+  if _INDEXED.search(latex):
+    return None
   if r'\approx' in latex:
     return _rounded(latex)
   latex = _THOUSANDS.sub('', latex).replace(r'\varnothing', r'\emptyset')
@@ -187,13 +196,41 @@ def parse(latex: str) -> sympy.Basic | sympy.MatrixBase | None:
     for log in parsed.atoms(sympy.log)
     if len(log.args) == 2
   }
+  if (exact or imaginary or based) and _is_vast(parsed):
+    # What is built anew is evaluated.
+    return None
   try:
-    parsed = parsed.xreplace(exact | imaginary | based)
-    return None if _is_truth(parsed) else parsed
+    read = parsed.xreplace(exact | imaginary | based)
+    if read is sympy.true and isinstance(parsed, sympy.Eq):
+      # An equation of numbers, which falls together where it is built anew: `0.5 + 0.25 = 0.75`.
+      sides = (side.xreplace(exact | imaginary | based) for side in parsed.args)
+      return sympy.Eq(*sides, evaluate=False)
+    return None if _is_truth(read) else read
   except (AttributeError, TypeError, ValueError):
     # A sum that runs over i and an i outside of it; a chain that falls together (x = 2.5 = 5/2);
     # a complex number in an inequality.
     return None
+
+
+def _is_vast(parsed: sympy.Basic | sympy.MatrixBase) -> bool:
+  """Whether a power, factorial or binomial of numbers is too long to be worked out."""
+  if isinstance(parsed, sympy.MatrixBase):
+    return any(map(_is_vast, parsed.flat()))
+  # The inner ones first, so that nothing that is vast itself is measured.
+  for part in sympy.postorder_traversal(parsed):
+    if not isinstance(part, sympy.Pow | sympy.factorial | sympy.binomial) or not part.is_number:
+      continue
+    sizes = [abs(each.evalf(3)) for each in part.args]
+    if not all(size.is_Float or size.is_Rational for size in sizes):
+      continue
+    if isinstance(part, sympy.Pow):
+      base, exponent = sizes
+      length = exponent * abs(sympy.log(base, 10).evalf(3)) if base else 0
+    else:
+      length = min(sizes) * 4
+    if length > _MAX_DIGITS:
+      return True
+  return False
 
 
 def _is_truth(parsed: sympy.Basic | sympy.MatrixBase) -> bool:

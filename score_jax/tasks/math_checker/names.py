@@ -42,7 +42,7 @@ _SPELLINGS = [
 _QUANTITY = re.compile(
   '|'.join(
     (
-      rf'(?:[eiI]|\\pi){_SUB}?|[A-F]{_SUB}',
+      rf'(?:[eiI]|\\pi){_SUB}?|[A-F]{_SUB}|[A-Za-z]_\{{\\(?:max|min)\}}',
       rf"[A-Za-z]{_SUB}?'+{_SUB}?|(?=.*['_]){_POINTS}{{2,}}",
       rf'{_MEASURED}/{_MEASURED}|\\frac\{{{_MEASURED}\}}\{{{_MEASURED}\}}',
       rf'(?:[A-Za-z]|{_MEASURED})(?::(?:[A-Za-z]|{_MEASURED}))+',

@@ -48,7 +48,7 @@ _INFIX = (r'\choose', r'\over')
 def printed(latex: str) -> str | None:
   r"""LaTeX without the braces of no command, of which a box groups; None if it cannot be read.
 
-  That is: with an unknown command, or a brace that has no partner.
+  That is: with an unknown command, a brace that has no partner, or a backslash before nothing.
 
   Example:
     >>> printed(r'{5}\boxed{7}'), printed(r'\frac{1}{2}'), printed(r'\phantom{7}5')
@@ -72,6 +72,8 @@ def printed(latex: str) -> str | None:
         written[start] = '{'
       written.append('}' if written[start] == '{' else ' ')
       takes = max(taken - 1, 0)
+    elif token == '\\':
+      return None
     elif token in _BOXES:
       written.append('')
       takes = 0

@@ -109,7 +109,8 @@ def named_value(parsed: sympy.Basic) -> sympy.Basic | None:
     return None
   left, right = parsed.lhs, parsed.rhs
   is_sum = exact.is_number(left) and exact.is_number(right)
-  return right if is_name(left) or is_sum else None
+  is_named = is_name(left) and not right.has(left)
+  return right if is_named or is_sum else None
 
 
 def as_sets(gold, target) -> tuple:

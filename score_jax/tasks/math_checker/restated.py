@@ -5,7 +5,8 @@ and a policy would learn to copy. So a right answer gets nothing where what it s
 
 1. a part of the question, whatever it looks like (spaces, braces, `\dfrac`, `a/b`, `\times`);
 2. a formula of the question, or a side of one, with its terms or factors in another order;
-3. a formula of the question that is right by itself, and more that changes nothing (`+0`).
+3. a formula of the question that is right by itself, and more that changes nothing (`+0`), or
+   with other signs, brackets and ones in it (`84 \cdot \frac{1}{144}`, `\frac{-84}{-144}`).
 
 It stays right where it is an integer or a decimal number, one letter or constant, or the
 reference's text but for its looks: where one of several is to be chosen, the question holds it.
@@ -74,6 +75,7 @@ _NUMBER = re.compile(r'(?:[-+] ?)?[0-9]*\.?[0-9]+')
 _ATOM = re.compile(r'(?:[-+] )?\S*')
 _OPENING, _CLOSING = frozenset(('(', '[', r'\{')), frozenset((')', ']', r'\}'))
 _ORDER = frozenset('()+')
+_IDLE = frozenset('-/:^01')
 
 
 def grade_final_answer(reference: str, text: str, question: str) -> tuple[float, str]:
@@ -128,7 +130,7 @@ def restates(reference: str, answer: str, question: str) -> bool:
     done or f' {part} ' in asked for part, done in zip(parts, is_done, strict=True)
   ):
     return True
-  bags = {_bag(side) for side in wanted}
+  bags, kernels = {_bag(side) for side in wanted}, {_kernel(side) for side in wanted}
   for formula in _formulas(question):
     for side in {formula, *_SIDES.split(formula)}:
       looks = _looks(side).strip(' .,:;?')
@@ -136,7 +138,9 @@ def restates(reference: str, answer: str, question: str) -> bool:
         continue
       if _bag(looks) in (_bag(value), _bag(sides[0])) and _bag(looks) not in bags:
         return True
-      if f' {looks} ' in f' {value} ' and equality.is_equal(reference, side):
+      kernel = _kernel(looks)
+      is_respelt = kernel and kernel == _kernel(value) and kernel not in kernels
+      if (is_respelt or f' {looks} ' in f' {value} ') and equality.is_equal(reference, side):
         return True
   return False
 
@@ -210,6 +214,11 @@ def _bag(looks: str) -> tuple[str, ...]:
   return tuple(sorted(token for token in looks.split() if token not in _ORDER))
 
 
+def _kernel(looks: str) -> tuple[str, ...]:
+  """What is left of a bag without signs, and without what may change nothing."""
+  return tuple(token for token in _bag(looks) if token not in _IDLE)
+
+
 def _looks(latex: str) -> str:
   r"""LaTeX as tokens with single spaces, the same for all that looks the same.
 
@@ -233,9 +242,16 @@ def _looks(latex: str) -> str:
     elif token in (r'\frac', r'\binom'):
       stack.append(_pair(token, _take(stack), _take(stack)))
     elif token not in _UNSEEN:
-      stack.append(['0' + token if token[0] == '.' and token[1:].isdigit() else token])
+      stack.append([_number(token) if token[-1:].isdigit() else token])
   looks = ' '.join(token for unit in reversed(stack) for token in unit or ())
   return _ALONE.sub(r'\1', _ALONE.sub(r'\1', _TWICE.sub(r'\1', f' {looks} '))).strip()
+
+
+def _number(digits: str) -> str:
+  """A number without zeros that say nothing: `084.0` and `.50` as `84` and `0.5`."""
+  whole, _, decimals = digits.partition('.')
+  decimals = decimals.rstrip('0')
+  return (whole.lstrip('0') or '0') + (f'.{decimals}' if decimals else '')
 
 
 def _ascii(text: str) -> str:

@@ -45,7 +45,7 @@ _SMALL_IN_UNITS = frozenset('a an of in at on'.split())
 _SMALL_AROUND = _SMALL_IN_UNITS | frozenset('is it so to we be as us'.split())
 # What a number is written with; a letter besides these is an unknown.
 _CONSTANTS = re.compile(
-  r'\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|approx|circ|boxed)(?![a-zA-Z])'
+  r'\\(?:[dtc]?frac|[dt]?binom|sqrt|pi|cdot|times|left|right|pm|approx|circ|boxed)(?![a-zA-Z])'
 )
 _UNKNOWN = re.compile(r'[A-DF-Za-df-hj-z]|\\[a-zA-Z]')
 # Each unit of measure and how else it is written. Other nouns (ways, students) are all one.
