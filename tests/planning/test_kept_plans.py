@@ -6,7 +6,9 @@ import math
 import operator
 import runpy
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AbstractMesh
 from makers import ROOT, TESTS
 
@@ -80,8 +82,20 @@ def test_kept_plans_are_of_the_configs(name):
   assert plan['model_flops'] == {key: x / mesh.size for key, x in flops.items()}
 
 
+@pytest.fixture
+def no_compile_cache():
+  """A program for a TPU that is not there is written to the cache and cannot be read back."""
+  before = jax.config.jax_enable_compilation_cache
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()  # or what was looked up once in this process would hold
+  yield
+  jax.config.update('jax_enable_compilation_cache', before)
+  compilation_cache.reset_cache()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # the compiler takes minutes of both cores
+@pytest.mark.usefixtures('no_compile_cache')
 def test_the_smallest_plan_compiles_to_what_is_kept():
   if importlib.util.find_spec('libtpu') is None:
     pytest.skip("no compiler for TPUs; pip install 'score_jax[plan]'")
