@@ -13,6 +13,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TESTS = ROOT / 'tests'
 # XLA_FLAGS of what runs for milliseconds: LLVM's optimising takes longer.
 QUICK_TO_COMPILE = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+# A run of the embedded model, which knows sums of digits only, by a config that is shipped.
+SMALL_SUMS = (
+  '--config=configs/stage1_sums.py',
+  '--config.model.checkpoint=embedded',
+  '--config.model.preset=',
+  '--config.task.name=arithmetic',
+  '--config.rollout.prompt_tokens=16',
+  '--config.rollout.turn_tokens=(7,10)',
+  "--config.task.level_weights={'5': 1.0}",
+)
 
 
 def load(path):

@@ -4,16 +4,7 @@ import json
 import time
 
 from forked import run_command_lines
-
-QUICK = (
-  '--config=configs/stage1_sums.py',
-  '--config.model.checkpoint=embedded',
-  '--config.model.preset=',
-  '--config.task.name=arithmetic',
-  '--config.rollout.prompt_tokens=16',
-  '--config.rollout.turn_tokens=(7,10)',
-  "--config.task.level_weights={'5': 1.0}",
-)
+from makers import SMALL_SUMS
 
 
 def program(run_python, *args):
@@ -52,7 +43,7 @@ def test_bad_command_lines_get_a_message(tmp_path):
   mistakes = [
     *MISTAKES,
     (
-      [*QUICK, f'--workdir={tmp_path}'],  # a directory of another run
+      [*SMALL_SUMS, f'--workdir={tmp_path}'],  # a directory of another run
       ['another configuration', 'seed: 7 in the run, 0 now'],
     ),
   ]
@@ -66,7 +57,7 @@ def test_bad_command_lines_get_a_message(tmp_path):
 def test_dry_run_shows_config_stage_and_one_episode(run_python, tmp_path):
   done = program(
     run_python,
-    *QUICK,
+    *SMALL_SUMS,
     '--dry_run',
     f'--workdir={tmp_path / "run"}',
   )

@@ -3,8 +3,8 @@
 1. Rewards become shaped rewards of each turn, and advantages over each problem's samples.
 2. Policy and frozen reference score the same tokens, in one forward pass for all turns.
 3. The loss is summed over tokens, divided once by the declared normaliser; micro-batches add up.
-4. The gradient is clipped and applied; one that is not finite changes nothing, and parameters that
-   are not finite after it are told of.
+4. The gradient is clipped and applied; one that is not finite changes nothing. The metrics say
+   whether it and the parameters after it are finite.
 """
 
 import dataclasses

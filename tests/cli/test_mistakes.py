@@ -4,6 +4,7 @@ import re
 
 import pytest
 from forked import Server
+from makers import SMALL_SUMS
 
 PROGRAMS = {
   'main': ('config', 'workdir', 'distributed', 'dry_run'),
@@ -30,15 +31,6 @@ weights_folder.iter_params = restoring._read_leaves = fail
 FOR_PYTHON = re.compile(
   r'Traceback|\[Errno|\w*Path\(|ConfigDict\(|<class |object at 0x|dict_\w+\(|KeyError|the model was'
 )
-SMALL = [
-  '--config=configs/stage1_sums.py',
-  '--config.model.checkpoint=embedded',
-  '--config.model.preset=',
-  '--config.task.name=arithmetic',
-  '--config.rollout.prompt_tokens=16',
-  '--config.rollout.turn_tokens=(7,10)',
-  "--config.task.level_weights={'5':1.0}",
-]
 CODE = [
   '--config=configs/stage1_code.py',
   '--config.model.checkpoint=embedded',
@@ -88,16 +80,16 @@ MISTAKES = [
   ('export', ['--temperature=1', '--workdir=TMP/x'], 'this program reads no --temperature'),
   ('evaluate', ['--run=TMP', '--config.seed=1'], 'needs --config=FILE before it'),
   ('evaluate', ['--run=TMP/quick'], 'TMP/quick is neither a run directory'),
-  ('evaluate', [*SMALL, '--temperature=nan'], '--temperature=nan must be finite'),
-  ('evaluate', [*SMALL, '--num_problems=99999'], 'num_problems=99999, but the split has'),
-  ('evaluate', [*SMALL, '--config.rollout.prompt_tokens=1'], 'is too small for every problem'),
+  ('evaluate', [*SMALL_SUMS, '--temperature=nan'], '--temperature=nan must be finite'),
+  ('evaluate', [*SMALL_SUMS, '--num_problems=99999'], 'num_problems=99999, but the split has'),
+  ('evaluate', [*SMALL_SUMS, '--config.rollout.prompt_tokens=1'], 'is too small for every problem'),
   ('repair_set', ['--set=TMP/file/x', *CODE, '--config.data.path=DATA'], '--set=TMP/file/x cannot'),
   (
     'repair_set',
     ['--set=TMP/quick', '--mode=evaluate', *CODE, '--config.data.path=DATA'],
     'TMP/quick/programs.jsonl: no such file',
   ),
-  ('export', [*SMALL, '--workdir=TMP/quick'], 'TMP/quick is there already'),
+  ('export', [*SMALL_SUMS, '--workdir=TMP/quick'], 'TMP/quick is there already'),
   ('pretrain', ['--config=configs/pretrain_arithmetic.py', '--workdir=TMP'], 'is there already'),
   ('quickstart', ['--workdir=TMP/file'], 'TMP/file is not a directory'),
   (
@@ -106,7 +98,11 @@ MISTAKES = [
     'TMP/file',
   ),
   ('episodes', ['--run=TMP/quick', '--limit=1'], 'TMP/quick holds no episodes'),
-  ('main', [*SMALL, '--workdir=TMP/quick', '--config.train.num_steps=1'], 'another configuration'),
+  (
+    'main',
+    [*SMALL_SUMS, '--workdir=TMP/quick', '--config.train.num_steps=1'],
+    'another configuration',
+  ),
 ]
 
 

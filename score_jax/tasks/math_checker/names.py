@@ -145,7 +145,7 @@ def paired(reference: str, answer: str) -> list[tuple[str, str]] | None:
 
   Returns:
     Pairs that must all be equal, None where neither lists different names. A pair of nothing with
-    something is told of answers that cannot be the same.
+    something stands for answers that cannot be the same.
   """
   if '=' not in reference + answer:
     return None

@@ -4,21 +4,10 @@ import gzip
 import json
 
 import pytest
-import raw_data
 from raw_data import HUMANEVAL_ROW, mbpp_row, write
 
 from score_jax.tasks.datasets import catalogue
 from score_jax.tasks.datasets.read import read_splits
-
-
-@pytest.fixture
-def raw(tmp_path):
-  return raw_data.write_all(tmp_path / 'raw')
-
-
-@pytest.fixture
-def cache(tmp_path):
-  return tmp_path / 'cache'
 
 
 @pytest.mark.parametrize(

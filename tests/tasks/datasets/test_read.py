@@ -5,21 +5,10 @@ import dataclasses
 import hashlib
 
 import pytest
-import raw_data
 from raw_data import GSM8K_ROWS, HUMANEVAL_ROW, MATH_ROWS, mbpp_row, write
 
 from score_jax.tasks.datasets import catalogue
 from score_jax.tasks.datasets.read import read_splits
-
-
-@pytest.fixture
-def raw(tmp_path):
-  return raw_data.write_all(tmp_path / 'raw')
-
-
-@pytest.fixture
-def cache(tmp_path):
-  return tmp_path / 'cache'
 
 
 def test_rows_come_back_as_they_were_written(raw, cache):
