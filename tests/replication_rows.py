@@ -103,6 +103,7 @@ def make_records(rng, effect, num_turns=2, num_problems=NUM_PROBLEMS):
         'answers': [answer_text(final) for final in finals],
         'finals': finals,
         'rewards': [float(final == '7') for final in finals],
+        'truncated': [n % 3 == 0] * num_turns,
       }
     )
   return records

@@ -8,6 +8,7 @@ from scipy import stats
 from score_jax.analysis.edits import edit_distance_ratio
 
 Z = 1.959964  # the 97.5% quantile of the normal distribution
+RATIOS = ('e_minus', 'e_plus', 'i2c_truncated')  # metrics that are shares of some problems only
 
 
 def share(count: int, total: int) -> dict[str, float]:
@@ -26,6 +27,24 @@ def share(count: int, total: int) -> dict[str, float]:
   """
   interval = stats.binomtest(int(count), int(total)).proportion_ci(0.95, method='wilson')
   return {'mean': float(count / total), 'low': float(interval.low), 'high': float(interval.high)}
+
+
+def ratio(x: np.ndarray) -> dict[str, float | None]:
+  """`share` of the problems that count, with how many they are.
+
+  Args:
+    x: [N], 0 or 1, NaN for a problem that does not count.
+
+  Returns:
+    {'mean', 'low', 'high', 'denominator'}; without any that counts the first three are None.
+
+  Example:
+    >>> ratio(np.array([1, 0, np.nan]))['mean'], ratio(np.array([np.nan]))['mean']
+    (0.5, None)
+  """
+  x = np.asarray(x)[~np.isnan(x)]
+  found = share(x.sum(), x.size) if x.size else dict.fromkeys(('mean', 'low', 'high'))
+  return found | {'denominator': x.size}
 
 
 def paired_difference(gained: int, lost: int, total: int) -> dict[str, float]:
@@ -128,20 +147,20 @@ def crossed_interval(x_SN: np.ndarray) -> dict[str, float]:
       'crossed_interval takes shares or their differences, from -1 to 1; '
       f'got {x_SN.min()} to {x_SN.max()}'
     )
+  mean, half = float(x_SN.mean()), _crossed_half(x_SN)
+  return {'mean': mean, 'low': max(-1.0, mean - half), 'high': min(1.0, mean + half)}
+
+
+def _crossed_half(x_SN: np.ndarray) -> float:
+  """Half the width of `crossed_interval`."""
   num_seeds, num_problems = x_SN.shape
-  mean = x_SN.mean()
-  by_problem = (((x_SN.mean(axis=0) - mean) ** 2).sum() + 1) / num_problems**2
+  by_problem = (((x_SN.mean(axis=0) - x_SN.mean()) ** 2).sum() + 1) / num_problems**2
   by_seed, quantile = 0.0, Z
   if num_seeds > 1:
     by_seed = x_SN.mean(axis=1).var(ddof=1) / num_seeds
     spread = by_seed**2 / (num_seeds - 1) + by_problem**2 / max(num_problems - 1, 1)
     quantile = stats.t.ppf(0.975, (by_seed + by_problem) ** 2 / spread)
-  half = quantile * np.sqrt(by_seed + by_problem)
-  return {
-    'mean': float(mean),
-    'low': max(-1.0, float(mean - half)),
-    'high': min(1.0, float(mean + half)),
-  }
+  return float(quantile * np.sqrt(by_seed + by_problem))
 
 
 def crossed_share(x_SN: np.ndarray) -> dict[str, float]:
@@ -164,6 +183,33 @@ def crossed_share(x_SN: np.ndarray) -> dict[str, float]:
     raise ValueError(f'crossed_share takes shares, none below 0; got {np.min(x_SN)}')
   found = crossed_interval(x_SN)
   return found | {'low': max(0.0, found['low'])}
+
+
+def crossed_ratio(x_SN: np.ndarray) -> dict[str, float | None]:
+  """`crossed_share` of those problems that count, which may be other ones with each seed.
+
+      R = sum_sn d x / sum_sn d                      d: 1 where a problem counts, else 0
+      variance(R) = variance(d (x - R)) / (mean d)^2          the delta method, as R has a random d
+
+  Args:
+    x_SN: as for `crossed_share`; NaN where a problem does not count.
+
+  Returns:
+    As `ratio`, with the denominator of all seeds together; the errors are `crossed_share`'s.
+
+  Example:
+    >>> crossed_ratio([[0, 0, np.nan, np.nan]])
+    {'mean': 0.0, 'low': 0.0, 'high': 0.979982, 'denominator': 2}
+  """
+  x_SN = np.asarray(x_SN, float)
+  counts_SN = ~np.isnan(x_SN)
+  mean = crossed_share(np.where(counts_SN, x_SN, 0))['mean']
+  if not counts_SN.any():
+    return ratio(x_SN)
+  mean /= float(counts_SN.mean())
+  half = _crossed_half(np.where(counts_SN, x_SN - mean, 0)) / float(counts_SN.mean())
+  ends = {'low': max(0.0, mean - half), 'high': min(1.0, mean + half)}
+  return {'mean': mean, **ends, 'denominator': int(counts_SN.sum())}
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -201,7 +247,8 @@ def per_problem(records: Sequence[Mapping]) -> dict[str, np.ndarray]:
 
   Returns:
     f64[N] each: `acc_tK` for each turn; with two turns or more, for the last two: `delta` (-1, 0 or
-    1), `i2c`, `c2i` and `changed` (0 or 1). Their means are those of `summarise`.
+    1), `i2c`, `c2i` and `changed` (0 or 1), and the `RATIOS`, NaN where a problem does not count;
+    `i2c_truncated` only of records with 'truncated'. Their means are those of `summarise`.
 
   Raises:
     ValueError: if there are no records.
@@ -222,7 +269,12 @@ def per_problem(records: Sequence[Mapping]) -> dict[str, np.ndarray]:
       'i2c': ~before & now,
       'c2i': before & ~now,
       'changed': [r['finals'][-2] != r['finals'][-1] for r in records],
+      'e_minus': np.where(before, ~now, np.nan),
+      'e_plus': np.where(before, np.nan, ~now),
     }
+    if all('truncated' in r for r in records):
+      was_cut = [r['truncated'][-2] for r in records]
+      values['i2c_truncated'] = np.where(values['i2c'], was_cut, np.nan)
   return {name: np.asarray(x, float) for name, x in values.items()}
 
 
@@ -237,7 +289,10 @@ def summarise(records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
     (later minus earlier accuracy), `i2c` (wrong then right), `c2i` (right then wrong) and `changed`
     (another final answer), as fractions, and `edit_ratio`, the mean of `edit_distance_ratio`. With
     more than two turns also `delta_t1tK` (accuracy at turn K minus that at turn 1) from the third
-    turn on, and `changed_tJK` for each two turns in a row. Each with its 95% interval.
+    turn on, and `changed_tJK` for each two turns in a row. Each with its 95% interval. The
+    `RATIOS`, of the last two turns, are of as many problems as 'denominator' says: `e_minus`, the
+    share of right answers that are spoilt, `e_plus`, that of wrong ones that are left wrong (both
+    after arXiv:2510.12157), and `i2c_truncated`, that of `i2c` whose earlier answer was cut off.
 
   Raises:
     ValueError: if there are no records.
@@ -252,6 +307,7 @@ def summarise(records: Sequence[Mapping]) -> dict[str, dict[str, float]]:
   if num_turns > 1:
     metrics['delta'] = paired_difference(values['i2c'].sum(), values['c2i'].sum(), n)
     metrics |= {name: share(values[name].sum(), n) for name in ('i2c', 'c2i', 'changed')}
+    metrics |= {name: ratio(values[name]) for name in RATIOS}
     ratios = [edit_distance_ratio(*r['answers'][-2:]) for r in records]
     metrics['edit_ratio'] = mean_interval(ratios, 0.0, 1.0)
   if num_turns > 2:

@@ -237,17 +237,23 @@ def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
     metrics: of an `Evaluation`.
 
   Returns:
-    One row for each metric.
+    One row for each metric; a share of some of the problems with how many they are.
 
   Example:
-    >>> print(metrics_table({'acc_t1': {'mean': 0.5, 'low': 0.4, 'high': 0.6}}))
+    >>> none = {'mean': None, 'low': None, 'high': None, 'denominator': 0}
+    >>> print(metrics_table({'acc_t1': {'mean': 0, 'low': 0, 'high': 0.3}, 'e_minus': none}))
     | metric | mean | 95% interval |
     |---|---|---|
-    | acc_t1 | 0.500 | 0.400 to 0.600 |
+    | acc_t1 | 0.000 | 0.000 to 0.300 |
+    | e_minus | none of 0 |  |
   """
-  rows = [
-    f'| {key} | {m["mean"]:.3f} | {m["low"]:.3f} to {m["high"]:.3f} |' for key, m in metrics.items()
-  ]
+  rows = []
+  for key, m in metrics.items():
+    of = f' of {m["denominator"]}' if 'denominator' in m else ''
+    mean, ends = (
+      ('none', '') if m['mean'] is None else (f'{m["mean"]:.3f}', '{low:.3f} to {high:.3f}')
+    )
+    rows.append(f'| {key} | {mean}{of} | {ends.format(**m)} |')
   return '\n'.join(['| metric | mean | 95% interval |', '|---|---|---|', *rows])
 
 

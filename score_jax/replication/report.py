@@ -7,16 +7,14 @@ The Markdown is the report. The page is the same text with the figures inside it
 somebody; the JSON holds every number of the tables and figures, as fractions.
 """
 
-import base64
-import html
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
-from markdown_it import MarkdownIt
 
 from score_jax.replication import figures, gallery, orderings, paper, series, tables
+from score_jax.replication.page import make_page
 from score_jax.replication.results import KINDS, Result, interval, read_results
 from score_jax.replication.rows import ReplicationRow, seed_dir
 from score_jax.replication.tables import COLUMNS, escape
@@ -44,24 +42,6 @@ REGIMES = (
   '“collapsed” where it fell below half. The other columns are of the final evaluation, sampled at '
   'temperature 1.'
 )
-CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto;
-       padding: 0 1em; }
-p, li { max-width: 50em; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 13px;
-        font-variant-numeric: tabular-nums; margin: 1em 0; }
-th, td { padding: 3px 9px; border-bottom: 1px solid #ddd; vertical-align: top; }
-th { border-bottom: 2px solid #888; text-align: left; }
-td:not(:first-child) { white-space: nowrap; }
-td:first-child { min-width: 11em; }
-img { max-width: 100%; width: 800px; height: auto; display: block; margin: 1.5em 0 0.3em; }
-code { background: #f3f3f3; padding: 0 3px; }
-"""
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{css}</style></head>
-<body>
-{body}</body></html>
-"""
 
 
 def header_text(results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
@@ -86,28 +66,6 @@ def header_text(results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
     facts['not whole, and marked in every table'] = '; '.join(gaps)
   facts |= {k: v for k, v in about.items() if k not in ('title', 'notes', 'sweep_reference')}
   return '\n'.join(f'- {escape(key)}: {escape(value)}' for key, value in facts.items())
-
-
-def make_page(markdown: str, title: str, images: Mapping[str, bytes]) -> str:
-  """Makes a page of the report that needs no other file.
-
-  Args:
-    markdown: the report.
-    title: of the page.
-    images: PNG by its path in the report.
-
-  Returns:
-    HTML without references to other files. HTML in the Markdown is shown, not obeyed.
-  """
-  parser = MarkdownIt('commonmark', {'html': False}).enable('table')
-  tokens = parser.parse(markdown)
-  for token in tokens:
-    for child in token.children or ():
-      if child.type == 'image':
-        data = base64.b64encode(images[child.attrs['src']]).decode()
-        child.attrs['src'] = f'data:image/png;base64,{data}'
-  body = parser.renderer.render(tokens, parser.options, {})
-  return PAGE.format(title=html.escape(title), css=CSS, body=body)
 
 
 def markdown(
@@ -138,6 +96,7 @@ def markdown(
     f'# {escape(about.get("title", TITLE))}',
     header_text(results, about),
     INTERVALS,
+    tables.E_MEANS,
     '## Methods',
     "Greedy answers; the last column holds the paper's on MATH500 with Gemini 1.5 Flash: another "
     'task and another model, so that orderings compare and sizes do not.',
@@ -275,7 +234,7 @@ def write_short_report(workdir: epath.Path, rows: Sequence[ReplicationRow], seed
       metrics = read_json(
         folder / f'eval_{kind}' / 'metrics.json', 'delete its folder and row.json'
       )
-      data[row.name][kind] = {key: metrics[key] for key in COLUMNS}
+      data[row.name][kind] = {key: metrics.get(key) for key in COLUMNS}
   # What is compared goes by the paper's names.
   results = {r.row.paper or r.row.name: r for r in read_results(workdir, rows, [seed]).values()}
   titles = {name: result.row.title for name, result in results.items()}

@@ -17,7 +17,13 @@ import numpy as np
 from etils import epath
 
 from score_jax.analysis.edits import edit_distance_ratio
-from score_jax.analysis.statistics import crossed_interval, crossed_share, per_problem
+from score_jax.analysis.statistics import (
+  RATIOS,
+  crossed_interval,
+  crossed_ratio,
+  crossed_share,
+  per_problem,
+)
 from score_jax.replication.rows import EVALUATIONS, ReplicationRow
 from score_jax.replication.whole import counts_of, file_of, read_told, read_whole, training_records
 
@@ -31,8 +37,8 @@ class Outcome:
   Attributes:
     ids: of the N problems.
     levels: of the N problems.
-    values: f64[N] by metric: each turn's `acc_tK`, and `delta`, `i2c`, `c2i`, `changed` of the last
-      two turns.
+    values: f64[N] by metric: each turn's `acc_tK`, and those that compare the last two turns, see
+      `score_jax.analysis.statistics.per_problem`.
     edit_ratio: f64[N], how far the second answer lies from the first.
   """
 
@@ -226,11 +232,14 @@ def interval(result: Result | None, kind: str, key: str) -> dict[str, float] | N
 
   Returns:
     {'mean', 'low', 'high'} as fractions, over seeds and problems; None where there are no numbers.
+    The `RATIOS` with their 'denominator', see `score_jax.analysis.statistics.ratio`.
   """
   outcomes = list(result.outcomes[kind].values()) if result else []
-  if not outcomes or key not in outcomes[0].values:
+  if not outcomes or not all(key in outcome.values for outcome in outcomes):
     return None
   x_SN = aligned([outcomes], key)[0]
+  if key in RATIOS:
+    return crossed_ratio(x_SN)
   return crossed_interval(x_SN) if key == 'delta' else crossed_share(x_SN)
 
 

@@ -14,8 +14,15 @@ COLUMNS = {
   'i2c': 'Δ i→c',
   'c2i': 'Δ c→i',
   'changed': 'changed',
+  'e_minus': 'e−',
+  'e_plus': 'e+',
+  'i2c_truncated': 'i→c, cut off at t1',
 }
-
+E_MEANS = (
+  'e− is the share of right first answers that are spoilt, e+ that of wrong ones that are left '
+  'wrong; the last column is the share of corrections (i→c) whose first answer was cut off. Behind '
+  'each stands of how many answers it is.'
+)
 
 NO_NUMBER = '–'
 SHORT = {
@@ -64,8 +71,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 
 
 
 def cell(found: Mapping[str, float] | None, sign: bool = False) -> str:
-  """An interval, or a dash where there is none."""
-  return points(found, sign) if found else NO_NUMBER
+  """An interval, or a dash where there is none; a share of some problems with how many they are."""
+  if not found:
+    return NO_NUMBER
+  of = f' of {found["denominator"]}' if 'denominator' in found else ''
+  return (NO_NUMBER if found['mean'] is None else points(found, sign)) + of
 
 
 def titled(result: Result, kind: str, has_numbers: bool = True) -> str:

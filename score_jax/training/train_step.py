@@ -267,7 +267,9 @@ def batch_metrics(
     f32 scalars. Lengths in tokens, KL in nats per turn, entropy in nats per token, each over the
     rows that sampled the turn; shares as fractions. `train/mixed_tK` is the share of problems whose
     samples differ in reward at turn K: only those teach. `train/c2i_t12` is right at turn 1 and
-    wrong at turn 2, and so on.
+    wrong at turn 2, and so on. `train/e_minus_t12`, `train/e_plus_t12` and
+    `train/i2c_truncated_t12` are shares of right first answers, wrong ones and corrections, see
+    `score_jax.analysis.statistics.summarise`; 0 where their denominator is.
   """
   reward_BK, tokens_BK = batch.reward, sums['tokens']
   B, K = reward_BK.shape
@@ -296,6 +298,14 @@ def batch_metrics(
       f'train/i2c_{pair}': ((1 - before_B) * now_B).mean(),
       f'train/i2i_{pair}': ((1 - before_B) * (1 - now_B)).mean(),
     }
+    was_right_B, was_cut_B = before_B > 0, batch.episode.is_truncated[:, k - 1]
+    for name, x_B, counts_B in (
+      ('e_minus', 1 - now_B, was_right_B),
+      ('e_plus', 1 - now_B, ~was_right_B),
+      ('i2c_truncated', was_cut_B.astype(jnp.float32), ~was_right_B & (now_B > 0)),
+    ):
+      metrics[f'train/{name}_{pair}'] = masked_mean(x_B, counts_B)
+      metrics[f'train/{name}_denominator_{pair}'] = counts_B.sum().astype(jnp.float32)
   num_tokens = jnp.maximum(tokens_BK.sum(), 1)
   metrics |= {
     'train/reward_sum': reward_BK.sum(axis=1).mean(),

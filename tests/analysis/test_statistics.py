@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from score_jax.analysis.statistics import (
+  RATIOS,
   crossed_interval,
   crossed_share,
   mcnemar,
@@ -92,7 +93,9 @@ def test_no_share_is_negative():
   first = {'rewards': [0, 1], 'truncated': [True, True], **answer}
   others = first | {'rewards': [0, 0], 'answers': ['', ''], 'truncated': [False, False]}
   for name, found in summarise([first, others, others]).items():
-    if not name.startswith('delta'):
+    if name == 'e_minus':  # of no right answer
+      assert found == {'mean': None, 'low': None, 'high': None, 'denominator': 0}
+    elif not name.startswith('delta'):
       assert 0 <= found['low'] <= found['mean'] <= found['high'], name
 
 
@@ -221,6 +224,9 @@ def test_summarise_by_hand():
       'i2c': 2 / 5,  # the second and the third
       'c2i': 1 / 5,  # the fourth
       'changed': 4 / 5,  # all but the first: from one wrong answer to another counts
+      'e_minus': 1 / 2,  # of the first and the fourth, the fourth
+      'e_plus': 1 / 3,  # of the other three, the last
+      'i2c_truncated': 2 / 2,
       'edit_ratio': 4 / 10,  # one of two characters, but nothing in the first
       'length_t1': 5,
       'length_t2': 5,
@@ -232,6 +238,9 @@ def test_summarise_by_hand():
   assert got['i2c'] == share(2, 5) and got['changed'] == share(4, 5)
   assert got['length_t2'] == {'mean': 5, 'low': 5, 'high': 5}
   assert got['edit_ratio'] == mean_interval([0, 0.5, 0.5, 0.5, 0.5])
+  counts = {name: m.pop('denominator') for name, m in got.items() if 'denominator' in m}
+  assert counts == {'e_minus': 2, 'e_plus': 3, 'i2c_truncated': 2}
+  assert got['e_minus'] == share(1, 2) and got['e_plus'] == share(1, 3)
   assert all(set(interval) == {'mean', 'low', 'high'} for interval in got.values())
 
 
@@ -244,6 +253,7 @@ def test_summarise_of_other_numbers_of_turns():
   two, got = summarise(RECORDS), summarise(three)
   assert [got[f'acc_t{k}']['mean'] for k in (1, 2, 3)] == pytest.approx([0, 2 / 5, 3 / 5])
   assert all(got[name] == two[name] for name in ('delta', 'i2c', 'c2i', 'changed', 'edit_ratio'))
+  assert all(got[name] == two[name] for name in RATIOS)
   # Nobody is right at turn 1, three are at turn 3; all leave 'x', all but the first change again.
   assert got['delta_t1t3'] == paired_difference(3, 0, 5)
   assert (got['changed_t12'], got['changed_t23']) == (share(5, 5), share(4, 5))
@@ -267,7 +277,7 @@ def test_changed_is_of_final_answers_and_edits_are_of_texts():
 
 
 def test_per_problem_by_hand():
-  got = per_problem(RECORDS)
+  got, no = per_problem(RECORDS), pytest.approx(math.nan, nan_ok=True)
   assert {name: x.tolist() for name, x in got.items()} == {
     'acc_t1': [1, 0, 0, 1, 0],
     'acc_t2': [1, 1, 1, 0, 0],
@@ -275,10 +285,13 @@ def test_per_problem_by_hand():
     'i2c': [0, 1, 1, 0, 0],
     'c2i': [0, 0, 0, 1, 0],
     'changed': [0, 1, 1, 1, 1],
+    'e_minus': [0, no, no, 1, no],
+    'e_plus': [no, 0, 0, no, 1],
+    'i2c_truncated': [no, 1, 1, no, no],
   }
   assert all(x.dtype == np.float64 for x in got.values())
   metrics = summarise(RECORDS)
-  assert all(x.mean() == pytest.approx(metrics[name]['mean']) for name, x in got.items())
+  assert all(np.nanmean(x) == pytest.approx(metrics[name]['mean']) for name, x in got.items())
   none = per_problem([record([0, 0], [None, None], [1, 1], [False, False])])
   assert none['changed'].tolist() == [0]  # still no answer
   assert set(per_problem([record([1], ['a'], [3], [False])])) == {'acc_t1'}

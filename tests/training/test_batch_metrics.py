@@ -40,6 +40,15 @@ def test_batch_metrics_are_the_loops():
   for r1, r2 in reward:
     table[('c' if r1 else 'i') + '2' + ('c' if r2 else 'i')] += 1 / 8
   want |= {f'train/{name}_t12': share for name, share in table.items()}
+  right = [now for before, now in reward if before]
+  wrong = [now for before, now in reward if not before]
+  cut = [is_truncated[b, 0] for b in range(8) if reward[b, 0] < reward[b, 1]]
+  assert right and wrong and cut
+  want['train/e_minus_t12'] = right.count(0) / len(right)
+  want['train/e_plus_t12'] = wrong.count(0) / len(wrong)
+  want['train/i2c_truncated_t12'] = sum(cut) / len(cut)
+  for name, counted in {'e_minus': right, 'e_plus': wrong, 'i2c_truncated': cut}.items():
+    want[f'train/{name}_denominator_t12'] = len(counted)
   rows = [0, 1, 2, 4, 5, 6, 7]
   want['train/entropy_t2_nats'] = np.mean([sums['entropy'][b, 1] / tokens[b, 1] for b in rows])
   want['train/logp_gap_max_nats'] = sums['gap_max'].max()
@@ -50,3 +59,9 @@ def test_batch_metrics_are_the_loops():
   for name, value in want.items():
     np.testing.assert_allclose(m[name], value, rtol=1e-5, err_msg=name)
   assert sum(float(m[f'train/{name}_t12']) for name in table) == pytest.approx(1.0)
+  # Of no wrong answer and no correction: 0, as every mean of nothing.
+  batch = batch.replace(reward=jnp.ones((8, 2)))
+  m = summarise(batch, jnp.asarray(shaped), jnp.asarray(adv), sums_on_device, G)
+  for name in ('e_minus', 'e_plus', 'i2c_truncated'):
+    assert float(m[f'train/{name}_t12']) == 0, name
+    assert float(m[f'train/{name}_denominator_t12']) == (8 if name == 'e_minus' else 0)
