@@ -99,11 +99,13 @@ def _train_and_evaluate(config, row: ReplicationRow, run, workdir, about) -> dic
     }
   finally:
     setup.task.close()
+  # Not what the log holds: of that, something may have been lost before this start.
+  updates = run.train.num_steps if row.num_steps and not run.supervised.method else 0
   return {
     'num_problems': run.eval.num_problems or len(setup.task.test),
     'records': counts,
-    # Not what the log holds: of that, something may have been lost before this start.
-    'updates': run.train.num_steps if row.num_steps and not run.supervised.method else 0,
+    'updates': updates,
+    'episodes': updates * run.rollout.problems_per_step * run.rollout.samples_per_problem,
     'trained_s': trained_s,
   }
 
@@ -112,7 +114,10 @@ def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about
   """Makes one evaluation unless it is there and whole; returns how many problems it has."""
   run, forced = setup.config, None
   num_problems = config.num_vote_problems if name == 'votes' else run.eval.num_problems
-  prompts = protocol.make_prompts(policy, setup.task, num_problems)
+  split = 'train' if name == 'train' else 'test'
+  if split == 'train':  # there may be fewer of them
+    num_problems = min(num_problems, len(setup.task.train))
+  prompts = protocol.make_prompts(policy, setup.task, num_problems, split)
   count = len(prompts.problems)
   if not what_is_wrong(folder, name, count):
     return count
@@ -129,7 +134,7 @@ def _evaluate(config, setup: Setup, policy: Policy, name, workdir, folder, about
   policy = dataclasses.replace(policy, config=run)
   sampler = protocol.make_sampler(policy, setup.task, temperature)
   first = "the base model's samples" if forced else "the policy's own"
-  measurement = what_it_depends_on(policy, sampler, prompts, first_answers=first)
+  measurement = what_it_depends_on(policy, sampler, prompts, first_answers=first, split=split)
   turns = (0, 2) if run.eval.protocol == 'self_refine' else None
   found = evaluate(sampler, prompts, setup.task, forced, turns)
   about = {**about, 'temperature': temperature}

@@ -17,7 +17,8 @@ from score_jax.runs.files import check_writable, read_json
 from score_jax.runs.identity import CONFIG_FILE, check_or_write_config
 
 GROUPS = ('method', 'ablation', 'turns', 'sweep', 'regime', 'model', 'part')
-EVALUATIONS = ('greedy', 'sampled', 'fixed', 'turns', 'votes')
+# Of held-out problems all but 'train', which is 'greedy' on those that the row is trained on.
+EVALUATIONS = ('greedy', 'sampled', 'train', 'fixed', 'turns', 'votes')
 # What may change between two starts: a path, and what is shown.
 NOT_IDENTITY = ('smollm2_run.model.checkpoint', 'run.train.progress')
 

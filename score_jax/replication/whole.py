@@ -130,13 +130,14 @@ def counts_of(told: dict, evaluations: Iterable[str]) -> dict[str, int | None]:
   """How many problems each evaluation of a seed has.
 
   Args:
-    told: its `row.json`; earlier ones say it of none but the whole split.
+    told: its `row.json`; earlier ones say it of the held-out problems as a whole.
     evaluations: of the row.
 
   Returns:
     Number by evaluation, None where it is not known.
   """
-  split = {name: None if name == 'votes' else told.get('num_problems') for name in evaluations}
+  others = ('votes', 'train')
+  split = {name: None if name in others else told.get('num_problems') for name in evaluations}
   return split | told.get('records', {})
 
 

@@ -23,6 +23,7 @@ from score_jax.replication.whole import reopen
 from score_jax.runs.checkpoints import Checkpoints
 from score_jax.setup import run as setup_run
 from score_jax.setup.policy import Policy
+from score_jax.setup.task import make_task
 from score_jax.training.loop import Preempted, TrainingStopped
 
 
@@ -31,6 +32,7 @@ def base_row(tmp_path_factory):
   """The row `base`, really run here, with every evaluation."""
   config = read_config(str(write_tiny(tmp_path_factory.mktemp('tiny'))))
   row, workdir = read_rows(config)['base'], epath.Path(tmp_path_factory.mktemp('replication'))
+  row = dataclasses.replace(row, evaluations=(*row.evaluations, 'train'))
   about = {'commit': 'abc', 'hardware': 'some'}
   run_row(config, row, 0, workdir, about)
   return config, row, workdir, about
@@ -54,9 +56,34 @@ def test_files_of_a_row(base_row):
     assert (metrics['row'], metrics['seed'], metrics['commit']) == ('base', 0, 'abc')
     mean = sum(r['rewards'][1] for r in found) / 64
     assert metrics['acc_t2']['mean'] == pytest.approx(mean)
+    assert metrics['measurement']['split'] == 'test'
   assert {
     kind: [r['answers'][:2] for r in records_of(folder, kind)] for kind in ('greedy', 'turns')
   } == dict.fromkeys(('greedy', 'turns'), [r['answers'] for r in records_of(folder, 'greedy')])
+
+
+def test_training_problems_are_evaluated_as_far_as_there_are_any(base_row, monkeypatch):
+  config, row, workdir, _ = base_row
+  folder = workdir / 'base' / 'seed0'
+  found, run = records_of(folder, 'train'), row_config(config, row, 0, workdir)
+  metrics = json.loads((folder / 'eval_train' / 'metrics.json').read_text())
+  assert (metrics['temperature'], metrics['measurement']['split']) == (0.0, 'train')
+  task = make_task(run)
+  asked = {p.question: p.answer for p in task.train}
+  assert [r['question'] for r in found] == [task.train[i * 100 // 64].question for i in range(64)]
+  assert not {r['question'] for r in found} & {p.question for p in task.test}
+  assert [r['rewards'][1] for r in found] == [
+    float(r['finals'][1] == asked[r['question']]) for r in found
+  ]
+  # The config wants more held-out problems than there are to train on; of a whole split, all.
+  taken = []
+  monkeypatch.setattr(protocol, 'make_prompts', lambda *args: taken.append(args[2:]) or stop())
+  for wanted in (128, 0):
+    run.eval.num_problems = wanted
+    setup = types.SimpleNamespace(config=run, task=task)
+    with pytest.raises(Stop):
+      one_row._evaluate(config, setup, None, 'train', workdir, folder, {})
+  assert taken == [(100, 'train'), (0, 'train')]
 
 
 def test_fixed_first_answers_are_the_bases_samples(base_row):
@@ -107,6 +134,10 @@ def test_votes_of_a_row(base_row):
 
 class Stop(Exception):
   """Ends an evaluation before it samples."""
+
+
+def stop():
+  raise Stop
 
 
 @pytest.fixture
@@ -163,17 +194,21 @@ def test_what_is_not_whole_is_evaluated_again(base_row, caplog):
   folder = workdir / 'base' / 'seed0'
   greedy, votes = folder / 'eval_greedy' / 'records.jsonl', folder / 'votes.jsonl'
   told = json.loads((folder / 'row.json').read_text())
-  assert told['records'] == {'greedy': 64, 'sampled': 64, 'fixed': 64, 'turns': 64, 'votes': 4}
+  assert told['records'] == dict.fromkeys(row.evaluations, 64) | {'votes': 4}
   assert reopen(workdir, [row], lambda row: [0]) == []
   whole = {path: path.read_text() for path in (greedy, votes)}
   for path, text in whole.items():
     path.write_text(''.join(text.splitlines(keepends=True)[:-1]))
   (folder / 'eval_turns' / 'metrics.json').unlink()
+  train = folder / 'eval_train' / 'records.jsonl'
+  whole[train] = train.read_text()
+  train.write_text(whole[train].replace('"rewards"', '"x"'))
   wrong = reopen(workdir, [row], lambda row: [0])
   assert [text.removeprefix(f'{folder}/') for text in wrong] == [
     'eval_greedy/records.jsonl has 63 of 64 problems',
     'eval_turns/metrics.json is missing',
     'votes.jsonl has 3 of 4 problems',
+    'eval_train/records.jsonl:1: no record of an evaluation',
   ]
   assert all(text in caplog.text for text in wrong)
   untouched = pathlib.Path(folder, 'eval_sampled', 'records.jsonl').stat().st_mtime_ns
