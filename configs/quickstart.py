@@ -11,6 +11,8 @@ worked at turn 1 and there is something left to correct.
 Hardware, time and what to expect for three seeds: the table in README.md.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from score_jax.core.config import default_config
@@ -46,7 +48,7 @@ def get_config() -> ConfigDict:
   c.run = run
   c.report = ConfigDict()
   plain = stages.multiturn_rl(BETA1)
-  c.rows = (
+  rows = (
     ReplicationRow('base', 'Base model', 'method', plain, paper='base'),
     # A rate that falls to 0 settles what is a method's result; Stage I is only half of one.
     ReplicationRow(
@@ -70,4 +72,6 @@ def get_config() -> ConfigDict:
       'multiturn_rl', 'Multi-turn RL, both turns', 'method', plain, STAGE1_STEPS + STAGE2_STEPS
     ),
   )
+  evaluations = ('greedy', 'sampled', 'train')
+  c.rows = tuple(dataclasses.replace(row, evaluations=evaluations) for row in rows)
   return c

@@ -32,18 +32,33 @@ def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path, monke
   assert done.returncode == 0, done.stderr
   report = json.loads((workdir / 'report.json').read_text())
   assert list(report['rows']) == ['base', 'stage1', 'stage2', 'multiturn_rl']
+  own = ('updates', 'updates_with_start', 'episodes', 'episodes_with_start')
+  assert {name: [row[key] for key in own] for name, row in report['rows'].items()} == {
+    'base': [0, 0, 0, 0],
+    'stage1': [2, 2, 64, 64],  # of 4 problems with 8 samples
+    'stage2': [2, 4, 64, 128],
+    'multiturn_rl': [2, 2, 64, 64],
+  }
+  keys = {'acc_t1', 'acc_t2', 'delta', 'i2c', 'c2i', 'changed'}
   for name, row in report['rows'].items():
     assert row['seed'] == 3 and row['seconds'] > 0 and row['commit'] and row['num_problems'] == 32
-    for kind in ('greedy', 'sampled'):
-      assert set(row[kind]) == {'acc_t1', 'acc_t2', 'delta', 'i2c', 'c2i', 'changed'}
+    assert row['seeds'] == [3]
+    is_trained = [row[f'changed_{end}'] is not None for end in ('first', 'last', 'peak')]
+    assert is_trained == [name != 'base'] * 3
+    for kind in ('greedy', 'sampled', 'train'):
+      assert set(row[kind]) == keys | {'e_minus', 'e_plus', 'i2c_truncated'}
       path = workdir / name / 'seed3' / f'eval_{kind}' / 'metrics.json'
       found = json.loads(path.read_text())
       assert row[kind] == {key: found[key] for key in row[kind]}
       for m in row[kind].values():
-        assert m['low'] <= m['mean'] <= m['high']
+        assert m.get('denominator') == 0 or m['low'] <= m['mean'] <= m['high']
   assert (workdir / 'training.png').stat().st_size > 10_000
   text = (workdir / 'report.md').read_text()
-  assert text.count('| SCoRe | ') == 2 and 'Accuracy@t1' in text
+  assert text.count('| SCoRe | ') == 4 and 'Accuracy@t1' in text
+  told = (
+    'SCoRe (`stage2`): 2 updates, 64 episodes, from `stage1`; with what it starts from 4 updates'
+  )
+  assert told in text
   assert text.count("**: SCoRe's Δ(t1,t2) above that of “") == 2
   # A second start finds everything done and only writes the report again.
   again = read_config(str(config))

@@ -13,12 +13,22 @@ from typing import Any
 
 from etils import epath
 
-from score_jax.replication import figures, gallery, orderings, paper, series, tables
+from score_jax.replication import (
+  changes,
+  collapse_figure,
+  figures,
+  gallery,
+  orderings,
+  paper,
+  series,
+  short_report,
+  tables,
+)
 from score_jax.replication.page import make_page
 from score_jax.replication.results import KINDS, Result, interval, read_results
-from score_jax.replication.rows import ReplicationRow, seed_dir
+from score_jax.replication.rows import ReplicationRow
 from score_jax.replication.tables import COLUMNS, escape
-from score_jax.runs.files import read_json, to_plain, write_atomic
+from score_jax.runs.files import to_plain, write_atomic
 
 INTERVALS = (
   'Numbers are percent (differences: percentage points), a mean over seeds and problems with its '
@@ -42,30 +52,6 @@ REGIMES = (
   '“collapsed” where it fell below half. The other columns are of the final evaluation, sampled at '
   'temperature 1.'
 )
-
-
-def header_text(results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
-  """Says where the numbers come from."""
-  begun = [result for result in results.values() if result.seeds]
-  seeds = [seed for result in begun for seed in result.seeds.values()]
-
-  def told(key: str) -> str:
-    return ', '.join(dict.fromkeys(str(s[key]) for s in seeds if key in s)) or 'none yet'
-
-  numbers = sorted({seed for result in begun for seed in result.seeds})
-  took = sum(seed.get('seconds', 0) for seed in seeds)
-  facts = {
-    'commit': told('commit'),
-    'hardware': told('hardware'),
-    'seeds': ', '.join(map(str, numbers)) or 'none yet',
-    'held-out problems': told('num_problems'),
-    'time': f'{tables.seconds_text(took)} for all finished seeds of all rows',
-    'rows': f'{len(begun)} of {len(results)} have numbers',
-  }
-  if gaps := [f'{r.row.title} ({r.state})' for r in begun if r.state != 'finished']:
-    facts['not whole, and marked in every table'] = '; '.join(gaps)
-  facts |= {k: v for k, v in about.items() if k not in ('title', 'notes', 'sweep_reference')}
-  return '\n'.join(f'- {escape(key)}: {escape(value)}' for key, value in facts.items())
 
 
 def markdown(
@@ -94,7 +80,7 @@ def markdown(
   removed = ('score', 'single_turn_rl')
   parts = [
     f'# {escape(about.get("title", TITLE))}',
-    header_text(results, about),
+    tables.header_text(results, about),
     INTERVALS,
     tables.E_MEANS,
     '## Methods',
@@ -161,7 +147,9 @@ def numbers(
       'value': row.value,
       'state': result.state,
       'wanted_seeds': result.wanted,
-      'seeds': result.seeds,
+      'seeds': list(result.seeds),
+      'runs': result.seeds,
+      **changes.changed_shares(result),
       'paper': paper.fractions(row.paper),
     }
     for kind in KINDS:
@@ -215,65 +203,19 @@ def write_report(
 def write_short_report(workdir: epath.Path, rows: Sequence[ReplicationRow], seed: int) -> None:
   """Writes report.md, training.png and report.json of finished rows of one seed.
 
-  The intervals of single rows are those of their evaluations, over problems.
-
   Args:
     workdir: of the replication.
-    rows: in the order of the report; one of them has the paper's 'score'.
+    rows: in the order of the report; what is said of SCoRe is said of the one with the paper's
+      'score'.
     seed: of all rows.
 
   Raises:
     ValueError: naming file and line, for a broken file.
   """
-  data = {}
-  for row in rows:
-    folder = seed_dir(workdir, row.name, seed)
-    told = read_json(folder / 'row.json', 'delete it, and the row is evaluated again')
-    data[row.name] = {key: told[key] for key in ('num_problems', 'seed', 'commit', 'seconds')}
-    for kind in row.evaluations:
-      metrics = read_json(
-        folder / f'eval_{kind}' / 'metrics.json', 'delete its folder and row.json'
-      )
-      data[row.name][kind] = {key: metrics.get(key) for key in COLUMNS}
-  # What is compared goes by the paper's names.
-  results = {r.row.paper or r.row.name: r for r in read_results(workdir, rows, [seed]).values()}
+  results = read_results(workdir, rows, [seed])
+  data = short_report.numbers(workdir, results, seed)
   titles = {name: result.row.title for name, result in results.items()}
-  curves = series.training('train/reward_t1', 'train/reward_t2')(results).data
-  write_atomic(workdir / 'training.png', figures.render(figures.reward_curves, curves, titles))
-
-  def table(kind: str) -> str:
-    lines = [
-      [escape(row.title), *(tables.cell(data[row.name][kind][k], k == 'delta') for k in COLUMNS)]
-      for row in rows
-    ]
-    return tables.table(['', *COLUMNS.values()], lines)
-
-  trained = [
-    f'- {escape(row.title)} (`{row.name}`): {row.num_steps} updates from `{row.init or "base"}`, '
-    f'reward weights {row.stage.reward_weight}, bonus {row.stage.bonus}, KL {row.stage.kl_weight}'
-    for row in rows
-    if row.num_steps
-  ]
-  judged = [
-    (claim, found)
-    for claim, found in orderings.orderings(results)
-    if any(judgement['greedy'] for judgement in found)
-  ]
-  parts = [
-    '# SCoRe in a few rows',
-    header_text(results, {}),
-    '\n'.join(trained),
-    'Numbers are percent of held-out problems, with 95% intervals over problems.',
-    '## Greedy',
-    table('greedy'),
-    '## Sampled at temperature 1',
-    table('sampled'),
-    '## What this says',
-    'Differences are on the same problems; “not separated”: the 95% interval of the greedy one '
-    "holds 0. McNemar's exact two-sided test asks whether two rows are right equally often.",
-    tables.comparison_table(results, 'greedy'),
-    tables.ordering_text(judged),
-    '![Reward of both turns over training](training.png)',
-  ]
-  write_atomic(workdir / 'report.md', '\n\n'.join(parts) + '\n')
+  png = figures.render(collapse_figure.draw, short_report.pictured(results, data), titles)
+  write_atomic(workdir / short_report.FIGURE, png)
+  write_atomic(workdir / 'report.md', short_report.markdown(results, data))
   write_atomic(workdir / 'report.json', json.dumps({'rows': data}, indent=2) + '\n')

@@ -12,6 +12,7 @@ import numpy as np
 
 from score_jax.analysis.statistics import crossed_interval, crossed_share
 from score_jax.analysis.voting import vote_values
+from score_jax.replication.changes import changed_shares, curve
 from score_jax.replication.results import Result, interval
 from score_jax.replication.whole import file_of
 
@@ -19,8 +20,6 @@ CURVES = ('score', 'stage1', 'multiturn_rl', 'last_turn_rl')
 BUDGETS = (2, 4, 8, 16, 32)
 EDIT_BINS = 20
 MAX_CURVES = 7  # in one panel, told apart by colour, marker and line
-# Of the training steps: how much of their end is averaged to say where training ended.
-TAIL = 0.1
 COLLAPSED_BELOW = 0.5
 
 
@@ -104,25 +103,9 @@ def training(*keys: str) -> Callable[[Mapping], Series]:
     Results -> a series of row -> {'steps', metric: {'mean', 'low', 'high'}}, over the steps that
     every seed has; low and high are the least and greatest seed.
   """
-
-  def get(result: Result) -> dict | None:
-    seeds = [{r['step']: r for r in records} for records in result.training.values()]
-    if not seeds:
-      return None
-    steps = [s for s in seeds[0] if all(has_all(seed.get(s), keys) for seed in seeds)]
-    curves = {}
-    for key in keys:
-      x_ST = np.asarray([[seed[s][key] for s in steps] for seed in seeds], float)
-      curves[key] = {'mean': x_ST.mean(0), 'low': x_ST.min(0), 'high': x_ST.max(0)}
-      curves[key] = {name: x.tolist() for name, x in curves[key].items()}
-    return {'steps': steps} | curves if steps else None
-
-  return lambda results: gather(results, CURVES, 'training', get)
-
-
-def has_all(record: Mapping | None, keys: Sequence[str]) -> bool:
-  """Whether a record has a number for each key."""
-  return record is not None and all(record.get(key) is not None for key in keys)
+  return lambda results: gather(
+    results, CURVES, 'training', lambda result: curve(result.training, keys)
+  )
 
 
 def edits(results: Mapping[str, Result]) -> Series:
@@ -261,24 +244,18 @@ def regimes(results: Mapping[str, Result]) -> Series:
     results: by row name.
 
   Returns:
-    A series of row -> {'changed_first': in the first step's episodes, which the base model sampled;
-    'changed_last': over the last tenth of the steps; 'collapsed': whether the second is below half
-    of the first; and the metrics of the evaluation at temperature 1}.
+    A series of row -> `changed_shares`, whose first one is of the base model's episodes;
+    'collapsed': whether the last is below half of the first; and the metrics of the evaluation at
+    temperature 1.
   """
   keys = ('acc_t1', 'acc_t2', 'delta', 'changed')
 
   def get(result: Result) -> dict | None:
-    runs = [
-      [r['train/changed_t12'] for r in records if r.get('train/changed_t12') is not None]
-      for records in result.training.values()
-    ]
-    runs = [run for run in runs if run]
+    ends = changed_shares(result)
+    first, last = ends['changed_first'], ends['changed_last']
     found = {key: interval(result, 'sampled', key) for key in keys}
-    if not runs or not all(found.values()):
+    if first is None or not all(found.values()):
       return None
-    first = float(np.mean([run[0] for run in runs]))
-    last = float(np.mean([np.mean(run[-max(1, round(TAIL * len(run))) :]) for run in runs]))
-    ends = {'changed_first': first, 'changed_last': last}
     return ends | {'collapsed': last < COLLAPSED_BELOW * first} | found
 
   return gather(results, names_of(results, 'regime'), 'sampled', get)

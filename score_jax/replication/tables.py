@@ -206,3 +206,35 @@ def rows_table(results: Mapping[str, Result]) -> str:
     took = sum(seed.get('seconds', 0) for seed in result.seeds.values())
     rows.append([f'`{name}`', escape(result.row.title), escape(result.state), seeds, f'{took:.0f}'])
   return table(['folder', 'row', 'state', 'seeds', 'seconds'], rows, num_text=4)
+
+
+def header_text(results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
+  """Says where the numbers come from.
+
+  Args:
+    results: by row name.
+    about: what to say besides, a line for each entry but those that the report has elsewhere.
+
+  Returns:
+    A Markdown list.
+  """
+  begun = [result for result in results.values() if result.seeds]
+  seeds = [seed for result in begun for seed in result.seeds.values()]
+
+  def told(key: str) -> str:
+    return ', '.join(dict.fromkeys(str(s[key]) for s in seeds if key in s)) or 'none yet'
+
+  numbers = sorted({seed for result in begun for seed in result.seeds})
+  took = sum(seed.get('seconds', 0) for seed in seeds)
+  facts = {
+    'commit': told('commit'),
+    'hardware': told('hardware'),
+    'seeds': ', '.join(map(str, numbers)) or 'none yet',
+    'held-out problems': told('num_problems'),
+    'time': f'{seconds_text(took)} for all finished seeds of all rows',
+    'rows': f'{len(begun)} of {len(results)} have numbers',
+  }
+  if gaps := [f'{r.row.title} ({r.state})' for r in begun if r.state != 'finished']:
+    facts['not whole, and marked in every table'] = '; '.join(gaps)
+  facts |= {k: v for k, v in about.items() if k not in ('title', 'notes', 'sweep_reference')}
+  return '\n'.join(f'- {escape(key)}: {escape(value)}' for key, value in facts.items())
