@@ -8,6 +8,7 @@ TESTED_ELSEWHERE = {
   'evaluate.py': 'run by tests/cli/test_processes.py',
   'pretrain.py': 'prints and calls make_base of tests/training/test_pretraining.py',
   'planning/dry_run.py': 'printed by tests/test_main.py',
+  'replication/collapse_figure.py': 'drawn by tests/replication/test_short_report.py',
   'replication/figures.py': 'drawn by tests/replication/test_report.py',
   'replication/gallery.py': 'drawn by tests/replication/test_report.py',
   'replication/sweep_figures.py': 'drawn by tests/replication/test_report.py',

@@ -52,6 +52,7 @@ def _changed(axis: Axes, data: Mapping, colours: Mapping[str, str], titles: Titl
   axis.set(xlabel='update, with those of what a row starts from', ylabel='training episodes (%)')
   if data:
     axis.set_ylim(bottom=0)
+    axis.xaxis.get_major_locator().set_params(integer=True)
   else:
     axis.set(xticks=[], yticks=[])
     axis.text(0.5, 0.5, 'nothing was trained', ha='center', transform=axis.transAxes)

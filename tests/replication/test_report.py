@@ -94,6 +94,18 @@ def test_a_table_row_holds_the_measured_and_the_papers_numbers(workdir, data):
   assert cells[-1] == '60.0 / 64.4 / 4.4 / 5.8 / 1.4'
 
 
+def test_each_row_says_its_seeds_and_where_training_took_changed_answers(data):
+  rows = data['rows']
+  assert rows['score']['seeds'] == [0, 1, 2] and rows['no_bonus']['seeds'] == [0, 1]
+  assert rows['self_refine']['seeds'] == [] and rows['score']['runs']['1']['commit'] == 'abc123'
+  names = [f'changed_{end}' for end in ('first', 'last', 'peak')]
+  assert [rows['base'][name] for name in names] == [None] * 3
+  # A line from 0.4 to 0.3, whose last tenth are the last two of 20 updates, the first one its peak.
+  step = 0.1 / 19
+  want = [0.4, 0.3 + step / 2, 0.4 - step / 2]
+  assert [rows['score'][name] for name in names] == pytest.approx(want)
+
+
 def test_each_ordering_has_its_verdict(data):
   verdicts = {(j['claim'], j['other'], j['metric']): j['verdict'] for j in data['orderings']}
   assert verdicts['delta_above_baselines', 'base', 'delta'] == 'held'
