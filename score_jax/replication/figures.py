@@ -35,6 +35,7 @@ STYLE = {
   'axes.spines.right': False,
   'figure.constrained_layout.use': True,
   'savefig.dpi': 150,
+  'text.parse_math': False,  # a title with two dollar signs is no formula
 }
 Titles = Mapping[str, str]
 

@@ -5,6 +5,8 @@ import hashlib
 import html.parser
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 from makers import episode
@@ -130,6 +132,75 @@ def test_page_is_one_file_that_runs_only_its_own_script():
   assert '{{' not in source
   # The script makes text nodes; none of these would.
   assert not re.search(r'innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(', script)
+
+
+# Of a browser what the page's script asks for, and no more; prints the transitions' chips.
+BROWSER = """
+const fs = require('fs');
+class Node {
+  constructor(tag) { Object.assign(this, {tag, attributes: {}, children: [], style: {}}); }
+  setAttribute(key, value) { this.attributes[key] = value; }
+  append(...nodes) {
+    for (const node of nodes) {
+      if (node instanceof Node) node.parentNode = this;
+      this.children.push(node);
+    }
+  }
+  replaceChildren(...nodes) { this.children = []; this.append(...nodes); }
+  get nextSibling() { const all = this.parentNode.children; return all[all.indexOf(this) + 1]; }
+  get value() { return this.attributes.value ?? ''; }
+  set value(value) { this.attributes.value = value; }
+  get textContent() { return this.children.map(c => c.textContent ?? c).join(''); }
+  set textContent(text) { this.children = [text]; }
+  get all() { return this.children.flatMap(c => c instanceof Node ? [c, ...c.all] : []); }
+  get elements() { return Object.fromEntries(this.all.map(n => [n.attributes.name, n])); }
+  get classList() { return {toggle() {}, add() {}, remove() {}}; }
+  querySelectorAll(selector) {
+    const [, tag, name, inside] = /^(\\w*)\\[name=(\\w+)\\]( option)?$/.exec(selector);
+    const found = this.all.filter(n => n.attributes.name === name && (!tag || n.tag === tag));
+    return inside ? found.flatMap(n => n.children) : found;
+  }
+  addEventListener() {}
+}
+const nodes = {};
+globalThis.document = {
+  getElementById: id => nodes[id] ??= new Node(id), createElement: tag => new Node(tag),
+  querySelector: () => null, documentElement: {style: {setProperty() {}}},
+};
+Object.assign(globalThis, {
+  location: {hash: ''}, CSS: {}, addEventListener() {}, getComputedStyle: () => ({}),
+  ResizeObserver: class { observe() {} }, IntersectionObserver: class { observe() {} },
+});
+const [, data, script] = fs.readFileSync(process.argv[2], 'utf8').split(/<script[^>]*>/);
+document.getElementById('data').textContent = data.split('</script>')[0];
+(0, eval)(script.split('</script>')[0]);
+for (const node of nodes.filters.querySelectorAll('input[name=transition]')) {
+  console.log(node.nextSibling.textContent);
+}
+console.log(nodes.list.children.map(n => n.textContent.includes('before was cut off')).join(' '));
+"""
+
+
+@pytest.mark.skipif(not shutil.which('node'), reason='runs the page in node')
+def test_corrections_of_answers_that_were_cut_off_are_counted(tmp_path):
+  episodes = [
+    episode(rewards=[0, 1], truncated=[True, False]),
+    episode(rewards=[0, 1], truncated=[False, True]),
+    episode(rewards=[1, 0], truncated=[True, True]),
+    episode(rewards=[0, 0], truncated=[True, True]),
+    # Of three turns the last two count.
+    episode(['a', 'b', 'c'], [0, 0, 1], truncated=[True, False, False]),
+    episode(['a', 'b', 'c'], [1, 0, 1], truncated=[False, True, False]),
+  ]
+  episodes = [e | {'number': n} for n, e in enumerate(episodes)]
+  page, browser = tmp_path / 'page.html', tmp_path / 'browser.js'
+  page.write_text(episodes_page.page(episodes, 'Title'))
+  browser.write_text(BROWSER)
+  done = subprocess.run(['node', browser, page], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  *chips, cards = done.stdout.splitlines()
+  assert chips == ['all 6', 'i→c 4, cut off before: 2', 'c→i 1', 'c→c 0', 'i→i 1']
+  assert cards == 'true false false false false true'
 
 
 def test_hostile_texts_stay_text():
