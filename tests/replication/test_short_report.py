@@ -19,7 +19,7 @@ SEED = 5
 
 
 def row(name, init='', num_steps=20, evaluations=EVALUATIONS, paper=''):
-  title = f'The $row | ^{name}$'
+  title = f'The $row^$ | {name}'
   return ReplicationRow(
     name, title, 'method', PLAIN, num_steps, init, evaluations=evaluations, paper=paper
   )
@@ -83,14 +83,14 @@ def test_numbers_and_text_of_rows_of_any_names(tmp_path):
     else:  # a line from 0.2 to 0.6; the last tenth is of two or of four updates
       last = 0.6 - 0.4 * (0.5 if of.num_steps == 20 else 1.5) / (of.num_steps - 1)
       assert changed == pytest.approx([0.2, last, last])
-  name = r'The $row \| ^ours$'
+  name = r'The $row^$ \| ours'
   assert (
     f'- {name} (`ours`): 20 updates, 10,240 episodes, from `first`; with what it starts' in text
   )
   assert 'starts from 40 updates, 20,480 episodes; reward weights' in text
   # A line in the table of each evaluation that a row has, and one of changed answers.
   tables = {
-    of.name: len(re.findall(rf'^\| The \$row \\\| \^{of.name}\$ \|', text, re.M)) for of in ROWS
+    of.name: len(re.findall(rf'^\| The \$row\^\$ \\\| {of.name} \|', text, re.M)) for of in ROWS
   }
   assert (tables['ours'], tables['quiet']) == (4, 2)
   greedy = text[
