@@ -33,8 +33,13 @@ def changed_shares(result: Result) -> dict[str, float | None]:
   return dict(zip(names, means, strict=True))
 
 
+def tenth(num_updates: int) -> int:
+  """How many updates a tenth of them are, at least one."""
+  return max(1, round(TAIL * num_updates))
+
+
 def _ends(run: Sequence[float]) -> tuple[float, float, float]:
-  length = max(1, round(TAIL * len(run)))
+  length = tenth(len(run))
   means = np.convolve(run, np.full(length, 1 / length), mode='valid')
   return run[0], float(means[-1]), float(means.max())
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from score_jax.replication.changes import CHANGED
+from score_jax.replication.changes import CHANGED, tenth
 from score_jax.replication.figures import COLOURS, MARKERS, WIDTH, Titles, shorten
 
 UNTRAINED = '0.55'  # grey
@@ -41,8 +41,9 @@ def _changed(axis: Axes, data: Mapping, colours: Mapping[str, str], titles: Titl
     steps, band = found['steps'], found[CHANGED]
     mean, low, high = (100 * np.asarray(band[k]) for k in ('mean', 'low', 'high'))
     axis.fill_between(steps, low, high, color=colours[name], alpha=0.15, linewidth=0)
+    axis.plot(steps, mean, color=colours[name], linewidth=0.8, alpha=0.35)
     marks = {'marker': MARKERS[number % len(MARKERS)], 'markevery': (0, max(1, len(steps) // 5))}
-    axis.plot(steps, mean, color=colours[name], linewidth=1.4, label=titles[name], **marks)
+    axis.plot(steps, smooth(mean), color=colours[name], linewidth=1.8, label=titles[name], **marks)
   for start, after in {
     (found['start'], found['after']) for found in data.values() if found['after']
   }:
@@ -57,6 +58,17 @@ def _changed(axis: Axes, data: Mapping, colours: Mapping[str, str], titles: Titl
     axis.set(xticks=[], yticks=[])
     axis.text(0.5, 0.5, 'nothing was trained', ha='center', transform=axis.transAxes)
   _legend(axis, 'Answers changed at turn 2 in training', 2)
+
+
+def smooth(x_T: np.ndarray) -> np.ndarray:
+  """Means over the tenth of a row's updates that lies about each of them, less at both ends.
+
+  Example:
+    >>> smooth(np.array([0.0, 3, 0] + [0] * 27)).tolist()[:4]
+    [1.5, 1.0, 1.0, 0.0]
+  """
+  window = np.ones(tenth(len(x_T)))
+  return np.convolve(x_T, window, 'same') / np.convolve(np.ones(len(x_T)), window, 'same')
 
 
 def _mended(

@@ -110,6 +110,9 @@ def markdown(
     "Greedy answers; the last column holds the paper's on MATH with Gemma-2-2B.",
     of('turns', 'greedy', TURNS, tuple(TURNS)[:3]),
   ]
+  if names := [name for name, result in results.items() if result.outcomes['train']]:
+    parts += ['## On the problems that were trained on', 'Greedy answers:']
+    parts.append(tables.metrics_table(results, names, 'train', COLUMNS))
   if series.names_of(results, 'model'):
     parts += ['## Other models', 'Greedy answers:', of('model', 'greedy')]
   parts += ['## Figures', *gallery.markdown(found)]

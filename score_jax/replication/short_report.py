@@ -21,10 +21,11 @@ TABLES = {
 ALT = 'Changed answers in training, wrong answers mended, and accuracy of both turns'
 CAPTION = (
   "Above left: share of changed answers in training, at temperature 1 (the paper's Fig. 6), each "
-  'row after what it starts from. Above right: of the held-out problems that a row answers wrongly '
-  'at first, greedily, the share that its second answer sets right, 1 - e+. Below: accuracy of '
-  'first and second answers, greedily, on problems that were trained on and on new ones. Bars with '
-  'ends are 95% intervals over problems.'
+  'row after what it starts from; the thick line is a mean over the tenth of its updates around '
+  'each. Above right: of the held-out problems that a row answers wrongly at first, greedily, the '
+  'share that its second answer sets right, 1 - e+. Below: accuracy of first and second answers, '
+  'greedily, on problems that were trained on and on new ones. Lines with ends are 95% intervals '
+  'over problems.'
 )
 
 

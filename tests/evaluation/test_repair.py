@@ -29,6 +29,8 @@ def test_a_forced_answer_is_corrected_in_one_turn():
   assert not any(any(r['truncated']) for r in found.records)
   means = {key: m['mean'] for key, m in found.metrics.items()}
   assert (means['acc_t1'], means['acc_t2'], means['i2c'], means['changed']) == (0.2, 1, 0.8, 0.8)
+  counts = {key: found.metrics[key]['denominator'] for key in ('e_minus', 'e_plus')}
+  assert (means['e_minus'], means['e_plus'], *counts.values()) == (0, 0, 1, 4)
 
 
 def test_repair_takes_two_turns():

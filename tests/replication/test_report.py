@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import struct
 
 import pytest
@@ -104,6 +105,21 @@ def test_each_row_says_its_seeds_and_where_training_took_changed_answers(data):
   step = 0.1 / 19
   want = [0.4, 0.3 + step / 2, 0.4 - step / 2]
   assert [rows['score'][name] for name in names] == pytest.approx(want)
+
+
+def test_rows_with_training_problems_have_a_table_of_them(tmp_path, monkeypatch):
+  monkeypatch.setattr(gallery, 'draw', lambda found, titles: {})
+  monkeypatch.setattr(report, 'make_page', lambda *_: '')
+  path = epath.Path(tmp_path)
+  for name in ('base', 'score'):
+    make_seed(path / name / 'seed0', name, 0, EFFECTS[name])
+  greedy = path / 'score' / 'seed0' / 'eval_greedy'
+  shutil.copytree(greedy, path / 'score' / 'seed0' / 'eval_train')
+  write_report(path, [ROWS[0], ROWS[7]], {})
+  rows = json.loads((path / 'report.json').read_text())['rows']
+  assert rows['score']['train'] == rows['score']['greedy'] and rows['base']['train'] == {}
+  table = (path / 'report.md').read_text().split('## On the problems that were trained on')[1]
+  assert '| SCoRe |' in table.split('##')[0] and 'Base model' not in table.split('##')[0]
 
 
 def test_each_ordering_has_its_verdict(data):
