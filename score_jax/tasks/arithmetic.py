@@ -1,13 +1,18 @@
 """The last digit of a sum, for the small policy that ships with the package.
 
     problem   4 +7 +9 +2 ?
-    direct    = 2                 without any work; for long sums little better than a guess
-    worked    +7 1 +9 0 +2 = 2    term by term with the last digit of each running total (11, 20,
-                                  22); longer, and nearly always right
+    direct    = 2                         at once: known by heart, or guessed
+    worked    +7 1 +9 0 +2 = 2            term by term with the last digit of each running total
+    check     -2 0 -9 1 -7 4 -4 0 = 2     of the answer 2: the terms are taken from it again, last
+                                          to first, each with the last digit of what is left
+    check     -2 3 -9 4 -7 7 -4 3 = 2     of the answer 5: 3 is left, and 5 - 3 = 2
+
+A worked answer needs the problem alone, so that it serves any turn. A check needs an answer to
+start from; what is left of it is how far it was off. Without a slip both end in the right answer.
 
 Every word is one token. The final answer is what stands after the last '='. A problem's level is
-its number of terms: a worked answer to n terms takes 2 n tokens with its end of turn, so budgets
-decide what a turn can reach.
+its number of terms: with its end of turn, an answer to n terms takes 3 tokens if it is direct, 2 n
+if it is worked, 2 n + 3 if it is a check, so budgets decide what a turn can reach.
 
 Which problems are held out is a property of the problem itself (a hash of its terms), so that
 pretraining and RL, whatever their seeds, never see an evaluation problem.
@@ -76,6 +81,37 @@ def work(terms: Sequence[int]) -> str:
 def worked_answer(terms: Sequence[int]) -> str:
   """A worked answer: worked_answer([4, 7, 9]) is '+7 1 +9 = 0'."""
   return f'{work(terms)} {direct_answer(last_digits(terms)[-1])}'
+
+
+def check(terms: Sequence[int], said: int, slips: Sequence[int] = ()) -> str:
+  """A check of an answer, and the answer that it leads to.
+
+  The terms are taken from the answer again, last to first, each followed by the last digit of what
+  is left. A right answer leaves 0 and is repeated; what is left of another is taken from it.
+
+  Args:
+    terms: the numbers, in order.
+    said: the answer to check, a digit.
+    slips: how far each step goes wrong, one number for each term; the check goes on from there.
+      Empty for a check without slips.
+
+  Returns:
+    The check with its final answer.
+
+  Raises:
+    ValueError: for another number of slips than of terms.
+
+  Example:
+    >>> check([4, 7, 9], 0), check([4, 7, 9], 4)
+    ('-9 1 -7 4 -4 0 = 0', '-9 5 -7 8 -4 4 = 0')
+    >>> check([4, 7, 9], 4, [0, 2, 0])
+    '-9 5 -7 0 -4 6 = 8'
+  """
+  left, steps = said, []
+  for term, slip in zip(reversed(terms), slips or [0] * len(terms), strict=True):
+    left = (left - term + slip) % 10
+    steps.append(f'-{term} {left}')
+  return f'{" ".join(steps)} {direct_answer((said - left) % 10)}'
 
 
 def draw_terms(

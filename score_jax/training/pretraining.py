@@ -14,15 +14,17 @@ from score_jax.model.decoder import Decoder, DecoderConfig, init_params
 from score_jax.runs.files import write_atomic
 from score_jax.setup.trainable import first_state
 from score_jax.tasks.arithmetic import INSTRUCTION
-from score_jax.tasks.mixture import Example, Mixture, draw_example
+from score_jax.tasks.mixture import HABITS, Example, Mixture, draw_example
 from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
 from score_jax.training.loop import TrainingStopped, fetch
 from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.train_step import forward
 
+ROUNDED_TO = 8  # [tokens] a batch's length, so that few lengths are compiled
+
 
 def train_tokenizer() -> bytes:
-  """Trains the SentencePiece model: one piece for each number and sign.
+  """Trains the SentencePiece model: one piece for each number, with and without a sign.
 
   Returns:
     The serialised model.
@@ -30,7 +32,8 @@ def train_tokenizer() -> bytes:
   import sentencepiece
 
   digits = [str(n) for n in range(10)]
-  words = [*digits, *(f'+{d}' for d in digits[1:]), '?', '=', INSTRUCTION]
+  signed = [f'{sign}{d}' for sign in '+-' for d in digits[1:]]
+  words = [*digits, *signed, '?', '=', INSTRUCTION]
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(words),
@@ -65,8 +68,9 @@ def encode_example(
   """
   end = tokenizer.end_of_turn_ids[0]
   prompt = tokenizer.prompt_ids(example.question)
-  first = tokenizer.encode(example.first) + [end]
-  is_first = [example.is_first_target] * len(first)
+  wrong = tokenizer.encode(example.wrong)
+  first = wrong + tokenizer.encode(example.first) + [end]
+  is_first = [i >= len(wrong) for i in range(len(first))]
   if len(first) > first_turn_tokens:
     first = first[:first_turn_tokens] + [end]
     is_first = is_first[:first_turn_tokens] + [False]
@@ -93,10 +97,10 @@ def draw_batch(
     tokenizer: makes ids.
     num_rows: B.
     first_turn_tokens: budget of turn 1.
-    length: T.
+    length: tokens that an example may take.
 
   Returns:
-    The batch, on the host.
+    The batch, on the host, cut to its longest example and rounded up to `ROUNDED_TO`.
 
   Raises:
     ValueError: if an example is longer than `length`.
@@ -111,7 +115,8 @@ def draw_batch(
     tokens[b, : len(ids)] = ids
     is_token[b, : len(ids)] = True
     is_target[b, : len(ids)] = row_is_target
-  return TraceBatch(tokens, is_token, is_target)
+  longest = -(-int(is_token.sum(1).max()) // ROUNDED_TO) * ROUNDED_TO
+  return TraceBatch(tokens[:, :longest], is_token[:, :longest], is_target[:, :longest])
 
 
 def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:
@@ -122,18 +127,17 @@ def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:
     batch: examples a step.
 
   Returns:
-    A Markdown table.
+    A Markdown table, a row for each phase, without the habits that none has.
   """
-  lines = [
-    '| examples | worked at turn 1 | wrong at turn 1 (context only) | worked at turn 2, '
-    'after an answer at once / a worked one | another number at turn 2 |',
-    '|---|---|---|---|---|',
-  ]
+  habits = {name: text for name, text in HABITS.items() if any(getattr(m, name) for _, m in phases)}
+  heads = ['examples', 'terms (share)', 'right at turn 1 up to', *habits.values()]
+  lines = ['| ' + ' | '.join(heads) + ' |', '|---' * len(heads) + '|']
   for steps, m in phases:
-    lines.append(
-      f'| {steps * batch:,} | {m.worked_t1:.1%} | {m.wrong_t1:.1%} '
-      f'| {m.worked_t2:.1%} / {m.worked_again_t2:.1%} | {m.changed_t2:.1%} |'
-    )
+    total = sum(m.level_weights.values())
+    levels = ', '.join(f'{n} ({w / total:.0%})' for n, w in sorted(m.level_weights.items()))
+    cells = [f'{steps * batch:,}', levels, f'{m.known_terms} terms']
+    cells += [f'{getattr(m, name):.1%}' for name in habits]
+    lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
 
 
@@ -189,15 +193,27 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
 
 
 def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
-  """Reads one phase's mixture."""
-  return Mixture(
-    worked_t1=phase.worked_t1,
-    wrong_t1=phase.wrong_t1,
-    worked_t2=phase.worked_t2,
-    worked_again_t2=phase.worked_again_t2,
-    changed_t2=phase.changed_t2,
-    level_weights={int(k): float(v) for k, v in config.level_weights.items()},
-  )
+  """Reads one phase's mixture.
+
+  Args:
+    phase: its habits, and how many steps it takes; `level_weights` and `known_terms` where they are
+      not those of all phases.
+    config: of `configs/pretrain_arithmetic.py`.
+
+  Returns:
+    The mixture.
+
+  Raises:
+    ValueError: for a habit that there is not.
+  """
+  shared = {name: config[name] for name in ('level_weights', 'known_terms')}
+  habits = shared | {name: value for name, value in phase.items() if name != 'steps'}
+  if unknown := sorted(habits.keys() - shared.keys() - HABITS.keys()):
+    raise ValueError(
+      f'config.phases: {", ".join(unknown)}: there is no such habit, only {", ".join(HABITS)}'
+    )
+  habits['level_weights'] = {int(k): float(v) for k, v in habits['level_weights'].items()}
+  return Mixture(**habits)
 
 
 def make_base(config: ConfigDict, folder: epath.PathLike) -> int:

@@ -1,4 +1,4 @@
-"""Last digits of sums: worked answers, which problems there are, and how answers are graded."""
+"""Last digits of sums: work and checks, which problems there are, and how answers are graded."""
 
 import itertools
 import re
@@ -19,6 +19,25 @@ def test_texts_by_hand():
   assert arithmetic.worked_answer(terms) == '+7 1 +9 0 +2 = 2'
   assert arithmetic.worked_answer([9, 9]) == '+9 = 8'
   assert arithmetic.direct_answer(2) == '= 2'
+
+
+@pytest.mark.parametrize('terms', [[9, 9], [4, 7, 9], [1, 1, 1, 1], [8, 3, 9, 5, 2, 6]])
+def test_a_check_confirms_what_is_right_and_sets_right_what_is_not(terms):
+  """By a plain loop; slips are carried on, so that they add up in what is left."""
+  right, last = sum(terms) % 10, len(terms) - 1
+  slips = [(3 * i) % 10 for i in range(len(terms))]
+  for said, wrong_by in itertools.product(range(10), ([], slips)):
+    left, text = said, ''
+    for i, term in enumerate(terms[::-1]):
+      left = (left + 10 - term + (wrong_by[i] if wrong_by else 0)) % 10
+      text += f'-{term} {left} '
+    words = arithmetic.check(terms, said, wrong_by).split()
+    assert ' '.join(words[:-2]) == text.strip() and len(words) == 2 * len(terms) + 2
+    assert words[-2:] == ['=', str((right - sum(wrong_by)) % 10)]
+    if not wrong_by:
+      assert int(words[2 * last + 1]) == (said - right) % 10  # what is left: how far it was off
+  with pytest.raises(ValueError):
+    arithmetic.check(terms, 0, [1])
 
 
 def test_problems_are_right_distinct_and_held_out_by_their_terms():
