@@ -4,18 +4,19 @@
       --workdir=runs/replicate
 
 Rows in order: what the paper compares SCoRe with (its Table 2), what it removes (Table 4), three
-turns (App. A.1), sweeps of one seed, and a search for a regime in which plain multi-turn RL
-collapses. `score` is Stage I (`stage1`) and Stage II; every row of RL takes as many updates as both
-together.
+turns (App. A.1), sweeps of one seed, and settings in which SCoRe is not needed. `score` is Stage I
+(`stage1`) and Stage II; every row of RL takes as many updates as both together.
 
-The shared setting is that of `configs/quickstart.py`, with its deviations from the paper: beta2 = 1
-and the r1-conditioned baseline. The sweeps have the paper's.
+The shared setting is that of `configs/quickstart.py`, with its deviations from the paper: its
+penalties and the r1-conditioned baseline. The sweeps have the paper's.
 
 Self-Refine is measured on SmolLM2-135M-Instruct, where its GGUF file is named with
 --config.smollm2_run.model.checkpoint=SmolLM2-135M-Instruct.Q4_1.gguf.
 
 Expected numbers: docs/results/report.md.
 """
+
+import dataclasses
 
 from ml_collections import ConfigDict
 
@@ -24,29 +25,25 @@ from score_jax.objective import stages
 from score_jax.replication.rows import ReplicationRow
 
 _QUICKSTART = read_config('quickstart.py', beside=__file__)
-_, _STAGE1_ROW, _STAGE2_ROW, _PLAIN_ROW = _QUICKSTART.rows
+_ROWS = {row.name: row for row in _QUICKSTART.rows}
+_STAGE1_ROW, _STAGE2_ROW, _PLAIN_ROW = (_ROWS[n] for n in ('stage1', 'stage2', 'multiturn_rl'))
 STAGE1, STAGE2, PLAIN = _STAGE1_ROW.stage, _STAGE2_ROW.stage, _PLAIN_ROW.stage
-STAGE1_STEPS, STAGE2_STEPS = _STAGE1_ROW.num_steps, _STAGE2_ROW.num_steps
-BOTH_STEPS = STAGE1_STEPS + STAGE2_STEPS
 ALPHA, BETA1, BETA2 = STAGE2.bonus[1], STAGE2.kl_weight[1], STAGE1.kl_weight[0]
+TURN_TOKENS = _QUICKSTART.run.rollout.turn_tokens
 ALL = ('greedy', 'sampled', 'fixed')
+TRAIN = (*ALL, 'train')
 # More: ten turns, and votes for inference scaling.
-MORE = (*ALL, 'turns', 'votes')
+MORE = (*TRAIN, 'turns', 'votes')
 
 NOTES = (
-  'Why so little is separated: working a sum out, digit by digit, is one habit, and both turns '
-  'share it. Every method that is trained by RL soon works out whatever fits its budget: sums '
-  "of up to five terms in turn 1's 10 tokens, all sums in turn 2's 12. That is 72.9% and 100%, "
-  'with SCoRe and without it, and leaves nothing for the bonus or for Stage I to add. Only the '
-  'supervised baselines and training on one turn fall short of it.',
-  'What was tried to bring the collapse about: easier and harder sums, other budgets, three '
-  'other learning rates, smaller batches, and base models whose pretraining hardly ever works '
-  'at turn 2, or is short; the table of regimes below has each. Plain multi-turn RL collapses, '
-  "as in the paper's Fig. 6, wherever turn 1's budget holds the work of every problem: with "
-  'sums of three and four terms, and with 12 tokens at both turns. The first answer then takes '
-  "all that is to be had and the second repeats it, the paper's direct solution. With a "
-  "learning rate of 2e-5 the share of changed answers falls too, and SCoRe's ends lower still: "
-  'its updates are too few to learn to work. SCoRe was not run in the other regimes.',
+  'What may leave plain multi-turn RL behind: on the problems that it is trained on, an answer '
+  'that is right at once and repeated earns as much as a wrong one that is set right, and few '
+  'problems can be learned by heart. Only correcting carries over to others. So the column to look '
+  'at is e+, the share of wrong first answers that are left wrong, on held-out problems; greedy '
+  'answers to training problems are in a table of their own.',
+  'The table of regimes below has plain multi-turn RL and SCoRe side by side where SCoRe should be '
+  'needed less: with many training problems, without a KL penalty, from a base policy that checks '
+  'its answers at turn 1 too, and on sums that both turns work out term by term.',
 )
 
 
@@ -78,7 +75,6 @@ def _supervised(name: str, title: str, method: str, keep_correct: bool, iteratio
     'supervised.method': method,
     'supervised.keep_correct': keep_correct,
     'supervised.iterations': iterations,
-    'supervised.num_problems': 2000,
   }
   more = dict(group='method', evaluations=ALL, paper=name) | more
   # The number of updates follows from how many traces are found; this is for the time left only.
@@ -88,9 +84,9 @@ def _supervised(name: str, title: str, method: str, keep_correct: bool, iteratio
 
 def _methods():
   """Table 2, and the controls."""
-  one_turn = {'rollout.turn_tokens': (10,), 'eval.turn_tokens': (10, 12)}
+  one_turn = {'rollout.turn_tokens': TURN_TOKENS[:1], 'eval.turn_tokens': TURN_TOKENS}
   why = (
-    'a policy of 132,992 parameters that knows digits only cannot be asked for feedback; measured '
+    'a policy of 133,568 parameters that knows digits only cannot be asked for feedback; measured '
     'on SmolLM2-135M-Instruct, see there'
   )
   return (
@@ -102,80 +98,37 @@ def _methods():
     _supervised('star_dplus', 'STaR, D+', 'star', True, 3),
     _supervised('pair_sft_d', 'Pair-SFT, D', 'pair_sft', False, 1),
     _supervised('pair_sft_dplus', 'Pair-SFT, D+', 'pair_sft', True, 1),
-    ReplicationRow(
+    _PLAIN_ROW.like(
       'single_turn_rl',
       'Single-turn RL',
-      'method',
-      stages.single_turn_rl(BETA1),
-      BOTH_STEPS,
+      stage=stages.single_turn_rl(BETA1),
       evaluations=ALL,
       changes=one_turn,
       paper='single_turn_rl',
     ),
-    ReplicationRow(
-      'multiturn_rl', 'Multi-turn RL, both turns', 'method', PLAIN, BOTH_STEPS, evaluations=MORE
-    ),
-    ReplicationRow(
+    dataclasses.replace(_PLAIN_ROW, evaluations=MORE),
+    _PLAIN_ROW.like(
       'last_turn_rl',
       'Multi-turn RL, last turn',
-      'method',
-      stages.last_turn_rl(BETA1),
-      BOTH_STEPS,
+      stage=stages.last_turn_rl(BETA1),
       evaluations=ALL,
     ),
-    ReplicationRow(
-      'random_reward',
-      'Random reward',
-      'method',
-      PLAIN,
-      BOTH_STEPS,
-      evaluations=ALL,
-      changes={'train.random_reward': 0.5},
+    _PLAIN_ROW.like(
+      'random_reward', 'Random reward', evaluations=ALL, changes={'train.random_reward': 0.5}
     ),
-    ReplicationRow(
-      'stage1',
-      'SCoRe, Stage I only',
-      'method',
-      STAGE1,
-      STAGE1_STEPS,
-      evaluations=ALL,
-      schedule='constant',
-    ),
-    ReplicationRow(
-      'score',
-      'SCoRe',
-      'method',
-      STAGE2,
-      STAGE2_STEPS,
-      init='stage1',
-      evaluations=MORE,
-      paper='score',
-    ),
+    dataclasses.replace(_STAGE1_ROW, evaluations=TRAIN),
+    dataclasses.replace(_STAGE2_ROW, name='score', evaluations=MORE),
   )
 
 
 def _ablations():
   """Table 4; single-turn training is the row of that name above."""
+  more = dict(group='ablation', evaluations=ALL)
   no_bonus = stages.Stage('', (1.0, 1.0), (BETA1, BETA1), (0.0, 0.0))
   return (
-    ReplicationRow(
-      'no_stage1',
-      'without Stage I',
-      'ablation',
-      STAGE2,
-      BOTH_STEPS,
-      evaluations=ALL,
-      paper='no_stage1',
-    ),
-    ReplicationRow(
-      'no_bonus',
-      'without bonus',
-      'ablation',
-      no_bonus,
-      STAGE2_STEPS,
-      init='stage1',
-      evaluations=ALL,
-      paper='no_bonus',
+    _PLAIN_ROW.like('no_stage1', 'without Stage I', stage=STAGE2, paper='no_stage1', **more),
+    _STAGE2_ROW.like(
+      'no_bonus', 'without bonus', stage=no_bonus, paper='no_bonus', **more | {'evaluations': TRAIN}
     ),
     _supervised(
       'star_stage2',
@@ -187,68 +140,55 @@ def _ablations():
       init='stage1',
       paper='star_stage2',
     ),
-    ReplicationRow(
+    _STAGE2_ROW.like(
       'off_policy_turn1',
       "turn 1 the base model's",
-      'ablation',
-      STAGE2,
-      STAGE2_STEPS,
-      init='stage1',
-      evaluations=ALL,
       changes={'rollout.base_turn1_share': 1.0},
       paper='off_policy_turn1',
+      **more,
     ),
   )
 
 
 def _more_turns():
-  """Three turns: Stage Ia is `stage1` above."""
-  three = {'rollout.turn_tokens': (10, 12, 12)}
+  """Three turns, the third with the second one's budget: Stage Ia is `stage1` above."""
+  budgets = (*TURN_TOKENS, TURN_TOKENS[-1])
+  three, more = {'rollout.turn_tokens': budgets}, dict(group='turns', seeds=1)
+  stage2 = stages.stage2_of_three_turns(ALPHA, BETA1)
   return (
     ReplicationRow(
       'three_base',
       'Base model, three turns',
-      'turns',
-      stages.stage2_of_three_turns(ALPHA, BETA1),
-      0,
+      stage=stage2,
       changes=three,
       paper='turns_base',
-      seeds=1,
+      **more,
     ),
-    ReplicationRow(
+    _STAGE1_ROW.like(
       'three_stage1a',
       'Stage Ia',
-      'turns',
-      STAGE1,
-      STAGE1_STEPS,
-      schedule='constant',
-      changes={'eval.turn_tokens': (10, 12, 12)},
+      changes={'eval.turn_tokens': budgets},
       paper='turns_stage1a',
-      seeds=1,
+      **more,
     ),
-    ReplicationRow(
+    _STAGE1_ROW.like(
       'three_stage1b',
       'Stage Ib',
-      'turns',
-      stages.stage1b(BETA1, BETA2),
-      STAGE1_STEPS,
+      stage=stages.stage1b(BETA1, BETA2),
       init='three_stage1a',
-      schedule='constant',
       changes=three,
       paper='turns_stage1b',
-      seeds=1,
+      **more,
     ),
-    ReplicationRow(
+    _STAGE2_ROW.like(
       'three_stage2',
       'Stage II of three turns',
-      'turns',
-      stages.stage2_of_three_turns(ALPHA, BETA1),
-      STAGE2_STEPS,
+      stage=stage2,
       init='three_stage1b',
       evaluations=('greedy', 'sampled', 'turns'),
       changes=three,
       paper='turns_stage2',
-      seeds=1,
+      **more,
     ),
   )
 

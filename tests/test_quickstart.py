@@ -14,7 +14,7 @@ from score_jax.setup import run as setup_run
 
 
 def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path, monkeypatch):
-  config = tmp_path / 'config.py'
+  config = tmp_path / 'config.py'  # without the ablation, which is no other kind of row
   config.write_text(
     'import dataclasses\n'
     'from score_jax.core.config import read_config\n'
@@ -22,7 +22,7 @@ def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path, monke
     f'  c = read_config("{ROOT}/configs/quickstart.py")\n'
     '  c.run.task.num_test = c.run.eval.batch = 32\n'
     '  c.run.rollout.problems_per_step = 4\n'
-    '  base, *rows = c.rows\n'
+    '  base, *rows = (row for row in c.rows if row.name != "no_bonus")\n'
     '  c.rows = (base, *(dataclasses.replace(row, num_steps=2) for row in rows))\n'
     '  return c\n'
   )
@@ -31,7 +31,6 @@ def test_a_quickstart_of_few_steps_reports_every_row(run_python, tmp_path, monke
   done = run_python('-m', 'score_jax.quickstart', *options)
   assert done.returncode == 0, done.stderr
   report = json.loads((workdir / 'report.json').read_text())
-  assert list(report['rows']) == ['base', 'stage1', 'stage2', 'multiturn_rl']
   own = ('updates', 'updates_with_start', 'episodes', 'episodes_with_start')
   assert {name: [row[key] for key in own] for name, row in report['rows'].items()} == {
     'base': [0, 0, 0, 0],

@@ -97,7 +97,7 @@ def test_a_stopped_replication_goes_on_to_its_report(start, tmp_path):
   finished = {name for name, state in states.items() if state == 'finished'}
   assert finished == {'base', 'stage1', 'score'}
   assert states['self_refine'].startswith('not applicable')
-  assert 'mixture_rare' not in states  # trained for others only
+  assert 'worked_base' not in states  # trained for others only
   for name in ('report.md', 'report.html'):
     text = (tmp_path / name).read_text()
     assert all(title in text for title in ('Base model', 'SCoRe, Stage I only', 'STaR, D+'))

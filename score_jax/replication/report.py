@@ -48,9 +48,9 @@ TURNS = {
 SAMPLED = 'Sampled at temperature 1:'
 REGIMES = (
   'Share of training episodes whose second final answer differs from the first, at temperature 1: '
-  'in the first step, whose episodes the base model samples, and over the last tenth of the steps; '
-  '“collapsed” where it fell below half. The other columns are of the final evaluation, sampled at '
-  'temperature 1.'
+  'in the first step, whose episodes the base model or Stage I samples, and over the last tenth of '
+  'the steps; “collapsed” where it fell below half. The other columns are of the final evaluation, '
+  'sampled at temperature 1.'
 )
 
 

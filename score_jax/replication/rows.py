@@ -76,6 +76,19 @@ class ReplicationRow:
         f'config.rows: {self.name} has unknown evaluations {", ".join(sorted(unknown))}'
       )
 
+  def like(self, name: str, title: str, **more: Any) -> 'ReplicationRow':
+    """Another row that differs from this one in what is named.
+
+    Args:
+      name: of the other one.
+      title: of the other one.
+      **more: other attributes; `changes` are added to this row's. Without them the other one is no
+        row of the paper, and has the evaluations of any row.
+    """
+    changes = {**self.changes, **more.pop('changes', {})}
+    fresh = {'paper': '', 'evaluations': ReplicationRow.evaluations}
+    return dataclasses.replace(self, name=name, title=title, changes=changes, **fresh | more)
+
   @property
   def makes_base(self) -> bool:
     """Whether it makes a base policy, and not a run."""

@@ -21,6 +21,7 @@ BUDGETS = (2, 4, 8, 16, 32)
 EDIT_BINS = 20
 MAX_CURVES = 7  # in one panel, told apart by colour, marker and line
 COLLAPSED_BELOW = 0.5
+REGIME_KEYS = ('acc_t1', 'acc_t2', 'delta', 'changed', 'e_plus')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,16 +245,14 @@ def regimes(results: Mapping[str, Result]) -> Series:
     results: by row name.
 
   Returns:
-    A series of row -> `changed_shares`, whose first one is of the base model's episodes;
-    'collapsed': whether the last is below half of the first; and the metrics of the evaluation at
-    temperature 1.
+    A series of row -> `changed_shares`; 'collapsed': whether the last is below half of the first;
+    and the metrics of the evaluation at temperature 1.
   """
-  keys = ('acc_t1', 'acc_t2', 'delta', 'changed')
 
   def get(result: Result) -> dict | None:
     ends = changed_shares(result)
     first, last = ends['changed_first'], ends['changed_last']
-    found = {key: interval(result, 'sampled', key) for key in keys}
+    found = {key: interval(result, 'sampled', key) for key in REGIME_KEYS}
     if first is None or not all(found.values()):
       return None
     return ends | {'collapsed': last < COLLAPSED_BELOW * first} | found

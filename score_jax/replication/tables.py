@@ -168,7 +168,7 @@ def ordering_text(judged: Sequence[tuple[str, list[dict]]]) -> str:
 
 def regime_table(found: series.Series, results: Mapping[str, Result]) -> str:
   """Lays out where each regime took the share of changed answers."""
-  keys = ('acc_t1', 'acc_t2', 'delta', 'changed')
+  keys = series.REGIME_KEYS
   header = ['', 'changed, first step', 'changed, last tenth', 'collapsed']
   names = series.names_of(results, 'regime')
   if not names:

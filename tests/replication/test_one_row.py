@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 from makers import ROOT
-from replication_rows import records_of, write_tiny
+from replication_rows import records_of, write_lines, write_tiny
 
 from score_jax.core.config import read_config
 from score_jax.evaluation import protocol
@@ -29,11 +29,21 @@ from score_jax.training.loop import Preempted, TrainingStopped
 
 @pytest.fixture(scope='module')
 def base_row(tmp_path_factory):
-  """The row `base`, really run here, with every evaluation."""
+  """The row `base`, really run here, with every evaluation.
+
+  It answers at once and is never cut off at turn 1; some of its sampled answers are made such here.
+  """
   config = read_config(str(write_tiny(tmp_path_factory.mktemp('tiny'))))
   row, workdir = read_rows(config)['base'], epath.Path(tmp_path_factory.mktemp('replication'))
-  row = dataclasses.replace(row, evaluations=(*row.evaluations, 'train'))
   about = {'commit': 'abc', 'hardware': 'some'}
+  folder = workdir / 'base' / 'seed0'
+  run_row(config, dataclasses.replace(row, evaluations=('sampled',)), 0, workdir, about)
+  (folder / 'row.json').unlink()
+  records = records_of(folder, 'sampled')
+  for record in records[::3]:
+    record['answers'][0], record['finals'][0], record['rewards'][0] = '= 4 4', '4 4', 0.0
+    record['truncated'][0] = True
+  write_lines(folder / 'eval_sampled' / 'records.jsonl', records)
   run_row(config, row, 0, workdir, about)
   return config, row, workdir, about
 
@@ -125,10 +135,12 @@ def test_votes_of_a_row(base_row):
     for kind, key in (('parallel', ''), ('sequential', 'first_'), ('sequential', '')):
       finals, rewards = vote[kind][f'{key}finals'], vote[kind][f'{key}rewards']
       assert [float(final == str(answer)) for final in finals] == rewards
-  # Each sample has a key of its own, whether by itself or the first of a pair.
+  # Each sample has a key of its own, whether by itself or the first of a pair. Short sums are
+  # known by heart, so that their samples may all be the same.
   alone = [v['parallel']['finals'] for v in votes]
   first = [v['sequential']['first_finals'] for v in votes]
-  assert all(len(set(finals)) > 1 for finals in alone)
+  guessed = [finals for v, finals in zip(votes, alone, strict=True) if int(v['level']) > 4]
+  assert guessed and all(len(set(finals)) > 1 for finals in guessed)
   assert [f[:16] for f in alone] != first != [f[16:] for f in alone]
 
 
@@ -206,9 +218,9 @@ def test_what_is_not_whole_is_evaluated_again(base_row, caplog):
   wrong = reopen(workdir, [row], lambda row: [0])
   assert [text.removeprefix(f'{folder}/') for text in wrong] == [
     'eval_greedy/records.jsonl has 63 of 64 problems',
+    'eval_train/records.jsonl:1: no record of an evaluation',
     'eval_turns/metrics.json is missing',
     'votes.jsonl has 3 of 4 problems',
-    'eval_train/records.jsonl:1: no record of an evaluation',
   ]
   assert all(text in caplog.text for text in wrong)
   untouched = pathlib.Path(folder, 'eval_sampled', 'records.jsonl').stat().st_mtime_ns
@@ -257,9 +269,9 @@ def test_a_base_policy_is_made_in_place_of_a_run(base_row, monkeypatch, tmp_path
     made.append((config.phases[0].steps, folder))
 
   monkeypatch.setattr(one_row.pretraining, 'make_base', make)
-  run_row(config, read_rows(config)['mixture_shaky'], 0, epath.Path(tmp_path), about)
-  folder = tmp_path / 'mixture_shaky' / 'seed0'
-  assert made == [(400, folder)]
+  run_row(config, read_rows(config)['worked_base'], 0, epath.Path(tmp_path), about)
+  folder = tmp_path / 'worked_base' / 'seed0'
+  assert made == [(1500, folder)]
   assert json.loads((folder / 'row.json').read_text()).keys() == {'row', 'seed', *about, 'seconds'}
 
 

@@ -23,6 +23,7 @@ from score_jax.replication.rows import (
 from score_jax.runs.identity import check_or_write_config
 from score_jax.setup import run as setup_run
 from score_jax.setup.base_model import EMBEDDED
+from score_jax.training.pretraining import mixture_of
 
 
 @pytest.fixture
@@ -70,11 +71,13 @@ def test_rows_bring_what_they_start_from(config):
   assert with_starts(['three_stage2', 'base'], rows) == [
     *('base', 'three_stage1a', 'three_stage1b', 'three_stage2')
   ]
-  assert with_starts(['regime_rare'], rows) == ['mixture_rare', 'regime_rare']
+  assert with_starts(['regime_worked_score'], rows) == [
+    *('worked_base', 'regime_worked_stage1', 'regime_worked_score')
+  ]
   with pytest.raises(ValueError, match='--rows=scroe: there is none'):
     with_starts(['scroe'], rows)
   assert rows['smollm2'].not_applicable == 'config.smollm2_run.model.checkpoint is not set'
-  assert not rows['score'].not_applicable and not rows['mixture_rare'].not_applicable
+  assert not rows['score'].not_applicable and not rows['worked_base'].not_applicable
 
 
 def test_every_row_of_a_config_is_a_run_that_can_be_made(config, tmp_path):
@@ -98,15 +101,48 @@ def test_the_size_that_a_row_gives_as_its_reason_is_that_of_the_embedded_policy(
 
 
 def test_a_row_of_other_habits_changes_the_pretraining_alone(config, tmp_path):
-  rows = read_rows(config)
+  rows, workdir = read_rows(config), epath.Path(tmp_path)
   before = config.pretrain.to_json()
-  learn, habit = row_config(config, rows['mixture_shaky'], 0, epath.Path(tmp_path)).phases
-  assert (learn.steps, habit.steps, habit.worked_t2) == (400, 300, 0.012)
-  learn, habit = row_config(config, rows['mixture_rare'], 0, epath.Path(tmp_path)).phases
-  assert (learn.steps, habit.steps, habit.worked_t2) == (1500, 500, 0.0015)
+  worked = read_config(f'{ROOT}/configs/pretrain_worked.py')
+  assert row_config(config, rows['worked_base'], 0, workdir).to_json() == worked.to_json()
+  found = row_config(config, rows['checks_t1_base'], 0, workdir)
+  mixtures = [mixture_of(phase, found) for phase in found.phases]
+  shipped = [mixture_of(phase, config.pretrain) for phase in config.pretrain.phases]
+  checks = (0.0, 0.85, 0.1)
+  assert mixtures == [
+    dataclasses.replace(m, checked_t1=share) for m, share in zip(shipped, checks, strict=True)
+  ]
+  assert (found.first_turn_tokens, found.length) == (17, 44)
   assert config.pretrain.to_json() == before
-  run = row_config(config, rows['regime_rare'], 0, epath.Path(tmp_path))
-  assert run.model.checkpoint == f'{tmp_path}/mixture_rare/seed0'
+  run = row_config(config, rows['regime_worked'], 0, workdir)
+  assert run.model.checkpoint == f'{tmp_path}/worked_base/seed0'
+  assert run.rollout.turn_tokens == (10, 12)
+
+
+def test_regimes_and_sweeps_differ_in_what_they_are_named_for(config):
+  """Their setting is otherwise the quickstart's, whatever that is."""
+  rows = read_rows(config)
+  for name, row in rows.items():
+    if name.startswith('regime_') and 'worked' not in name:
+      like = {'stage1': 'stage1', 'score': 'score'}.get(name.split('_')[-1], 'multiturn_rl')
+      if 'no_kl' in name:
+        assert row.stage.kl_weight == (rows[like].stage.kl_weight[0] * (like == 'stage1'), 0.0)
+      else:
+        assert row.stage == rows[like].stage
+      assert (row.num_steps, row.schedule) == (rows[like].num_steps, rows[like].schedule)
+  assert rows['regime_many'].changes['task.num_train'] == 5000
+  values = {name: row.value for name, row in rows.items() if row.sweep in ('alpha', 'beta1')}
+  for sweep, own in config.report.sweep_reference.items():
+    assert own not in [value for name, value in values.items() if name.startswith(sweep)]
+
+
+def test_a_row_like_another_has_its_setting_and_changes_besides():
+  first = row('a', num_steps=3, changes={'x': 1, 'y': 2}, paper='score', evaluations=('fixed',))
+  assert first.like('b', 'B', changes={'y': 3}, num_steps=4) == ReplicationRow(
+    *('b', 'B', 'method', PLAIN), num_steps=4, changes={'x': 1, 'y': 3}
+  )
+  assert first.like('b', 'B', paper='base').paper == 'base'
+  assert first.changes == {'x': 1, 'y': 2}
 
 
 def test_a_row_that_is_another_is_refused(config, tmp_path):

@@ -65,8 +65,12 @@ def test_sweeps(results):
   assert list(found['sweep_labels'].data) == ['KL estimator']
 
 
-def test_regimes(results):
+def test_regimes(workdir, results):
   regime = series.regimes(results).data['narrow']
   assert regime['changed_first'] == pytest.approx(0.4)
   assert regime['changed_last'] == pytest.approx(0.1 + 0.3 * 0.5 / 19)  # the last two of 20 steps
   assert regime['collapsed'] is True
+  [records] = read_seeds(workdir, 'narrow', 'sampled').values()
+  left = [1 - value(r, 'i2c') for r in records.values() if r['rewards'][0] == 0]
+  assert regime['e_plus']['mean'] == pytest.approx(np.mean(left))
+  assert regime['e_plus']['denominator'] == len(left)
