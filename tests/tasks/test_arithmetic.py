@@ -70,9 +70,19 @@ def test_one_problem_in_eight_is_held_out_and_levels_have_their_weights():
 
 
 def test_more_problems_than_there_are_are_refused():
-  # 81 sums of two terms.
-  with pytest.raises(ValueError, match=r'config.task.num_test=80, but there are only about'):
-    arithmetic.load_arithmetic(1, 80, 0, {2: 1.0})
+  held_out = sum(map(arithmetic.is_held_out, itertools.product(range(1, 10), repeat=2)))
+  arithmetic.load_arithmetic(1, held_out, 0, {2: 1.0})
+  told = f'more sums of 2 terms than there are, about {held_out} held-out ones'
+  with pytest.raises(ValueError, match=rf'num_test={held_out + 1} .* asks for {told}'):
+    arithmetic.load_arithmetic(1, held_out + 1, 0, {2: 1.0})
+
+
+def test_levels_of_few_problems_are_drawn_as_often_as_their_weights_say():
+  """768 of the 820 held-out sums of four terms; drawn without regard to the level, 600."""
+  task = arithmetic.load_arithmetic(256, 2048, 0, {4: 3.0, 5: 5.0})
+  for problems in (task.train, task.test):
+    share = np.mean([p.level == '4' for p in problems])
+    assert abs(share - 3 / 8) < 4 * (3 / 8 * 5 / 8 / len(problems)) ** 0.5
 
 
 @pytest.mark.parametrize(
