@@ -17,11 +17,11 @@ def get_config() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0
   c.batch = 192  # traces a step
-  c.length = 40  # tokens a trace may take
-  c.first_turn_tokens = 15  # budget of turn 1; longer answers are cut
+  c.length = 32  # tokens a trace may take
+  c.first_turn_tokens = 13  # budget of turn 1; longer answers are cut
   c.learning_rate = 2e-3
   c.warmup_steps = 100
-  c.level_weights = {'4': 2.0, '5': 1.0, '6': 1.0}  # of a phase that has none of its own
+  c.level_weights = {'4': 3.0, '5': 5.0}  # of a phase that has none of its own
   c.known_terms = 4  # longer sums are guessed at turn 1
   c.model = ConfigDict(
     dict(
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
   )
   recall = dict(level_weights={'3': 1.0, '4': 1.0})
   check = dict(
-    level_weights={'3': 1.0, '4': 1.0, '5': 1.0, '6': 2.0},
+    level_weights={'3': 1.0, '4': 1.0, '5': 2.0},
     wrong_t1=0.3,
     checked_t2=0.85,
     slip=0.08,
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
   habit = dict(wrong_t1=0.5, checked_t2=0.1, slip=0.08, changed_t2=0.2)
   c.phases = (
     ConfigDict(dict(steps=600, **recall)),
-    ConfigDict(dict(steps=1800, **check)),
+    ConfigDict(dict(steps=1500, **check)),
     ConfigDict(dict(steps=200, **habit)),
   )
   return c
