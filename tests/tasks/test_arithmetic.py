@@ -65,7 +65,7 @@ def test_problems_are_right_distinct_and_held_out_by_their_terms():
 def test_one_problem_in_eight_is_held_out_and_levels_have_their_weights():
   every = list(itertools.product(range(1, 10), repeat=4))
   share = np.mean([arithmetic.is_held_out(terms) for terms in every])
-  assert round(share * len(every)) == 852  # as docs/tasks.md says: other problems were others' data
+  assert round(share * len(every)) == 852  # docs/tasks.md has this number
   assert abs(share - 1 / 8) < 4 * (1 / 8 * 7 / 8 / len(every)) ** 0.5
   rng = np.random.default_rng(0)
   lengths = [len(arithmetic.draw_terms(rng, {2: 1.0, 3: 4.0}, False)) for _ in range(500)]
