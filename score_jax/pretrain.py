@@ -3,7 +3,7 @@
     python -m score_jax.pretrain --config=configs/pretrain_arithmetic.py --workdir=DIR
 
 Prints the mixture that it trains on. The package ships what this command made, in
-`score_jax/assets/arithmetic`.
+`score_jax/assets/arithmetic`; `configs/pretrain_worked.py` makes another one.
 """
 
 import os

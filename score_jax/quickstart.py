@@ -2,7 +2,7 @@
 
     python -m score_jax.quickstart --workdir=runs/quickstart
 
-A replication of four rows and one seed, in one process. Each row is a run directory of its own
+A replication of a few rows and one seed, in one process. Each row is a run directory of its own
 under the work directory; a second start goes on where the first was stopped. Ends with
 `report.json`, `report.md` and `training.png`.
 """

@@ -55,8 +55,9 @@ def encode_example(
 ) -> tuple[list[int], list[bool]]:
   """Lays an example out as the rollout would.
 
-  A first answer that does not fit its budget is cut and its end appended, as the sampler does;
-  the appended end is not trained.
+  Both answers are trained with their ends, but for the wrong beginning of a first one. A first
+  answer that does not fit its budget is cut and its end appended, as the sampler does; the appended
+  end is not trained.
 
   Args:
     example: of two turns.

@@ -67,7 +67,8 @@ def test_a_preset_that_the_checkpoint_is_not_is_refused(tmp_path):
 def test_the_embedded_policy_loads():
   base = base_model.load_base(config_of('embedded'), make_mesh((-1, 1, 1), jax.devices()[:1]))
   assert base.tokenizer.vocab_size == base.decoder.config.vocab_size
-  assert base.tokenizer.decode(base.tokenizer.encode('+7 1 +9 = 0')) == '+7 1 +9 = 0'
+  text = '4 +7 ? +7 = 1 again -7 4 -4 0'
+  assert base.tokenizer.decode(base.tokenizer.encode(text)) == text
   folder = base_model.EMBEDDED
   assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
 

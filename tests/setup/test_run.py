@@ -81,7 +81,7 @@ MISTAKES = {
   'optimizer.mu_dtype=int8': "mu_dtype='int8' is neither",
   'lora.rank=2 lora.targets=head': 'targets=head must be some of q, k, v',
   'model.attention=splash': "attention='splash' runs on 'tpu'",
-  'model.preset=gemma2_2b': 'is no gemma2_2b: vocab_size is 25, not 256000',
+  'model.preset=gemma2_2b': 'is no gemma2_2b: vocab_size is 34, not 256000',
   'model.checkpoint=FOLDER': 'config.json is missing',
   'chat.date=today': "chat.date='today' is no date",
   'chat.template=FOLDER/file': 'a weights folder without a chat format',

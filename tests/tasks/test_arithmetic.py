@@ -19,6 +19,8 @@ def test_texts_by_hand():
   assert arithmetic.worked_answer(terms) == '+7 1 +9 0 +2 = 2'
   assert arithmetic.worked_answer([9, 9]) == '+9 = 8'
   assert arithmetic.direct_answer(2) == '= 2'
+  assert arithmetic.check(terms, 5) == '-2 3 -9 4 -7 7 -4 3 = 2'
+  assert arithmetic.check(terms, 2) == '-2 0 -9 1 -7 4 -4 0 = 2'
 
 
 @pytest.mark.parametrize('terms', [[9, 9], [4, 7, 9], [1, 1, 1, 1], [8, 3, 9, 5, 2, 6]])
@@ -63,6 +65,7 @@ def test_problems_are_right_distinct_and_held_out_by_their_terms():
 def test_one_problem_in_eight_is_held_out_and_levels_have_their_weights():
   every = list(itertools.product(range(1, 10), repeat=4))
   share = np.mean([arithmetic.is_held_out(terms) for terms in every])
+  assert round(share * len(every)) == 852  # docs/tasks.md has this number
   assert abs(share - 1 / 8) < 4 * (1 / 8 * 7 / 8 / len(every)) ** 0.5
   rng = np.random.default_rng(0)
   lengths = [len(arithmetic.draw_terms(rng, {2: 1.0, 3: 4.0}, False)) for _ in range(500)]
