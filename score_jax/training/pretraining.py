@@ -154,10 +154,15 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
     The parameters.
 
   Raises:
+    ValueError: for a warm-up that is not over before the last update.
     TrainingStopped: if loss, gradient or parameters are not finite.
   """
   phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
   total = sum(steps for steps, _ in phases)
+  if config.warmup_steps >= total:
+    raise ValueError(
+      f'config.warmup_steps={config.warmup_steps} must be below the {total} updates of the phases'
+    )
   rate = optax.warmup_cosine_decay_schedule(
     0.0, config.learning_rate, config.warmup_steps, total, config.learning_rate / 20
   )

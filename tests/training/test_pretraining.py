@@ -179,3 +179,9 @@ def test_a_policy_that_is_not_finite_is_not_saved(config, tmp_path, monkeypatch,
   with pytest.raises(TrainingStopped, match=f'after {counts[2]} of 3 updates loss, .* not finite'):
     pretraining.make_base(config, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.model']
+
+
+def test_a_warm_up_without_end_is_refused(config, tmp_path):
+  config.warmup_steps = 3
+  with pytest.raises(ValueError, match='warmup_steps=3 must be below the 3 updates of the phases'):
+    pretraining.make_base(config, tmp_path)
