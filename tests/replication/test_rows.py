@@ -1,5 +1,6 @@
 """Rows as data: which are refused, what run each is, and when a work directory is another's."""
 
+import collections
 import dataclasses
 import json
 import re
@@ -23,6 +24,7 @@ from score_jax.replication.rows import (
 from score_jax.runs.identity import check_or_write_config
 from score_jax.setup import run as setup_run
 from score_jax.setup.base_model import EMBEDDED
+from score_jax.setup.task import make_task
 from score_jax.training.pretraining import mixture_of
 
 
@@ -112,11 +114,25 @@ def test_a_row_of_other_habits_changes_the_pretraining_alone(config, tmp_path):
   assert mixtures == [
     dataclasses.replace(m, checked_t1=share) for m, share in zip(shipped, checks, strict=True)
   ]
-  assert (found.first_turn_tokens, found.length) == (17, 44)
+  assert (found.first_turn_tokens, found.length) == (15, 36)
   assert config.pretrain.to_json() == before
   run = row_config(config, rows['regime_worked'], 0, workdir)
   assert run.model.checkpoint == f'{tmp_path}/worked_base/seed0'
   assert run.rollout.turn_tokens == (10, 12)
+
+
+def test_each_row_has_as_many_problems_of_each_level_as_it_asks_for(config, tmp_path):
+  runs = {}
+  for row in read_rows(config).values():
+    if row.run == 'run':
+      run = row_config(config, row, 0, epath.Path(tmp_path))
+      runs[run.task.to_json()] = run
+  assert len(runs) == 3  # the quickstart's, many problems, and sums that are worked out
+  for run in runs.values():
+    task = make_task(run)
+    assert (len(task.train), len(task.test)) == (run.task.num_train, run.task.num_test)
+    counts = collections.Counter(problem.level for problem in task.test)
+    assert {*counts} == {*run.task.level_weights} and min(counts.values()) >= 200
 
 
 def test_regimes_and_sweeps_differ_in_what_they_are_named_for(config):
