@@ -14,7 +14,7 @@ from score_jax.cli import program
 from score_jax.runs.files import check_writable
 from score_jax.runs.lock import LOCK_FILE, one_writer
 from score_jax.training.loop import exit_status
-from score_jax.training.pretraining import describe_mixture, make_base, mixture_of
+from score_jax.training.pretraining import describe_mixture, make_base, phases_of
 
 
 def _body() -> None:
@@ -25,8 +25,7 @@ def _body() -> None:
   left = ('tokenizer.model', LOCK_FILE)
   if folder.exists() and [path for path in folder.iterdir() if path.name not in left]:
     raise ValueError(f'--workdir={folder} is there already: choose a new folder')
-  phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
-  print(describe_mixture(phases, config.batch))
+  print(describe_mixture(phases_of(config), config.batch))
   with one_writer(folder), exit_status():
     num_params = make_base(config, folder)
   print(f'{num_params:,} parameters in {folder}')

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from score_jax.core.errors import in_words
-from score_jax.tasks.arithmetic import load_arithmetic
+from score_jax.tasks.arithmetic import load_arithmetic, read_levels
 from score_jax.tasks.base import Task, warn_of_repeats, without_overlap
 from score_jax.tasks.code.checker import CodeChecker
 from score_jax.tasks.gsm8k import load_gsm8k
@@ -18,18 +18,7 @@ from score_jax.tasks.sums import load_arithmetic_text
 
 def _arithmetic(config: ConfigDict) -> Task:
   t = config.task
-  weights = t.level_weights.to_dict()
-  if not all(
-    str(k).isdecimal() and isinstance(v, int | float) and v > 0 for k, v in weights.items()
-  ):
-    told = ', '.join(f'{k}: {v}' for k, v in weights.items())
-    raise ValueError(
-      f'config.task.level_weights={{{told}}} must give numbers of addends weights above 0, such as '
-      "{'3': 1.0, '4': 2.0}"
-    )
-  level_weights = {int(k): float(v) for k, v in weights.items()}
-  if not level_weights:
-    raise ValueError('config.task.level_weights is empty: give each number of addends a weight')
+  level_weights = read_levels(t.level_weights, 'config.task.level_weights')
   return load_arithmetic(t.num_train, t.num_test, t.seed, level_weights)
 
 

@@ -19,7 +19,8 @@ pretraining and RL, whatever their seeds, never see an evaluation problem.
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -115,6 +116,36 @@ def check(terms: Sequence[int], said: int, slips: Sequence[int] = ()) -> str:
     left = (left - term + slip) % 10
     steps.append(f'-{term} {left}')
   return f'{" ".join(steps)} {direct_answer((said - left) % 10)}'
+
+
+def read_levels(weights: Mapping[str, float], key: str) -> dict[int, float]:
+  """Reads how often sums of each number of terms are drawn.
+
+  Args:
+    weights: of a config, whose names are texts.
+    key: of the config, for errors.
+
+  Returns:
+    Number of terms -> relative frequency.
+
+  Raises:
+    ValueError: for no level, for one that is no number from 2, or for a weight that is not above 0.
+
+  Example:
+    >>> read_levels({'3': 1, '4': 2.5}, 'config.task.level_weights')
+    {3: 1.0, 4: 2.5}
+  """
+  for level, weight in weights.items():
+    is_level = str(level).isdecimal() and int(level) >= 2
+    if not is_level or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+      told = ', '.join(f'{k}: {v}' for k, v in weights.items())
+      raise ValueError(
+        f'{key}={{{told}}} must give numbers of addends from 2 on weights above 0, such as '
+        "{'3': 1.0, '4': 2.0}"
+      )
+  if not weights:
+    raise ValueError(f'{key} is empty: give each number of addends a weight')
+  return {int(level): float(weight) for level, weight in weights.items()}
 
 
 def draw_terms(

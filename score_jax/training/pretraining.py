@@ -13,7 +13,7 @@ from score_jax.formats.weights_folder import save_weights
 from score_jax.model.decoder import Decoder, DecoderConfig, init_params
 from score_jax.runs.files import write_atomic
 from score_jax.setup.trainable import first_state
-from score_jax.tasks.arithmetic import INSTRUCTION
+from score_jax.tasks.arithmetic import INSTRUCTION, read_levels
 from score_jax.tasks.mixture import HABITS, Example, Mixture, draw_example
 from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
 from score_jax.training.loop import TrainingStopped, fetch
@@ -157,7 +157,7 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
     ValueError: for a warm-up that is not over before the last update.
     TrainingStopped: if loss, gradient or parameters are not finite.
   """
-  phases = [(p.steps, mixture_of(p, config)) for p in config.phases]
+  phases = phases_of(config)
   total = sum(steps for steps, _ in phases)
   if config.warmup_steps >= total:
     raise ValueError(
@@ -198,6 +198,12 @@ def pretrain(config: ConfigDict, decoder: Decoder, tokenizer: Tokenizer) -> dict
   return state.trainable
 
 
+def phases_of(config: ConfigDict) -> list[tuple[int, Mixture]]:
+  """Reads all phases of a config: (steps, mixture) in order, see `mixture_of`."""
+  mixtures = [mixture_of(phase, config) for phase in config.phases]
+  return [(phase.steps, m) for phase, m in zip(config.phases, mixtures, strict=True)]
+
+
 def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
   """Reads one phase's mixture.
 
@@ -210,16 +216,23 @@ def mixture_of(phase: ConfigDict, config: ConfigDict) -> Mixture:
     The mixture.
 
   Raises:
-    ValueError: for a habit that there is not.
+    ValueError: for what a phase lacks, for a habit that there is not, or for one that is no share.
   """
-  shared = {name: config[name] for name in ('level_weights', 'known_terms')}
-  habits = shared | {name: value for name, value in phase.items() if name != 'steps'}
-  if unknown := sorted(habits.keys() - shared.keys() - HABITS.keys()):
+  needed = ('steps', 'level_weights', 'known_terms')
+  own = {name: config[name] for name in needed[1:] if name in config} | dict(phase.items())
+  if lacks := [name for name in needed if name not in own]:
+    raise ValueError(f'config.phases: a phase lacks {", ".join(lacks)}')
+  if unknown := sorted(own.keys() - {*needed, *HABITS}):
     raise ValueError(
       f'config.phases: {", ".join(unknown)}: there is no such habit, only {", ".join(HABITS)}'
     )
-  habits['level_weights'] = {int(k): float(v) for k, v in habits['level_weights'].items()}
-  return Mixture(**habits)
+  for name in sorted(own.keys() - {'level_weights'}):
+    if not isinstance(own[name], int | float):
+      raise ValueError(f'config.phases: {name}={own[name]} must be a number')
+  if not isinstance(steps := own.pop('steps'), int) or steps < 1:
+    raise ValueError(f'config.phases: steps={steps} must be a whole number from 1 on')
+  own['level_weights'] = read_levels(own['level_weights'], 'config.level_weights')
+  return Mixture(**own)
 
 
 def make_base(config: ConfigDict, folder: epath.PathLike) -> int:

@@ -120,3 +120,8 @@ def test_work_at_turn_2_is_not_taught(name):
 def test_shares_that_cannot_be_are_refused(habits, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(MIXTURE, **habits)
+
+
+def test_shares_that_make_one_in_all_are_taken():
+  assert 0.33 + 0.56 + 0.11 > 1  # as floating-point numbers
+  Mixture({2: 1.0}, 2, worked_t1=1.0, worked_t2=0.33, checked_t2=0.56, changed_t2=0.11)

@@ -120,6 +120,33 @@ def test_a_phase_has_what_all_phases_share_and_its_own(config):
     pretraining.mixture_of(ConfigDict(dict(steps=5, lucky=1.0, checked=1.0)), config)
 
 
+@pytest.mark.parametrize(
+  ('phase', 'message'),
+  [
+    (dict(step=5), 'a phase lacks steps'),
+    (dict(steps=0), 'steps=0 must be a whole number from 1 on'),
+    (dict(steps=2.5), 'steps=2.5 must be a whole number from 1 on'),
+    (dict(steps=5, slip='often'), 'slip=often must be a number'),
+    (dict(steps=5, known_terms=None), 'known_terms=None must be a number'),
+    *(
+      (dict(steps=5, level_weights=levels), 'must give numbers of addends from 2 on weights')
+      for levels in ({'1': 1.0}, {'x': 1.0}, {'4': 0.0}, {'4': -1.0, '5': 2.0})
+    ),
+    (dict(steps=5, level_weights={}), 'config.level_weights is empty'),
+  ],
+)
+def test_a_phase_that_cannot_be_is_refused_in_words(config, phase, message):
+  config.phases = (*config.phases, ConfigDict(phase))
+  with pytest.raises(ValueError, match=message):
+    pretraining.phases_of(config)
+
+
+def test_a_config_without_what_its_phases_share_is_refused_in_words(config):
+  del config.known_terms, config.level_weights  # such as one of an earlier version
+  with pytest.raises(ValueError, match='config.phases: a phase lacks level_weights, known_terms'):
+    pretraining.mixture_of(ConfigDict(dict(steps=5)), config)
+
+
 @pytest.mark.parametrize('name', ['pretrain_arithmetic', 'pretrain_worked'])
 def test_the_longest_example_of_a_config_fits(name, tokenizer):
   """Of the most terms at both turns, each answer as long as its kind may be."""
