@@ -25,7 +25,7 @@ def draw(data: Mapping[str, Any], titles: Titles) -> Figure:
     The figure; a row has one colour above, and none where it was not trained.
   """
   names = list(data['accuracy'])
-  heights = 3.7, 1.2 + 0.4 * len(names)
+  heights = max(3.7, 1.6 + 0.42 * len(names)), 1.2 + 0.4 * len(names)
   figure = Figure(figsize=(WIDTH, sum(heights)))
   above, below = figure.subfigures(2, 1, height_ratios=heights)
   left, right = above.subplots(1, 2, width_ratios=(1.5, 1))
@@ -43,13 +43,17 @@ def _changed(axis: Axes, data: Mapping, colours: Mapping[str, str], titles: Titl
     axis.fill_between(steps, low, high, color=colours[name], alpha=0.15, linewidth=0)
     axis.plot(steps, mean, color=colours[name], linewidth=0.8, alpha=0.35)
     marks = {'marker': MARKERS[number % len(MARKERS)], 'markevery': (0, max(1, len(steps) // 5))}
-    axis.plot(steps, smooth(mean), color=colours[name], linewidth=1.8, label=titles[name], **marks)
-  for start, after in {
-    (found['start'], found['after']) for found in data.values() if found['after']
-  }:
+    label = shorten(titles[name], 26, 2)
+    axis.plot(steps, smooth(mean), color=colours[name], linewidth=1.8, label=label, **marks)
+  before = {found['start']: {} for found in data.values() if found['after']}
+  for found in data.values():
+    if found['after']:
+      before[found['start']][titles[found['after']]] = None  # each once
+  for start, names in before.items():
     axis.axvline(start + 0.5, color='0.3', linewidth=1, linestyle=':')
     where = {'transform': axis.get_xaxis_transform(), 'fontsize': 8.5, 'color': '0.3'}
-    axis.text(start + 0.5, 0.015, f' after {titles[after]}', **where)
+    text = ' ' + shorten(f'after {", ".join(names)}', 28, 1)
+    axis.text(start + 0.5, 0.015, text, clip_on=True, **where)
   axis.set(xlabel='update, with those of what a row starts from', ylabel='training episodes (%)')
   if data:
     axis.set_ylim(bottom=0)
@@ -98,6 +102,7 @@ def _accuracy(axis: Axes, data: Mapping, titles: Titles) -> None:
       axis.plot([100 * end['mean'] for end in ends], [y, y], color=SPLITS[split], alpha=0.4)
       for turn, end in enumerate(ends):
         mean, low, high = (100 * end[k] for k in ('mean', 'low', 'high'))
+        label = f'{split}, turn {turn + 1}'
         axis.errorbar(
           mean,
           y,
@@ -110,7 +115,7 @@ def _accuracy(axis: Axes, data: Mapping, titles: Titles) -> None:
           linestyle='none',
           capsize=2.5,
           elinewidth=1.2,
-          label=f'{split}, turn {turn + 1}',
+          label=None if label in axis.get_legend_handles_labels()[1] else label,
         )
   axis.set(xlabel='problems answered correctly, greedily (%)', xlim=(-2, 102))
   _row_labels(axis, list(data), titles, 22)
@@ -120,18 +125,16 @@ def _accuracy(axis: Axes, data: Mapping, titles: Titles) -> None:
 
 
 def _row_labels(axis: Axes, names: Sequence[str], titles: Titles, width: int) -> None:
-  axis.set_yticks(range(len(names)), [shorten(titles[name], width) for name in names])
+  axis.set_yticks(range(len(names)), [shorten(titles[name], width, 2) for name in names])
   axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
   axis.grid(axis='y', visible=False)
 
 
 def _legend(axis: Axes, title: str, columns: int) -> None:
-  """A title and below it a legend that covers no data; a label stands once."""
-  handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+  """A title and below it a legend that covers no data."""
   how = {'title': title, 'alignment': 'left', 'frameon': False, 'borderpad': 0, 'handlelength': 1.8}
   axis.legend(
-    handles.values(),
-    handles.keys(),
+    *axis.get_legend_handles_labels(),
     ncols=columns,
     loc='lower left',
     bbox_to_anchor=(0, 1.01),

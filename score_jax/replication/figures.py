@@ -125,9 +125,9 @@ def dot_plot(
   return figure
 
 
-def shorten(title: str, width: int) -> str:
-  """Breaks a title into lines of a width."""
-  return textwrap.fill(title, width)
+def shorten(title: str, width: int, max_lines: int | None = None) -> str:
+  """Breaks a title into lines of a width, and leaves out what more lines would hold."""
+  return textwrap.fill(title, width, max_lines=max_lines, placeholder=' …')
 
 
 def legend_above(figure: Figure, axis: Axes, columns: int) -> None:

@@ -34,7 +34,8 @@ def numbers(workdir: epath.Path, results: Mapping[str, Result], seed: int) -> di
 
   Args:
     workdir: of the replication.
-    results: by row name; what is not finished, or makes a base policy, is left out.
+    results: by row name; what is not finished, starts from what is not, or makes a base policy, is
+      left out.
     seed: of all rows.
 
   Returns:
@@ -46,14 +47,16 @@ def numbers(workdir: epath.Path, results: Mapping[str, Result], seed: int) -> di
   """
   rows, data = {name: result.row for name, result in results.items()}, {}
   for name, result in results.items():
-    row, told = result.row, result.seeds.get(seed)
-    if row.makes_base or told is None:
+    row, line = result.row, [*started_from(result.row, rows), result.row]
+    every = [results[r.name].seeds.get(seed) for r in line]
+    if row.makes_base or None in every:
       continue
+    told = every[-1]
     data[name] = {key: told[key] for key in ('num_problems', 'seed', 'commit', 'seconds')}
     data[name] |= {'seeds': [seed], **changed_shares(result)}
     for key in ('updates', 'episodes'):
-      line = [results[r.name].seeds[seed].get(key, 0) for r in (*started_from(row, rows), row)]
-      data[name] |= {key: line[-1], f'{key}_with_start': sum(line)}
+      counts = [of.get(key, 0) for of in every]
+      data[name] |= {key: counts[-1], f'{key}_with_start': sum(counts)}
     for kind in KINDS:
       if kind in row.evaluations:
         path = seed_dir(workdir, name, seed) / f'eval_{kind}' / 'metrics.json'
@@ -142,8 +145,11 @@ def markdown(results: Mapping[str, Result], data: Mapping[str, dict]) -> str:
   Returns:
     Markdown, which shows the figure.
   """
-  # What is compared goes by the paper's names.
-  papers = {result.row.paper or name: result for name, result in results.items()}
+  # What is compared goes by the paper's names; a second row of the paper's keeps its own.
+  papers = {}
+  for name, result in results.items():
+    paper = result.row.paper
+    papers[paper if paper and paper not in papers else name] = result
   judged = [
     (claim, found)
     for claim, found in orderings.orderings(papers)

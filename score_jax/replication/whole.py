@@ -101,7 +101,9 @@ def _num_answers(record: object, evaluation: str) -> int:
     return min(_num_rewards(record.get(name)) for name in ('parallel', 'sequential'))
   answers, count = record.get('answers'), _num_rewards(record)
   is_text = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
-  return count if is_text and len(answers) == count and 'level' in record else 0
+  cut = record.get('truncated', [False] * count)  # not every record says it
+  is_told = isinstance(cut, list) and len(cut) == count and {*map(type, cut)} <= {bool}
+  return count if is_text and is_told and len(answers) == count and 'level' in record else 0
 
 
 def _num_rewards(record: object) -> int:

@@ -123,6 +123,29 @@ def test_a_row_that_is_always_right_has_nothing_to_mend(tmp_path):
   assert text.count('| – of 0 | – of 0 |') == 6
 
 
+def test_rows_of_the_same_row_of_the_paper_are_all_compared(tmp_path):
+  rows = [*(row(name, paper='base') for name in 'ab'), *(row(name, paper='score') for name in 'cd')]
+  _, text = report(tmp_path, rows)
+  compared = text[text.index('| SCoRe minus |') :]
+  assert re.findall(r'^\| The \$row\^\$ \\\| (.) \|', compared, re.M) == ['a', 'b', 'd']
+
+
+def test_a_row_whose_start_is_to_be_made_again_is_left_out(tmp_path):
+  path = epath.Path(tmp_path)
+  make_row(path, ROWS[1])
+  make_row(path, ROWS[2])
+  (path / 'first' / f'seed{SEED}' / 'row.json').unlink()
+  write_short_report(path, ROWS[1:3], SEED)
+  assert json.loads((path / 'report.json').read_text())['rows'] == {}
+
+
+@pytest.mark.filterwarnings('error')
+def test_long_titles_and_many_rows_have_a_figure(tmp_path):
+  rows = [row(f'r{n}', f'r{n - 1}' if n % 3 else '') for n in range(9)]
+  rows = [dataclasses.replace(of, title=f'{of.title}, {"a title of words " * 5}') for of in rows]
+  report(tmp_path, rows)
+
+
 def test_an_evaluation_of_an_earlier_version_lacks_what_it_did_not_say(tmp_path):
   path = epath.Path(tmp_path)
   make_row(path, ROWS[1])

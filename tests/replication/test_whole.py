@@ -21,7 +21,18 @@ def no_figures(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'damage', ['cut', 'half a line', 'no file', 'twice', 'earlier row.json', 'NaN', 'no key', 'list']
+  'damage',
+  [
+    'cut',
+    'half a line',
+    'no file',
+    'twice',
+    'earlier row.json',
+    'NaN',
+    'no key',
+    'cut off?',
+    'list',
+  ],
 )
 def test_what_is_not_whole_is_left_out_and_named(tmp_path, damage):
   """Of 20 problems SCoRe may look worse than of 60: half of a file is no evaluation."""
@@ -52,6 +63,10 @@ def test_what_is_not_whole_is_left_out_and_named(tmp_path, damage):
     'no key': (
       ''.join([lines[0].replace('"finals"', '"x"'), *lines[1:]]),
       'records.jsonl:1: no rec',
+    ),
+    'cut off?': (
+      re.sub(r'"truncated": [^]]*', '"truncated": [true', lines[0]) + ''.join(lines[1:]),
+      'records.jsonl:1: no record',
     ),
     'list': (''.join(['[]\n', *lines[1:]]), 'records.jsonl:1: no record of an evaluation'),
   }[damage]
