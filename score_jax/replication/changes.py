@@ -86,6 +86,12 @@ def _has_all(record: Mapping | None, keys: Sequence[str]) -> bool:
   return record is not None and all(record.get(key) is not None for key in keys)
 
 
+def _num_updates(result: Result) -> int:
+  """What a row's seeds say of their own updates; what it was asked for where none says it."""
+  told = [told['updates'] for told in result.seeds.values() if 'updates' in told]
+  return max(told, default=result.row.num_steps)
+
+
 def changed_curves(results: Mapping[str, Result]) -> dict[str, dict]:
   """The share of changed answers of every row that was trained, each after what it starts from.
 
@@ -100,7 +106,7 @@ def changed_curves(results: Mapping[str, Result]) -> dict[str, dict]:
   for name, result in results.items():
     if shown := curve(result.training, (CHANGED,)):
       before = started_from(result.row, rows)
-      start = sum(row.num_steps for row in before)
+      start = sum(_num_updates(results[row.name]) for row in before)
       shown['steps'] = [start + step for step in shown['steps']]
       found[name] = shown | {'start': start, 'after': before[-1].name if before else ''}
   return found

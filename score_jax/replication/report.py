@@ -48,9 +48,9 @@ TURNS = {
 SAMPLED = 'Sampled at temperature 1:'
 REGIMES = (
   'Share of training episodes whose second final answer differs from the first, at temperature 1: '
-  'in the first step, whose episodes the base model or Stage I samples, and over the last tenth of '
-  'the steps; “collapsed” where it fell below half. The other columns are of the final evaluation, '
-  'sampled at temperature 1.'
+  'in the first update, whose episodes the base model or Stage I samples, over the tenth of the '
+  'updates in which it is greatest, and over the last tenth; “collapsed” where it ends below a '
+  'third of the greatest. The other columns are of the final evaluation, sampled at temperature 1.'
 )
 
 

@@ -20,7 +20,7 @@ CURVES = ('score', 'stage1', 'multiturn_rl', 'last_turn_rl')
 BUDGETS = (2, 4, 8, 16, 32)
 EDIT_BINS = 20
 MAX_CURVES = 7  # in one panel, told apart by colour, marker and line
-COLLAPSED_BELOW = 0.5
+COLLAPSED_BELOW = 1 / 3  # of the peak, which a row reaches once it has learned to correct
 REGIME_KEYS = ('acc_t1', 'acc_t2', 'delta', 'changed', 'e_plus')
 
 
@@ -245,16 +245,16 @@ def regimes(results: Mapping[str, Result]) -> Series:
     results: by row name.
 
   Returns:
-    A series of row -> `changed_shares`; 'collapsed': whether the last is below half of the first;
+    A series of row -> `changed_shares`; 'collapsed': whether the last is below a third of the peak;
     and the metrics of the evaluation at temperature 1.
   """
 
   def get(result: Result) -> dict | None:
     ends = changed_shares(result)
-    first, last = ends['changed_first'], ends['changed_last']
+    last, peak = ends['changed_last'], ends['changed_peak']
     found = {key: interval(result, 'sampled', key) for key in REGIME_KEYS}
-    if first is None or not all(found.values()):
+    if last is None or not all(found.values()):
       return None
-    return ends | {'collapsed': last < COLLAPSED_BELOW * first} | found
+    return ends | {'collapsed': last < COLLAPSED_BELOW * peak} | found
 
   return gather(results, names_of(results, 'regime'), 'sampled', get)

@@ -125,14 +125,12 @@ def _table(results: Mapping[str, Result], data: Mapping[str, dict], kind: str) -
 
 
 def _changed_table(results: Mapping[str, Result], data: Mapping[str, dict]) -> str:
-  header = ['', 'first update', 'greatest tenth', 'last tenth']
-  keys = ('changed_first', 'changed_peak', 'changed_last')
   lines = [
-    [escape(results[name].row.title), *(f'{100 * row[key]:.1f}' for key in keys)]
+    [escape(results[name].row.title), *(f'{100 * row[key]:.1f}' for key in tables.ENDS)]
     for name, row in data.items()
     if row['changed_first'] is not None
   ]
-  return tables.table(header, lines) if lines else 'Nothing was trained.'
+  return tables.table(['', *tables.ENDS.values()], lines) if lines else 'Nothing was trained.'
 
 
 def markdown(results: Mapping[str, Result], data: Mapping[str, dict]) -> str:

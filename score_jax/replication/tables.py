@@ -23,6 +23,11 @@ E_MEANS = (
   'wrong; the last column is the share of corrections (i→c) whose first answer was cut off. Behind '
   'each stands of how many answers it is.'
 )
+ENDS = {
+  'changed_first': 'first update',
+  'changed_peak': 'greatest tenth',
+  'changed_last': 'last tenth',
+}
 
 NO_NUMBER = '–'
 SHORT = {
@@ -169,7 +174,7 @@ def ordering_text(judged: Sequence[tuple[str, list[dict]]]) -> str:
 def regime_table(found: series.Series, results: Mapping[str, Result]) -> str:
   """Lays out where each regime took the share of changed answers."""
   keys = series.REGIME_KEYS
-  header = ['', 'changed, first step', 'changed, last tenth', 'collapsed']
+  header = ['', *(f'changed, {end}' for end in ENDS.values()), 'collapsed']
   names = series.names_of(results, 'regime')
   if not names:
     return 'There are no such rows.'
@@ -178,7 +183,7 @@ def regime_table(found: series.Series, results: Mapping[str, Result]) -> str:
     cells = [NO_NUMBER] * (len(header) - 1 + len(keys))
     if name in found.data:
       data = found.data[name]
-      ends = [f'{100 * data[end]:.1f}' for end in ('changed_first', 'changed_last')]
+      ends = [f'{100 * data[end]:.1f}' for end in ENDS]
       cells = [*ends, 'yes' if data['collapsed'] else 'no']
       cells += [cell(data[key], key == 'delta') for key in keys]
     rows.append([titled(results[name], 'sampled', name in found.data), *cells])

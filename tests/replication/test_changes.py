@@ -1,5 +1,6 @@
 """Where training took the share of changed answers, by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -58,6 +59,9 @@ def test_rows_are_drawn_after_what_they_start_from():
     'x': ([1, 2], 0, ''),  # its start is no row of the report
     'three': ([8, 9], 7, 'two'),
   }
+  # A supervised start has no updates of RL, whatever number of steps its row has.
+  results['two'] = dataclasses.replace(results['two'], seeds={0: {'updates': 0}, 1: {'updates': 0}})
+  assert changed_curves(results)['three']['steps'] == [4, 5]
   band = found['three']['train/changed_t12']
   assert band['mean'] == pytest.approx([0.2, 0.2])
   assert (band['low'], band['high']) == ([0.1, 0.1], [0.3, 0.3])

@@ -1,5 +1,6 @@
 """The numbers of the figures, held against plain loops over the records."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -70,6 +71,12 @@ def test_regimes(workdir, results):
   assert regime['changed_first'] == pytest.approx(0.4)
   assert regime['changed_last'] == pytest.approx(0.1 + 0.3 * 0.5 / 19)  # the last two of 20 steps
   assert regime['collapsed'] is True
+  # What learns to correct and then stops has collapsed, however little it changed at first.
+  narrow = results['narrow']
+  for shares, collapsed in (([0.2, 0.9, 0.2], True), ([0.2, 0.5, 0.2], False), ([0.2] * 3, False)):
+    training = {0: [{'step': n, 'train/changed_t12': x} for n, x in enumerate(shares, start=1)]}
+    found = series.regimes({'narrow': dataclasses.replace(narrow, training=training)})
+    assert found.data['narrow']['collapsed'] is collapsed
   [records] = read_seeds(workdir, 'narrow', 'sampled').values()
   left = [1 - value(r, 'i2c') for r in records.values() if r['rewards'][0] == 0]
   assert regime['e_plus']['mean'] == pytest.approx(np.mean(left))
