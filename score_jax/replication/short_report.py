@@ -153,6 +153,9 @@ def markdown(results: Mapping[str, Result], data: Mapping[str, dict]) -> str:
     for claim, found in orderings.orderings(papers)
     if any(judgement['greedy'] for judgement in found)
   ]
+  more_turns = [
+    result.row for result in results.values() if len(result.row.stage.reward_weight) > 2
+  ]
   parts = [
     '# SCoRe in a few rows',
     tables.header_text(results, {}),
@@ -168,6 +171,11 @@ def markdown(results: Mapping[str, Result], data: Mapping[str, dict]) -> str:
     '## What came of it',
     f'Numbers are percent, with 95% intervals over problems. {tables.E_MEANS}',
   ]
+  if more_turns:
+    titles = ', '.join(f'“{escape(row.title)}”' for row in more_turns)
+    parts.append(
+      f'Of {titles}, with more turns, all but the accuracies compare the last two turns.'
+    )
   for kind, title in TABLES.items():
     parts += [f'### {title}', _table(results, data, kind)]
   parts += [

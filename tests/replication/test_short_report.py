@@ -10,6 +10,7 @@ from etils import epath
 from replication_rows import PLAIN, make_records, make_training, write_lines
 
 from score_jax.analysis.statistics import share, summarise
+from score_jax.objective.stages import stage2_of_three_turns
 from score_jax.replication.report import write_short_report
 from score_jax.replication.rows import ReplicationRow
 
@@ -121,6 +122,14 @@ def test_a_row_that_is_always_right_has_nothing_to_mend(tmp_path):
   nothing = {'mean': None, 'low': None, 'high': None, 'denominator': 0}
   assert data['first']['greedy']['e_plus'] == data['first']['train']['i2c_truncated'] == nothing
   assert text.count('| – of 0 | – of 0 |') == 6
+
+
+def test_what_compares_the_last_two_of_more_turns_is_said(tmp_path):
+  three = dataclasses.replace(ROWS[1], stage=stage2_of_three_turns(2.0, 0.1))
+  assert 'compare the last two turns' not in report(tmp_path, ROWS[:2])[1]
+  write_short_report(epath.Path(tmp_path), [ROWS[0], three], SEED)
+  told = r'Of “The $row^$ \| first”, with more turns, all but the accuracies compare the last two'
+  assert told in (tmp_path / 'report.md').read_text()
 
 
 def test_rows_of_the_same_row_of_the_paper_are_all_compared(tmp_path):
