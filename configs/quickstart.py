@@ -5,7 +5,7 @@
 Four rows: the base policy; Stage I from it; Stage II from Stage I's result; and plain multi-turn RL
 from the base policy, rewarded on both turns, for as many updates as both stages together.
 
-The last digit of a sum, of four terms, which the base policy knows by heart, or of five, which it
+The last digit of a sum, of four terms, which the base policy knows, or of five, which it
 guesses. Turn 2 may check what turn 1 said, and has the same budget. The training problems are few,
 so that all their first answers can be learned by heart, and then nothing is left to correct: on
 these, and on these only. `docs/collapse.md` tells the story, and how the settings were chosen.

@@ -119,7 +119,7 @@ def _regimes():
   """Settings in which SCoRe is not needed, each with plain multi-turn RL beside it."""
   return (
     *_regime('many', '5,000 training problems', {'task.num_train': 5000}),
-    *_regime('no_kl', 'no KL penalty', beta1=0.0),
+    *_regime('no_kl', 'beta1 = 0', beta1=0.0),
     *_checks_at_turn_1(),
     *_worked(),
   )
@@ -166,7 +166,9 @@ def _worked():
     'train.length_bucket': 30,
     'optimizer.learning_rate': 4e-4,
   }
-  more = dict(base=base.name, alpha=10.0, beta1=0.01, beta2=1.0, num_steps=(50, 70))
+  more = dict(
+    base=base.name, alpha=10.0, beta1=0.01, beta2=1.0, num_steps=(50, 70), schedule='cosine'
+  )
   return base, *_regime('worked', 'sums worked out at both turns', changes, **more)
 
 
@@ -185,13 +187,14 @@ def _regime(
   beta1: float = BETA1,
   beta2: float = BETA2,
   num_steps: tuple[int, int] = (_STAGE1_ROW.num_steps, _STAGE2_ROW.num_steps),
+  schedule: str = _PLAIN_ROW.schedule,
 ):
   """Plain multi-turn RL and SCoRe in another setting; Stage I is a part of SCoRe."""
   name, changes = f'regime_{name}', dict(changes or {})
   if base:
     changes['model.checkpoint'] = f'WORKDIR/{base}/seed0'
   more = dict(changes=changes, seeds=1, after=base)
-  shown = more | dict(group='regime', sweep='regime')
+  shown = more | dict(group='regime', sweep='regime', schedule=schedule)
   plain, score = f'Multi-turn RL, {title}', f'SCoRe, {title}'
   return (
     _PLAIN_ROW.like(

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import pathlib
 import re
 import sys
@@ -267,3 +268,30 @@ def test_examples_run(tmp_path, monkeypatch):
       exec(compile(block, 'docs/extending.md', 'exec'), namespace)
   sys.modules.pop('backwards', None)
   assert max(map(len, text.splitlines())) <= 120 and len(text.splitlines()) < 170
+
+
+def test_the_table_of_readme_is_that_of_the_kept_reports():
+  kept = [
+    json.loads((ROOT / f'docs/results/quickstart/seed{seed}/report.json').read_text())
+    for seed in (0, 1, 2)
+  ]
+  lines = [line.split(' | ') for line in read('README.md').splitlines() if line.startswith('| ')]
+  found = {cells[0][2:]: cells[1:] for cells in lines}
+  for name, report in zip((0, 1, 2), kept, strict=True):
+    for title, row in (
+      ('base model', 'base'),
+      ('Stage I', 'stage1'),
+      ('SCoRe (Stage I, then II)', 'stage2'),
+      ('plain multi-turn RL', 'multiturn_rl'),
+    ):
+      told = report['rows'][row]
+      assert told['seeds'] == [name]
+      greedy = told['greedy']
+      wanted = [greedy[key]['mean'] for key in ('acc_t1', 'acc_t2', 'delta')]
+      wanted += [1 - greedy['e_plus']['mean']]
+      shown = [float(cell.split(' / ')[name]) for cell in found[title][:4]]
+      assert shown == [round(100 * x, 1) for x in wanted], (title, name)
+      if row != 'base':
+        ends = [end.split(' / ') for end in found[title][4].removesuffix(' |').split(' → ')]
+        wanted = [told['changed_peak'], told['changed_last']]
+        assert [float(end[name]) for end in ends] == [round(100 * x, 1) for x in wanted]
