@@ -81,7 +81,7 @@ def test_more_problems_than_there_are_are_refused():
 
 
 def test_levels_of_few_problems_are_drawn_as_often_as_their_weights_say():
-  """768 of the 820 held-out sums of four terms; drawn without regard to the level, 600."""
+  """768 of the 852 held-out sums of four terms; drawn without regard to the level, 600."""
   task = arithmetic.load_arithmetic(256, 2048, 0, {4: 3.0, 5: 5.0})
   for problems in (task.train, task.test):
     share = np.mean([p.level == '4' for p in problems])
