@@ -13,7 +13,8 @@ penalties and the r1-conditioned baseline. The sweeps have the paper's.
 Self-Refine is measured on SmolLM2-135M-Instruct, where its GGUF file is named with
 --config.smollm2_run.model.checkpoint=SmolLM2-135M-Instruct.Q4_1.gguf.
 
-Expected numbers: docs/results/report.md.
+Expected numbers: those of its base, stage1, score and multiturn_rl rows are the quickstart's, in
+README.md; docs/results/report.md is of the earlier task, today's rows `regime_worked*`.
 """
 
 import dataclasses

@@ -277,7 +277,7 @@ def test_the_table_of_readme_is_that_of_the_kept_reports():
   ]
   lines = [line.split(' | ') for line in read('README.md').splitlines() if line.startswith('| ')]
   found = {cells[0][2:]: cells[1:] for cells in lines}
-  for name, report in zip((0, 1, 2), kept, strict=True):
+  for seed, report in enumerate(kept):
     for title, row in (
       ('base model', 'base'),
       ('Stage I', 'stage1'),
@@ -285,13 +285,13 @@ def test_the_table_of_readme_is_that_of_the_kept_reports():
       ('plain multi-turn RL', 'multiturn_rl'),
     ):
       told = report['rows'][row]
-      assert told['seeds'] == [name]
+      assert told['seeds'] == [seed]
       greedy = told['greedy']
       wanted = [greedy[key]['mean'] for key in ('acc_t1', 'acc_t2', 'delta')]
       wanted += [1 - greedy['e_plus']['mean']]
-      shown = [float(cell.split(' / ')[name]) for cell in found[title][:4]]
-      assert shown == [round(100 * x, 1) for x in wanted], (title, name)
+      shown = [float(cell.split(' / ')[seed]) for cell in found[title][:4]]
+      assert shown == [round(100 * x, 1) for x in wanted], (title, seed)
       if row != 'base':
         ends = [end.split(' / ') for end in found[title][4].removesuffix(' |').split(' → ')]
         wanted = [told['changed_peak'], told['changed_last']]
-        assert [float(end[name]) for end in ends] == [round(100 * x, 1) for x in wanted]
+        assert [float(end[seed]) for end in ends] == [round(100 * x, 1) for x in wanted]
