@@ -171,6 +171,7 @@ def _add_procedure(c: ConfigDict) -> None:
   c.rollout.prompt_tokens = 16  # [tokens] longer prompts are left out and counted
   c.rollout.turn_tokens = (16, 16)  # [tokens] budget of each turn, its end included
   c.rollout.temperature = 1.0  # of the sampler, and of both policies' scores (paper: T)
+  c.rollout.slots = 0  # [episodes] of a step that are decoded at once; 0 takes all
   # [fraction] of a step's problems: turn 1 is the base model's, as context only
   c.rollout.base_turn1_share = 0.0
 

@@ -50,6 +50,7 @@ RANGES = {
       'eval.num_problems',
       'eval.temperature',
       'eval.top_k',
+      'rollout.slots',
       'rollout.temperature',
       'optimizer.learning_rate',
       'optimizer.decay_steps',

@@ -101,15 +101,10 @@ def evaluate(
     EpisodeRow(ids, problem.id, first_answer_ids=first)
     for ids, problem, first in zip(prompts.ids, prompts.problems, forced, strict=True)
   ]
-  # Prompts of like length share a batch.
-  order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt_ids))
-  records = [None] * len(rows)
-  for part, episode in sampler.sample([rows[i] for i in order], EVAL_STEP):
+  records = []
+  for part, episode in sampler.sample(rows, EVAL_STEP):
     at(part.stop, 'problems sampled')
-    places = order[part]
-    problems = [prompts.problems[i] for i in places]
     graded = functools.partial(at, part.stop)
-    found = make_records(problems, episode, task, sampler.tokenizer, turns, graded)
-    for i, record in zip(places, found, strict=True):
-      records[i] = record
+    problems = prompts.problems[part]
+    records += make_records(problems, episode, task, sampler.tokenizer, turns, graded)
   return Evaluation(records, summarise(records), prompts.num_too_long)

@@ -62,7 +62,7 @@ def collect_failures(
     The failures, and the counts of all verdicts.
   """
   spec = sampler.spec.first_turns(1)
-  sampler = dataclasses.replace(sampler, spec=spec, samples_per_prompt=num_samples)
+  sampler = dataclasses.replace(sampler, spec=spec)
   both = list(zip(prompts.problems, prompts.ids, strict=True))
   problems = [problem for problem, _ in both for _ in range(num_samples)]
   rows = [EpisodeRow(ids, problem.id, g) for problem, ids in both for g in range(num_samples)]

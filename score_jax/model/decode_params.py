@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from score_jax.core.logits import CappedHead, Head
 from score_jax.core.paths import leaf_path
 from score_jax.core.sharding import constrain
 from score_jax.model.decoder import Decoder, abstract_params
@@ -45,6 +46,13 @@ def decoding_params(decoder: Decoder, params: dict) -> dict:
   return prepared | {
     f'layer_{i}': jax.tree.map(lambda x, i=i: x[i], layers) for i in range(c.num_layers)
   }
+
+
+def output_head(config: DecoderConfig, params: dict) -> Head:
+  """The output matrix head_DV of prepared parameters, as `Decoder` gives it beside its states."""
+  tied = config.tie_embeddings
+  head_DV = params['embedder']['embedding'].T if tied else params['head']['kernel']
+  return CappedHead(head_DV, config.logit_softcap) if config.logit_softcap else head_DV
 
 
 def decoding_type(config: DecoderConfig, keys, x) -> jnp.dtype:

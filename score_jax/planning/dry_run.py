@@ -1,7 +1,5 @@
 """What a run would do, shown before it does it."""
 
-import dataclasses
-
 import jax
 import numpy as np
 
@@ -49,11 +47,9 @@ def show(setup: Setup) -> None:
   for note in setup.base.tokenizer.notes:
     print(f'chat format: {note}')
   # As many rows as the mesh needs, all of one problem; the first is shown.
-  sampler = dataclasses.replace(
-    training_sampler(setup, setup.base.params),
-    samples_per_prompt=sharding.batch_rows(setup.mesh),
-  )
-  collector = Collector(sampler, setup.prompts, setup.task)
+  sampler = training_sampler(setup, setup.base.params)
+  rows = sharding.batch_rows(setup.mesh) // jax.process_count()
+  collector = Collector(sampler, setup.prompts, setup.task, samples_per_problem=rows)
   with jax.sharding.set_mesh(setup.mesh):
     params = sharding.on_devices(setup.trainable.policy_params(setup.read_start()))
     experience = collector.collect(params, 1, np.asarray([0]))

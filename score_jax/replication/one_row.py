@@ -204,7 +204,6 @@ def _samples(sampler: Sampler, prompts: Prompts, task: Task, samples: range) -> 
   problems = [problem for problem, _ in both for _ in samples]
   rows = [EpisodeRow(ids, problem.id, g) for problem, ids in both for g in samples]
   records, n = [], len(samples)
-  sampler = dataclasses.replace(sampler, samples_per_prompt=n)
   for part, episode in sampler.sample(rows, VOTE_STEP):
     records += make_records(problems[part], episode, task, sampler.tokenizer)
   return [records[i : i + n] for i in range(0, len(records), n)]

@@ -1,128 +1,133 @@
-"""The sampler: K turns over a whole batch, in one key/value cache, from token ids to token ids.
+"""The sampler: episodes of K turns, many through few slots, from token ids to token ids.
 
-1. Prefill each problem's prompt once; only the last token's logits are made.
-2. Decode turn 1 in a `while_loop` until every row has ended or the turn's budget is spent.
-3. Prefill the *instruction* (and, first, the end of turn that a cut answer still needs).
-4. Decode turn 2 in the same way; more turns are steps 3 and 4 again.
+1. A free slot takes the next episode: its prompt is run once, and copied for the other samples.
+2. A block of decoding samples tokens of all rows, whatever turn they are at.
+3. A row whose turn has ended is given the *instruction* (and, first, the end of turn that a cut
+   answer still needs), and goes on; after its last turn its slot is free.
 
-Slots, with the budget of each turn (holes where a row is short):
+An episode that comes back lies in slots, with the budget of each turn (holes where a row is short):
 
     | prompt | y1 ........ | eot? instruction | y2 ........ |
 
-One prefill with its decoding is one jitted segment; the state is donated from one to the next.
-Between segments lies the host, where grading of the turn before can begin.
+Which rows decode side by side follows from what is sampled alone, and every random key from what
+the episode is (`score_jax.rollout.keys`): so neither slots nor devices decide a sample. Between
+blocks lies the host, where the answers that have ended can be graded.
 """
 
+import collections
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
-from score_jax.core.sharding import divides
+from score_jax.core.sharding import batch_rows, local_rows, put_batch
 from score_jax.core.types import Episode
 from score_jax.model.decode_params import decoding_params, unrolled
 from score_jax.model.decoder import Decoder
-from score_jax.rollout.generation import (
-  RolloutState,
-  append,
-  decode,
-  empty_state,
-  is_end,
-  place,
-  prefill,
-)
 from score_jax.rollout.layout import RolloutSpec
-
-
-def _followup(spec: RolloutSpec, state: RolloutState, turn: int):
-  """Token ids between two answers: the end of turn that a cut answer needs, the instruction."""
-  needs_eot_B1 = state.episode.is_truncated[:, turn - 1 : turn]
-  ids_I = jnp.asarray(spec.followup_ids[turn - 1], jnp.int32)
-  ids_BI = jnp.broadcast_to(ids_I, (needs_eot_B1.shape[0], ids_I.shape[0]))
-  eot_B1 = jnp.full(needs_eot_B1.shape, spec.end_of_turn_ids[0], jnp.int32)
-  is_token_BI = jnp.concatenate([needs_eot_B1, jnp.ones(ids_BI.shape, bool)], axis=1)
-  return jnp.concatenate([eot_B1, ids_BI], axis=1), is_token_BI
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _first_segment(
-  decoder, spec, group, params, prompt_BT, is_prompt_BT, keys_B, temperature, forced
-):
-  state = place(empty_state(decoder, spec, prompt_BT.shape[0]))
-  state, kv = append(decoder, params, state, prompt_BT, is_prompt_BT, 0, group)
-  state = state.with_more(kv) if group == 1 else state.replace(prompt_cache=kv)
-  return place(_answer(decoder, spec, params, state, 0, keys_B, temperature, forced))
-
-
-# The rows' own cache grows, so that its memory cannot serve again: it is not donated.
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(4,))
-def _next_segment(decoder, spec, turn, params, state, own_cache, keys_B, temperature, forced):
-  state = state.replace(own_cache=own_cache)
-  tokens_BI, is_token_BI = _followup(spec, state, turn)
-  state = prefill(decoder, params, state, tokens_BI, is_token_BI, spec.first_slot(turn))
-  return place(_answer(decoder, spec, params, state, turn, keys_B, temperature, forced))
-
-
-def _answer(decoder, spec, params, state, turn, keys_B, temperature, forced) -> RolloutState:
-  """A turn's answers: sampled where `forced` is None, else these tokens."""
-  if forced is None:
-    keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, turn)
-    return decode(decoder, spec, params, state, keys_B, temperature, turn)
-  tokens_BI, is_token_BI = forced
-  slot = spec.first_slot(turn) + spec.input_slots(turn)
-  state = prefill(decoder, params, state, tokens_BI, is_token_BI, slot)
-  e = state.episode
-  turn_BI = jnp.where(is_token_BI, turn + 1, 0)
-  turn_BT = jax.lax.dynamic_update_slice_in_dim(e.turn, turn_BI, slot, 1)
-  ends_B = jnp.any(is_end(tokens_BI, spec) & is_token_BI, axis=1)
-  is_truncated = e.is_truncated.at[:, turn].set(~ends_B)
-  return state.replace(episode=e.replace(turn=turn_BT, is_truncated=is_truncated))
+from score_jax.rollout.schedule import Answer, Piece, Schedule, Sizes, Turn
+from score_jax.rollout.slots import (
+  BlockShape,
+  Draws,
+  Inputs,
+  Slots,
+  copy_prompts,
+  decode_block,
+  empty_slots,
+  extend,
+)
 
 
 def rollout(
   decoder: Decoder,
   spec: RolloutSpec,
   params: dict,
-  prompt_BT: jax.Array,
-  is_prompt_BT: jax.Array,
+  prompt_BT: np.ndarray,
+  is_prompt_BT: np.ndarray,
   keys_B: jax.Array,
   temperature: float,
-  forced: Mapping[int, tuple[jax.Array, jax.Array]] | None = None,
-  after_turn: Callable[[int, Episode], None] | None = None,
-  samples_per_prompt: int = 1,
+  forced: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None,
+  on_answers: Callable[[Sequence[Answer]], None] | None = None,
+  slots: int | None = None,
+  budgets: np.ndarray | None = None,
+  counts: collections.Counter | None = None,
 ) -> Episode:
   """Samples episodes of K turns.
+
+  With several processes, each gives its own rows, as many as every other one, and gets those.
 
   Args:
     decoder: the model.
     spec: budgets, instructions, ends of turn.
     params: the policy's parameters.
-    prompt_BT: i32[B, prompt_tokens].
+    prompt_BT: i32[B, prompt_tokens]. Equal prompts are run once if they lie together.
     is_prompt_BT: bool[B, prompt_tokens]; holes may lie anywhere.
     keys_B: from `episode_keys`.
     temperature: 0 is greedy.
     forced: answers that are not sampled, by turn: i32 and bool [B, turn_tokens[turn]] (base-model
       first attempts, a fixed set of first answers, a program to repair). They are context: never
       marked as sampled.
-    after_turn: called with the turn and the episode so far while the device goes on; to read is to
-      wait for that turn.
-    samples_per_prompt: G: rows come in groups of G with the same prompt, which is run and kept once
-      (unless the groups do not divide by the devices). Only a group's first row is looked at.
+    on_answers: called with the answers that have ended, forced ones too, as soon as they have; the
+      device waits for it.
+    slots: episodes that are decoded at once, over all devices; None for all.
+    budgets: i32[B, K] tokens that each row may sample in each turn, of 1 to `spec.turn_tokens`;
+      None for all of these.
+    counts: told what was run: 'steps', 'decoded' (steps times rows), 'sampled' tokens, 'extended'
+      (positions of prompts, instructions and forced answers), 'given' (the tokens among them).
 
   Returns:
-    The episode, in slots.
+    The episodes on the host, in slots.
 
   Raises:
-    ValueError: if an array's shape or a turn does not fit the spec, if the rows are no groups of G,
-      or for a temperature below 0.
+    ValueError: if an array's shape, a budget or a turn does not fit the spec, or for a temperature
+      or a number of slots that is too low.
   """
-  forced = forced or {}
-  B = prompt_BT.shape[0]
+  arrays = (prompt_BT, is_prompt_BT, jax.random.key_data(keys_B), dict(forced or {}))
+  prompt_BT, is_prompt_BT, keys, forced = local_rows(jax.tree.map(jnp.asarray, arrays))
+  B = len(prompt_BT)
+  budgets = np.broadcast_to(spec.turn_tokens, (B, spec.num_turns)) if budgets is None else budgets
+  _check(spec, prompt_BT, is_prompt_BT, forced, budgets, temperature, slots)
+  mesh, num_devices = jax.sharding.get_mesh(), 1
+  if not mesh.empty:
+    num_devices = batch_rows(mesh) // jax.process_count()
+  whole = -(-B // num_devices)
+  per_device = whole if slots is None else -(-slots // (num_devices * jax.process_count()))
+  sizes = Sizes.of(spec, min(whole, per_device))
+  prompts = (prompt_BT, is_prompt_BT)
+  schedule = Schedule(spec, sizes, prompts, budgets, forced, num_devices)
+  programs = Programs(decoder, spec, sizes, params, keys, temperature, mesh)
+  counts = collections.Counter() if counts is None else counts
+  while True:
+    pieces, sources = schedule.seat()
+    programs.extend(pieces, counts)
+    programs.copy_prompts(sources)
+    programs.extend(schedule.given(), counts)
+    rows, longest = _most(schedule.live())
+    if rows:
+      shape = sizes.block(rows, longest)
+      turns = schedule.turns(shape.rows)
+      schedule.take(turns, *programs.decode(shape, turns, counts))
+    answers, schedule.answers = schedule.answers, []
+    if answers and on_answers is not None:
+      on_answers(answers)
+    if not rows:
+      break
+  e = schedule.episode
+  positions = np.maximum(np.cumsum(e.is_token, axis=1, dtype=np.int32) - 1, 0)
+  return e.replace(positions=positions)
+
+
+def _check(spec, prompt_BT, is_prompt_BT, forced, budgets, temperature, slots) -> None:
+  B = len(prompt_BT)
   if prompt_BT.shape != (B, spec.prompt_tokens) or is_prompt_BT.shape != prompt_BT.shape:
     raise ValueError(f'prompts of shape {prompt_BT.shape} for {spec.prompt_tokens} prompt slots')
   if temperature < 0:
     raise ValueError(f'temperature={temperature} must not be below 0')
+  if slots is not None and slots < 1:
+    raise ValueError(f'slots={slots} must be at least 1')
   for turn, (tokens, is_token) in forced.items():
     if not 0 <= turn < spec.num_turns:
       raise ValueError(
@@ -131,73 +136,136 @@ def rollout(
     shape = (B, spec.turn_tokens[turn])
     if tokens.shape != shape or is_token.shape != shape:
       raise ValueError(f'forced answers of turn {turn}: shape {tokens.shape}, expected {shape}')
-  temperature = jnp.float32(temperature)
-  group = _group(B, samples_per_prompt)
-  params, decoder = decoding_params(decoder, params), unrolled(decoder)
-  state = _first_segment(
-    decoder, spec, group, params, prompt_BT, is_prompt_BT, keys_B, temperature, forced.get(0)
-  )
-  for turn in range(1, spec.num_turns):
-    if after_turn is not None:
-      # A copy: the state itself is donated to the next segment.
-      after_turn(turn - 1, jax.tree.map(jnp.copy, state.episode))
-    state, own = state.replace(own_cache=()), state.own_cache
-    state = _next_segment(
-      decoder, spec, turn, params, state, own, keys_B, temperature, forced.get(turn)
+  if budgets.shape != (B, spec.num_turns):
+    raise ValueError(f'budgets of shape {budgets.shape}, expected {(B, spec.num_turns)}')
+  if budgets.min() < 1 or (budgets > spec.turn_tokens).any():
+    raise ValueError(
+      f'budgets of {budgets.min()} to {budgets.max()} tokens: a row may sample 1 to '
+      f'{spec.turn_tokens} of each turn'
     )
-  if after_turn is not None:
-    after_turn(spec.num_turns - 1, state.episode)
-  return state.episode
 
 
-def _group(num_rows: int, samples_per_prompt: int) -> int:
-  """Rows that share a prompt's keys and values."""
-  if num_rows % samples_per_prompt:
-    raise ValueError(f'{num_rows} rows are no groups of samples_per_prompt={samples_per_prompt}')
-  return samples_per_prompt if divides(num_rows // samples_per_prompt, 'batch') else 1
+def _most(numbers: Sequence[int]) -> tuple[int, ...]:
+  """The most of each number over the processes, which so run the same programs."""
+  if jax.process_count() == 1:
+    return tuple(numbers)
+  everywhere = multihost_utils.process_allgather(np.asarray(numbers, np.int32))
+  return tuple(everywhere.max(axis=0).tolist())
 
 
-def compile_segments(
-  decoder: Decoder,
-  spec: RolloutSpec,
-  params: dict,
-  prompt_BT: jax.ShapeDtypeStruct,
-  is_prompt_BT: jax.ShapeDtypeStruct,
-  keys_B: jax.ShapeDtypeStruct,
-  samples_per_prompt: int = 1,
-) -> list[jax.stages.Compiled]:
-  """Compiles what `rollout` would run, without running it.
+class Programs:
+  """The slots of a rollout, and the programs that are run on them."""
 
-  Args:
-    decoder: the model.
-    spec: budgets, instructions, ends of turn.
-    params: shapes and shardings of the policy's parameters.
-    prompt_BT: i32[B, prompt_tokens] with its sharding, and so on, as for `rollout`.
-    is_prompt_BT: bool[B, prompt_tokens].
-    keys_B: keys.
-    samples_per_prompt: G.
+  def __init__(
+    self,
+    decoder: Decoder,
+    spec: RolloutSpec,
+    sizes: Sizes,
+    params: dict,
+    keys: np.ndarray,
+    temperature: float,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Prepares parameters and slots; compiles all programs where they are new.
 
-  Returns:
-    The program of each turn. Their parameters are those of `decoding_params`.
-  """
-  draws = (keys_B, jax.ShapeDtypeStruct((), jnp.float32), None)
-  lowered = decoding_params.lower(decoder, params)
-  params, decoder = _outputs(lowered, lowered.compile()), unrolled(decoder)
-  group = _group(prompt_BT.shape[0], samples_per_prompt)
-  lowered = _first_segment.lower(decoder, spec, group, params, prompt_BT, is_prompt_BT, *draws)
-  programs = [lowered.compile()]
-  for turn in range(1, spec.num_turns):
-    state = _outputs(lowered, programs[-1])
-    state, own = state.replace(own_cache=()), state.own_cache
-    lowered = _next_segment.lower(decoder, spec, turn, params, state, own, *draws)
-    programs.append(lowered.compile())
-  return programs
+    Args:
+      decoder: the model.
+      spec: ends of turn, top-k and top-p.
+      sizes: static shapes.
+      params: the policy's.
+      keys: u32[N, ...] data of the rows' keys.
+      temperature: 0 is greedy.
+      mesh: the devices; empty for the default one.
+    """
+    self.decoder, self.spec, self.sizes, self.mesh = unrolled(decoder), spec, sizes, mesh
+    self.params = decoding_params(decoder, params)
+    self.keys, self.temperature = keys, jnp.float32(temperature)
+    self.num_devices = 1 if mesh.empty else batch_rows(mesh) // jax.process_count()
+    num_slots = sizes.slots * self.num_devices * jax.process_count()
+    self.slots = _empty(self.decoder, num_slots, sizes.capacity)
+    known = (decoder, spec, sizes, mesh)
+    if known not in _COMPILED:
+      self._run_all()
+      _COMPILED.add(known)
+
+  def extend(self, pieces: list[list[Piece]], counts: collections.Counter) -> None:
+    """Gives slots their pieces, those of each device in order, `sizes.rows` at a time."""
+    rows = self.sizes.rows
+    (num_calls,) = _most([-(-max(map(len, pieces)) // rows)])
+    for call in range(num_calls):
+      mine = [one[call * rows : (call + 1) * rows] for one in pieces]
+      longest = max((p.length for one in mine for p in one), default=0)
+      (longest,) = _most([longest])
+      length = next(n for n in self.sizes.past() if longest <= n)
+      self._extend(length, mine)
+      counts['extended'] += rows * self.num_devices * self.sizes.piece
+      counts['given'] += sum(len(p.tokens) for one in mine for p in one)
+
+  def _extend(self, length: int, pieces: Sequence[Sequence[Piece]]) -> None:
+    shape = (self.num_devices, self.sizes.rows)
+    x = {name: np.zeros(shape, np.int32) for name in ('slot', 'length', 'count')}
+    tokens = np.zeros((*shape, self.sizes.piece), np.int32)
+    is_prompt = np.zeros(shape, bool)
+    for d, one in enumerate(pieces):
+      for r, piece in enumerate(one):
+        x['slot'][d, r], x['length'][d, r] = piece.slot, piece.length
+        x['count'][d, r], is_prompt[d, r] = len(piece.tokens), piece.is_prompt
+        tokens[d, r, : len(piece.tokens)] = piece.tokens
+    inputs = self._put(Inputs(tokens=tokens, is_prompt=is_prompt, **x))
+    self.slots = extend(self.decoder, length, self.params, self.slots, inputs)
+
+  def copy_prompts(self, sources: list[list[int]]) -> None:
+    """Gives slots the prompts of others, where any is to have one; -1 leaves a slot alone."""
+    source = np.asarray(sources, np.int32)
+    (is_any,) = _most([int((source >= 0).any())])
+    if is_any:
+      self._copy_prompts(source)
+
+  def _copy_prompts(self, source: np.ndarray) -> None:
+    own = np.broadcast_to(np.arange(self.sizes.slots), source.shape)
+    both = self._put((np.where(source < 0, own, source).astype(np.int32), source >= 0))
+    self.slots = copy_prompts(self.spec.prompt_tokens, self.slots, *both)
+
+  def decode(
+    self, shape: BlockShape, turns: list[list[Turn]], counts: collections.Counter
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples a block; i32[R, steps] tokens, f32[R, steps] nats, i32[R] tokens of each row."""
+    *results, steps = self._decode(shape, turns)
+    tokens, logp, count = local_rows(tuple(results))
+    counts['steps'] += int(steps)
+    counts['decoded'] += int(steps) * len(count)
+    counts['sampled'] += int(count.sum())
+    return tokens, logp, count
+
+  def _decode(self, shape: BlockShape, turns: Sequence[Sequence[Turn]]):
+    def column(name):
+      return np.asarray([[getattr(t, name) for t in one] for one in turns], np.int32)
+
+    names = ('slot', 'length', 'turn', 'sampled', 'left')
+    x = self._put({name: column(name) for name in names} | {'key': self.keys[column('row')]})
+    x['key'] = jax.random.wrap_key_data(x['key'], impl='threefry2x32')
+    self.slots, *results = decode_block(
+      self.decoder, self.spec, shape, self.params, self.slots, Draws(**x), self.temperature
+    )
+    return results
+
+  def _put(self, tree):
+    """Puts [devices, R, ...] onto the devices as [devices R, ...]."""
+    tree = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+    return jax.tree.map(jnp.asarray, tree) if self.mesh.empty else put_batch(self.mesh, tree)
+
+  def _run_all(self) -> None:
+    """Runs every program once with nothing to do: so none is compiled later, in a long run."""
+    for length in self.sizes.past():
+      self._extend(length, [])
+    self._copy_prompts(np.full((self.num_devices, self.sizes.slots), -1))
+    for shape in self.sizes.blocks():
+      self._decode(shape, [[Turn(i, 0, 0, 0, 0, 0) for i in range(shape.rows)]] * self.num_devices)
 
 
-def _outputs(lowered: jax.stages.Lowered, program: jax.stages.Compiled):
-  """Shapes and places of what a program returns."""
-  return jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    lowered.out_info,
-    program.output_shardings,
-  )
+_COMPILED: set = set()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _empty(decoder: Decoder, num_slots: int, capacity: int) -> Slots:
+  return empty_slots(decoder, num_slots, capacity)

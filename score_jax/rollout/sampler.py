@@ -1,13 +1,13 @@
-"""Samples whole episodes of many problems: rows, slots, devices, keys, rollout.
+"""Samples whole episodes of many problems: rows, slots, keys, rollout.
 
     EpisodeRow -> Sampler.place -> PlacedRows -> Sampler.sample_placed -> Episode
 
 Training samples a step's rows in one such batch; `Sampler.sample` goes through any number of rows
-batch by batch, for evaluations, votes, traces and repair.
+part by part, for evaluations, votes, traces and repair.
 """
 
+import collections
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
@@ -19,12 +19,15 @@ from score_jax.model.decoder import Decoder
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.multi_turn import rollout
+from score_jax.rollout.schedule import Answer
 from score_jax.rollout.text import fill_slots, turn_texts
 from score_jax.tasks.base import Task
 from score_jax.tokenizers.base import Tokenizer
 
 # Names an evaluation's random keys, apart from those of training steps.
 EVAL_STEP = 2**31 - 1
+# Batches of a part: few slots stand idle but at the end of one.
+_PARTS = 4
 
 
 def grade_episode(
@@ -76,21 +79,19 @@ class EpisodeRow:
 
 @dataclasses.dataclass(frozen=True)
 class PlacedRows:
-  """A batch of rows in slots, on the devices.
+  """A batch of rows in slots, on the host, each with its random key: those of this process.
 
   Attributes:
     prompt_BT: i32[B, T] token ids of the prompts.
     is_prompt_BT: bool[B, T].
     keys_B: the random key of each episode.
     forced: by turn, answers that are not sampled, as for `rollout`.
-    samples_per_prompt: so many rows in a row have the same prompt.
   """
 
-  prompt_BT: jax.Array
-  is_prompt_BT: jax.Array
+  prompt_BT: np.ndarray
+  is_prompt_BT: np.ndarray
   keys_B: jax.Array
-  forced: Mapping[int, tuple[jax.Array, jax.Array]]
-  samples_per_prompt: int
+  forced: Mapping[int, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +103,10 @@ class Sampler:
     spec: budgets and instructions.
     params: the policy's parameters.
     tokenizer: makes text of ids.
-    batch: rows that `sample` takes at once, rounded up to what the devices divide.
+    batch: rows that are decoded at once, rounded up to what the devices divide; 0 for all.
     temperature: 0 is greedy.
     seed: of the samples, at a temperature above 0.
     mesh: the devices.
-    samples_per_prompt: so many rows in a row have the same prompt, which is run once for those of
-      them that share a batch, as far as a batch is cut into equal groups of them.
   """
 
   decoder: Decoder
@@ -118,36 +117,32 @@ class Sampler:
   temperature: float
   seed: int
   mesh: jax.sharding.Mesh
-  samples_per_prompt: int = 1
 
   def sample(self, rows: Sequence[EpisodeRow], step: int) -> Iterator[tuple[slice, Episode]]:
-    """Samples one episode for each row, batch by batch.
+    """Samples one episode for each row, as many at once as there are slots.
 
-    With several processes, each samples its share of a batch, and all get all of it.
+    With several processes, each samples its share, and all get all of it.
 
     Args:
-      rows: what to sample.
+      rows: what to sample; those of a problem lie together, and so share its prompt.
       step: names the random keys: a training step, or a number apart from those.
 
     Yields:
-      (which of the rows, their episodes on the host). The last batch is filled up with repeats of
-      the last row, which are thrown away. A batch of short prompts has fewer slots for them.
+      (which of the rows, their episodes on the host), part by part.
     """
     parts = sharding.batch_rows(self.mesh)
-    batch = -(-min(self.batch, len(rows)) // parts) * parts
-    share = batch // jax.process_count()
-    for start in range(0, len(rows), batch):
-      first = start + jax.process_index() * share
-      mine = [rows[min(first + i, len(rows) - 1)] for i in range(share)]
-      part = slice(start, min(start + batch, len(rows)))
-      longest = max(len(row.prompt_ids) for row in rows[part])
-      slots = prompt_slots(longest, self.spec.prompt_tokens)
-      shorter = dataclasses.replace(self, spec=dataclasses.replace(self.spec, prompt_tokens=slots))
-      episode = sharding.all_rows(shorter.sample_placed(shorter.place(mine, step)))
+    size = -(-(_PARTS * self.batch or len(rows)) // parts) * parts
+    for start in range(0, len(rows), size):
+      part = slice(start, min(start + size, len(rows)))
+      # The same number on each process: a share that is short repeats the last row.
+      here = -(-(part.stop - start) // jax.process_count())
+      first = start + jax.process_index() * here
+      mine = [rows[min(first + i, len(rows) - 1)] for i in range(here)]
+      episode = sharding.all_rows(self.sample_placed(self.place(mine, step)))
       yield part, jax.tree.map(lambda x, n=part.stop - start: x[:n], episode)
 
   def place(self, rows: Sequence[EpisodeRow], step: int) -> PlacedRows:
-    """Puts rows into slots and onto the devices, each with its random key.
+    """Puts rows into slots, each with its random key.
 
     Args:
       rows: of this process; those of all processes are a batch.
@@ -159,36 +154,33 @@ class Sampler:
     Raises:
       ValueError: if a prompt or a first answer does not fit its slots.
     """
-    host = {
-      'prompt': fill_slots([row.prompt_ids for row in rows], self.spec.prompt_tokens),
-      'problems': np.asarray([row.problem_id for row in rows], np.int32),
-      'samples': np.asarray([row.sample for row in rows], np.int32),
-    }
+    forced = {}
     if rows[0].first_answer_ids is not None:
       answers = [row.first_answer_ids for row in rows]
-      host['first'] = fill_slots(answers, self.spec.turn_tokens[0])
-    with jax.sharding.set_mesh(self.mesh):
-      x = sharding.put_batch(self.mesh, host)
-      keys_B = episode_keys(self.seed, step, x['problems'], x['samples'])
+      forced[0] = fill_slots(answers, self.spec.turn_tokens[0])
+    problems = np.asarray([row.problem_id for row in rows], np.int32)
+    samples = np.asarray([row.sample for row in rows], np.int32)
     return PlacedRows(
-      *x['prompt'],
-      keys_B,
-      forced={0: x['first']} if 'first' in x else {},
-      # Shares of batches begin at multiples of this.
-      samples_per_prompt=math.gcd(self.samples_per_prompt, len(rows)),
+      *fill_slots([row.prompt_ids for row in rows], self.spec.prompt_tokens),
+      episode_keys(self.seed, step, problems, samples),
+      forced,
     )
 
   def sample_placed(
-    self, placed: PlacedRows, after_turn: Callable[[int, Episode], None] | None = None
+    self,
+    placed: PlacedRows,
+    on_answers: Callable[[Sequence[Answer]], None] | None = None,
+    counts: collections.Counter | None = None,
   ) -> Episode:
     """Samples one batch.
 
     Args:
       placed: from `place`, by this sampler or another one with as many slots for prompts.
-      after_turn: as for `rollout`.
+      on_answers: as for `rollout`.
+      counts: as for `rollout`.
 
     Returns:
-      The episodes, on the devices.
+      The episodes, on the host: those of this process.
     """
     with jax.sharding.set_mesh(self.mesh):
       return rollout(
@@ -200,21 +192,7 @@ class Sampler:
         placed.keys_B,
         self.temperature,
         placed.forced,
-        after_turn,
-        placed.samples_per_prompt,
+        on_answers,
+        self.batch or None,
+        counts=counts,
       )
-
-
-def prompt_slots(longest: int, prompt_tokens: int) -> int:
-  """Slots for the prompts of a batch: all of them, a half or a quarter, so that few shapes occur.
-
-  Args:
-    longest: tokens of the longest prompt.
-    prompt_tokens: slots that there are.
-
-  Example:
-    >>> [prompt_slots(longest, 384) for longest in (384, 193, 192, 2)]
-    [384, 384, 192, 96]
-  """
-  slots = [-(-prompt_tokens // parts) for parts in (4, 2)]
-  return next((n for n in slots if longest <= n), prompt_tokens)

@@ -1,5 +1,6 @@
 """What one step learns from: the episodes of its problems, read and graded."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -7,13 +8,12 @@ import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from score_jax.core.sharding import local_rows, put_batch
 from score_jax.core.types import Episode
 from score_jax.rollout.sampler import EpisodeRow, PlacedRows, Sampler
-from score_jax.rollout.text import Prompts, turn_texts
+from score_jax.rollout.schedule import Answer
+from score_jax.rollout.text import Prompts
 from score_jax.setup.run import Setup
 from score_jax.tasks.base import Problem, Task, Verdict
 
@@ -25,21 +25,19 @@ class Experience:
   Attributes:
     problems: B problems, each G times.
     episode: the rows, in slots.
-    device_episode: the same where they were sampled, for the update.
     texts: K lists of B answers.
     finals: K lists of B final answers, None where there is none.
     verdicts: K lists of B.
-    times: seconds by metric key.
+    measured: seconds, and slots per token, by metric key.
     start_s: when the parameters were there and sampling began, by `time.monotonic`.
   """
 
   problems: list[Problem]
   episode: Episode
-  device_episode: Episode
   texts: list[list[str]]
   finals: list[list[str | None]]
   verdicts: list[list[Verdict]]
-  times: dict[str, float]
+  measured: dict[str, float]
   start_s: float
 
   @property
@@ -61,11 +59,10 @@ def training_sampler(setup: Setup, params: dict) -> Sampler:
     setup.spec,
     params,
     setup.base.tokenizer,
-    batch=config.eval.batch,
+    batch=config.rollout.slots,
     temperature=config.rollout.temperature,
     seed=config.seed,
     mesh=setup.mesh,
-    samples_per_prompt=config.rollout.samples_per_problem,
   )
 
 
@@ -77,6 +74,7 @@ class Collector:
     sampler: the base model's; a step puts the policy's parameters in the place of its own.
     prompts: training problems that fit.
     task: the grader.
+    samples_per_problem: G.
     base_turn1_share: share of a step's problems whose turn 1 the base model answers.
     random_reward: the control's probability of a reward, whatever was answered; 0 asks the checker.
   """
@@ -84,13 +82,14 @@ class Collector:
   sampler: Sampler
   prompts: Prompts
   task: Task
+  samples_per_problem: int
   base_turn1_share: float = 0.0
   random_reward: float = 0.0
 
   def collect(self, params: dict, step: int, indices_P: Sequence[int]) -> Experience:
     """Samples and grades the answers to one step's problems.
 
-    A turn is graded in another thread while the device samples the next one.
+    Answers are graded in another thread as they end, while the device samples others.
 
     Args:
       params: the policy's parameters.
@@ -100,7 +99,7 @@ class Collector:
     Returns:
       The experience.
     """
-    G = self.sampler.samples_per_prompt
+    G = self.samples_per_problem
     both = [(self.prompts.problems[i], self.prompts.ids[i]) for i in indices_P]
     problems = [problem for problem, _ in both for _ in range(G)]
     rows = [EpisodeRow(ids, problem.id, g) for problem, ids in both for g in range(G)]
@@ -108,36 +107,43 @@ class Collector:
     # Or the update before, which is still running, would be timed as sampling.
     jax.block_until_ready(params)
     start_s = time.monotonic()
+    counts = collections.Counter()
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
       grading = []
 
-      def after_turn(turn: int, episode: Episode) -> None:
-        grading.append(thread.submit(self._grade, problems, episode, turn))
+      def on_answers(answers: Sequence[Answer]) -> None:
+        grading.append(thread.submit(self._grade, problems, answers))
 
       with jax.profiler.TraceAnnotation('rollout'):
-        sampled = self._sample(params, placed, problems, step, after_turn)
-        episode = local_rows(sampled)
+        episode = self._sample(params, placed, problems, step, on_answers, counts)
       rollout_s = time.monotonic() - start_s
-      texts, finals, verdicts, grade_s = zip(*[f.result() for f in grading], strict=True)
-    times = {
+      graded = [f.result() for f in grading]
+    measured = {
       'time/rollout_s': rollout_s,
-      'time/grade_s': sum(grade_s),
+      'time/grade_s': sum(seconds for _, seconds in graded),
       'time/grade_not_hidden_s': time.monotonic() - start_s - rollout_s,
+      'rollout/slots_per_token': counts['decoded'] / max(counts['sampled'], 1),
     }
-    verdicts = self._random_rewards(verdicts, step, rows) if self.random_reward else list(verdicts)
-    return Experience(
-      problems, episode, sampled, list(texts), list(finals), verdicts, times, start_s
+    found = {place: one for answers, _ in graded for place, one in answers.items()}
+    turns = range(self.sampler.spec.num_turns)
+    texts, finals, verdicts = (
+      [[found[row, turn][i] for row in range(len(rows))] for turn in turns] for i in range(3)
     )
+    if self.random_reward:
+      verdicts = self._random_rewards(verdicts, step, rows)
+    return Experience(problems, episode, texts, finals, verdicts, measured, start_s)
 
   @functools.partial(jax.profiler.annotate_function, name='grade')
-  def _grade(self, problems: Sequence[Problem], episode: Episode, turn: int):
-    """Reads and grades a turn: B texts, final answers and verdicts, and the seconds it took."""
-    tokens_BT, turn_BT = local_rows((episode.tokens, episode.turn))
+  def _grade(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> tuple[dict, float]:
+    """Reads and grades answers: text, final answer and verdict by (row, turn), and the seconds."""
     start_s = time.monotonic()
-    texts = turn_texts(tokens_BT, turn_BT, turn, self.sampler.tokenizer)
-    verdicts = self.task.grade(problems, texts)
-    finals = [self.task.final(text) for text in texts]
-    return texts, finals, verdicts, time.monotonic() - start_s
+    texts = [self.sampler.tokenizer.decode(answer.ids) for answer in answers]
+    verdicts = self.task.grade([problems[answer.row] for answer in answers], texts)
+    found = {
+      (answer.row, answer.turn): (text, self.task.final(text), verdict)
+      for answer, text, verdict in zip(answers, texts, verdicts, strict=True)
+    }
+    return found, time.monotonic() - start_s
 
   def is_base_first(self, step: int, problem_ids: Sequence[int]) -> np.ndarray:
     """Which problems' first answers are the base model's; by step and problem alone.
@@ -154,25 +160,27 @@ class Collector:
     return np.asarray(draws) < self.base_turn1_share
 
   def _sample(
-    self, params: dict, placed: PlacedRows, problems: Sequence[Problem], step: int, after_turn
+    self, params: dict, placed: PlacedRows, problems: Sequence[Problem], step, on_answers, counts
   ) -> Episode:
     """Samples all turns; where the base model answers first, its answer is forced, not sampled."""
     policy, share = dataclasses.replace(self.sampler, params=params), self.base_turn1_share
     if not share:
-      return policy.sample_placed(placed, after_turn)
-    first = _first_turn(self.sampler, placed)
+      return policy.sample_placed(placed, on_answers, counts)
+    first, spec = _first_turn(self.sampler, placed, counts), policy.spec
+    slots = slice(spec.prompt_tokens, spec.first_slot(1))
     if share < 1:
       # Both models answer every problem, with the same random keys: rows stay where they are.
-      is_base_B = self.is_base_first(step, [problem.id for problem in problems])
-      is_base_B1 = put_batch(self.sampler.mesh, is_base_B[:, None])
-      own = _first_turn(policy, placed)
-      first = _choose(is_base_B1, first, own)
-    spec = policy.spec
-    slots = slice(spec.prompt_tokens, spec.first_slot(1))
+      is_base_B1 = self.is_base_first(step, [problem.id for problem in problems])[:, None]
+      own = _first_turn(policy, placed, counts)
+      first = jax.tree.map(lambda x, y: np.where(is_base_B1, x, y), first, own)
     forced = {0: (first.tokens[:, slots], first.is_token[:, slots])}
-    episode = policy.sample_placed(dataclasses.replace(placed, forced=forced), after_turn)
+    placed = dataclasses.replace(placed, forced=forced)
+    episode = policy.sample_placed(placed, on_answers, counts)
     if share < 1:
-      episode = _mark_sampled(episode, own, is_base_B1, slots.start, slots.stop)
+      # The policy's own first answers, which were forced, are its samples.
+      is_mine = own.is_sampled[:, slots] & ~is_base_B1
+      episode.is_sampled[:, slots] = is_mine
+      episode.sampled_logp[:, slots] = np.where(is_mine, own.sampled_logp[:, slots], 0.0)
     return episode
 
   def _random_rewards(
@@ -190,23 +198,7 @@ class Collector:
     ]
 
 
-def _first_turn(sampler: Sampler, placed: PlacedRows) -> Episode:
+def _first_turn(sampler: Sampler, placed: PlacedRows, counts: collections.Counter) -> Episode:
   """Episodes that end after their first turn."""
-  return dataclasses.replace(sampler, spec=sampler.spec.first_turns(1)).sample_placed(placed)
-
-
-@jax.jit
-def _choose(is_base_B1, base: Episode, own: Episode) -> Episode:
-  return jax.tree.map(lambda x, y: jnp.where(is_base_B1, x, y), base, own)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _mark_sampled(episode: Episode, own: Episode, is_base_B1, start: int, stop: int) -> Episode:
-  """Marks the policy's own first answers, which were forced, as its samples."""
-  slots = slice(start, stop)
-  is_mine = own.is_sampled[:, slots] & ~is_base_B1
-  logp = jnp.where(is_mine, own.sampled_logp[:, slots], 0.0)
-  return episode.replace(
-    is_sampled=episode.is_sampled.at[:, slots].set(is_mine),
-    sampled_logp=episode.sampled_logp.at[:, slots].set(logp),
-  )
+  first = dataclasses.replace(sampler, spec=sampler.spec.first_turns(1))
+  return first.sample_placed(placed, counts=counts)

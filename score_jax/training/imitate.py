@@ -12,6 +12,7 @@ everything that reads one reads this one. It can be killed at any moment and goe
 checkpoint, bit for bit.
 """
 
+import dataclasses
 import json
 import logging
 import math
@@ -165,7 +166,8 @@ class Imitation(Loop):
       for i in chosen
       for g in range(G)
     ]
-    sampler = training_sampler(setup, params)
+    batch = config.rollout.slots or config.eval.batch
+    sampler = dataclasses.replace(training_sampler(setup, params), batch=batch)
     with self.progress(f'samples {iteration}', 0, len(rows)) as bar:
       for part, episode in sampler.sample([row for _, row in rows], _FIRST_KEY_STEP + iteration):
         self.watchdog.at(part.start, f'samples of iteration {iteration}')

@@ -68,7 +68,7 @@ class Journal:
       step_s,
     )
     hardware = {'time/step_s': step_s} | rates | profiling.peak_memory()
-    written = values | graded | changed | experience.times | hardware
+    written = values | graded | changed | experience.measured | hardware
     self._metrics.write(step, written)
     if step % self._config.train.episodes_every_steps == 0 or step == 1:
       self._write_episodes(step, experience)

@@ -84,6 +84,7 @@ class Trainer(Loop):
       sampler=training_sampler(setup, setup.base.params),
       prompts=setup.prompts,
       task=setup.task,
+      samples_per_problem=config.rollout.samples_per_problem,
       base_turn1_share=config.rollout.base_turn1_share,
       random_reward=config.train.random_reward,
     )
@@ -112,8 +113,8 @@ class Trainer(Loop):
         self.watchdog.at(step, 'meeting the others')
         longest, is_stopping = self.agree(longest_row(experience.episode))
         self.watchdog.at(step, 'update')
-        reward = sharding.put_batch(setup.mesh, experience.reward_BK)
-        batch = Batch(episode=experience.device_episode, reward=reward)
+        batch = Batch(episode=experience.episode, reward=experience.reward_BK)
+        batch = sharding.put_batch(setup.mesh, batch)
         with jax.profiler.TraceAnnotation('update'):
           state, metrics = self.train_step(
             state, self.frozen, batch, stage_arrays, self.row_slots(longest)

@@ -290,14 +290,37 @@ def test_other_temperature_is_seen(params, episode):
 # (i) The edges.
 
 
-def test_after_turn_sees_a_turn_before_the_next(params, episode):
-  seen = []
-  sample_rows(params, after_turn=lambda turn, e: seen.append((turn, e)))
-  assert [turn for turn, _ in seen] == [0, 1]
-  first, last = (jax.device_get(e) for _, e in seen)  # readable after the state was donated
-  np.testing.assert_array_equal(first.turn == 1, episode.turn == 1)
-  assert not (first.turn == 2).any() and not first.is_token[:, FIRST_Y2 - 4 :].any()
-  assert rows_of(last) == rows_of(episode)
+def test_answers_are_told_as_they_end(params, episode):
+  told = []
+  sample_rows(params, slots=4, on_answers=told.append)
+  found = {(a.row, a.turn): a.ids for answers in told for a in answers}
+  assert len(found) == sum(map(len, told)) == 2 * len(episode.tokens)
+  for (row, turn), ids in found.items():
+    assert ids == answer(episode, row, turn)
+  # Second answers of some rows are there before the first ones of others.
+  order = [(a.row, a.turn) for answers in told for a in answers]
+  assert order.index((0, 1)) < order.index((11, 0))
+
+
+def test_few_slots_change_nothing(params, episode):
+  """Whichever rows sit side by side, and however few: three waves, with a seat that stays free."""
+  for slots in (1, 5):
+    e = sample_rows(params, slots=slots)
+    assert rows_of(e) == rows_of(episode)
+    np.testing.assert_allclose(e.sampled_logp, episode.sampled_logp, atol=1e-5)
+    np.testing.assert_array_equal(e.is_truncated, episode.is_truncated)
+
+
+def test_a_budget_of_its_own_cuts_a_row(params, episode):
+  budgets = np.tile(SPEC.turn_tokens, (12, 1))
+  budgets[::2] = 1, 3
+  e = sample_rows(params, budgets=budgets)
+  for row in range(12):
+    first = answer(episode, row, 0)
+    assert answer(e, row, 0) == first[: budgets[row, 0]]
+    assert len(answer(e, row, 1)) <= budgets[row, 1]
+    if row % 2:
+      assert answer(e, row, 1) == answer(episode, row, 1)
 
 
 def test_shapes_are_checked(params):
@@ -310,3 +333,8 @@ def test_shapes_are_checked(params):
   wrong = {0: (np.zeros((12, 3), np.int32), np.ones((12, 3), bool))}
   with pytest.raises(ValueError, match='forced answers of turn 0'):
     rollout(DECODER, SPEC, params, prompt, is_prompt, keys, 1.0, forced=wrong)
+  budgets = np.full((12, 2), 5)
+  with pytest.raises(ValueError, match=r'budgets of 5 to 5 tokens: .* 1 to \(4, 6\)'):
+    rollout(DECODER, SPEC, params, prompt, is_prompt, keys, 1.0, budgets=budgets)
+  with pytest.raises(ValueError, match='slots=0'):
+    rollout(DECODER, SPEC, params, prompt, is_prompt, keys, 1.0, slots=0)

@@ -4,6 +4,7 @@ import dataclasses
 import runpy
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -44,6 +45,7 @@ def collect(setup, params, step=3, **options):
     sampler=training_sampler(setup, setup.base.params),
     prompts=setup.prompts,
     task=setup.task,
+    samples_per_problem=G,
     **options,
   )
   with jax.sharding.set_mesh(setup.mesh):
@@ -77,7 +79,9 @@ def test_share_of_first_attempts(setup, policy):
   # Rows that the policy answers itself are what they are without the others. Turn 1 was prefilled
   # for turn 2 and not decoded, so log-probabilities may be rounded otherwise.
   longest = int(own.episode.is_token.sum(axis=1).max())
-  ours, theirs = (compact(rows(e, ~is_base), longest) for e in (mixed, own))
+  ours, theirs = (
+    compact(jax.tree.map(jnp.asarray, rows(e, ~is_base)), longest) for e in (mixed, own)
+  )
   for name, x in vars(ours).items():
     atol = 1e-5 if name == 'sampled_logp' else 0
     np.testing.assert_allclose(x, getattr(theirs, name), atol=atol, err_msg=name)

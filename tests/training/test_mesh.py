@@ -62,9 +62,8 @@ def step_on(mesh, name):
     placed = jax.device_put(params, shardings)
     keys = episode_keys(0, 0, np.repeat(np.arange(4), 4), np.tile(np.arange(4), 4))
     tokens, is_token = put_batch(mesh, (prompt, is_prompt))
-    # Where groups of samples divide by the devices, they share their prompt.
-    episode = rollout(decoder, spec, placed, tokens, is_token, keys, 1.0, samples_per_prompt=4)
-    episode = jax.device_get(episode)
+    # Fewer slots than rows: each device has a queue of its own.
+    episode = rollout(decoder, spec, placed, tokens, is_token, keys, 1.0, slots=8)
     optimizer = optax.adam(1e-2, eps=1e-3)
     train_step = make_train_step(
       policy=lambda trainable, frozen, e: forward(decoder, trainable, e),

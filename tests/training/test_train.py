@@ -41,7 +41,7 @@ class Watched(train.Trainer):
   def collect(self, state, step):
     self.number = step
     self.experience = super().collect(state, step)
-    self.sampled.append(self.experience.device_episode.tokens)
+    self.sampled.append(self.experience.episode.tokens)
     return self.experience
 
   def row_slots(self, longest):
