@@ -6,7 +6,7 @@
 
 Attention goes by the mask that the caller makes from positions, never by slot. The cache lies in
 pieces: a call returns the keys and values of its own tokens, and the caller puts them where it
-likes (`score_jax.rollout.generation`), or has them written into the last piece. So one function
+likes (`score_jax.rollout.slots`), or has them written into the last piece. So one function
 serves training, prefill and decoding. Training scans over stacked layers, which compiles fast;
 decoding takes each layer by itself (`score_jax.model.decode_params`), for a scan would copy every
 weight for every token.

@@ -27,18 +27,11 @@ from score_jax.core.sharding import batch_rows, local_rows, put_batch
 from score_jax.core.types import Episode
 from score_jax.model.decode_params import decoding_params, unrolled
 from score_jax.model.decoder import Decoder
+from score_jax.rollout.generation import Draws, Inputs, copy_prompts, decode_block, extend
 from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.schedule import Answer, Piece, Schedule, Sizes, Turn
-from score_jax.rollout.slots import (
-  BlockShape,
-  Draws,
-  Inputs,
-  Slots,
-  copy_prompts,
-  decode_block,
-  empty_slots,
-  extend,
-)
+from score_jax.rollout.schedule import Answer, Piece, Schedule, Turn
+from score_jax.rollout.sizes import BlockShape, Sizes
+from score_jax.rollout.slots import Slots, empty_slots
 
 
 def rollout(

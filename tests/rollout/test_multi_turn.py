@@ -302,27 +302,6 @@ def test_answers_are_told_as_they_end(params, episode):
   assert order.index((0, 1)) < order.index((11, 0))
 
 
-def test_few_slots_change_nothing(params, episode):
-  """Whichever rows sit side by side, and however few: three waves, with a seat that stays free."""
-  for slots in (1, 5):
-    e = sample_rows(params, slots=slots)
-    assert rows_of(e) == rows_of(episode)
-    np.testing.assert_allclose(e.sampled_logp, episode.sampled_logp, atol=1e-5)
-    np.testing.assert_array_equal(e.is_truncated, episode.is_truncated)
-
-
-def test_a_budget_of_its_own_cuts_a_row(params, episode):
-  budgets = np.tile(SPEC.turn_tokens, (12, 1))
-  budgets[::2] = 1, 3
-  e = sample_rows(params, budgets=budgets)
-  for row in range(12):
-    first = answer(episode, row, 0)
-    assert answer(e, row, 0) == first[: budgets[row, 0]]
-    assert len(answer(e, row, 1)) <= budgets[row, 1]
-    if row % 2:
-      assert answer(e, row, 1) == answer(episode, row, 1)
-
-
 def test_shapes_are_checked(params):
   keys = episode_keys(0, 0, PROBLEM, SAMPLE)
   prompt, is_prompt = PROBLEMS[PROBLEM], IS_PROBLEM[PROBLEM]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.schedule import Schedule, Sizes
+from score_jax.rollout.schedule import Schedule
+from score_jax.rollout.sizes import Sizes
 
 END = 9
 SPEC = RolloutSpec(
@@ -130,17 +131,3 @@ def test_a_prompt_is_run_once_on_a_device(monkeypatch):
   monkeypatch.setattr(Schedule, 'seat', watched)
   run(lengths, samples=8, slots=4, num_devices=1)
   assert len(given) == 4
-
-
-def test_shapes_are_few_and_cover_all():
-  for slots in (1, 6, 64):
-    for budget in (10, 300, 1024):
-      spec = RolloutSpec(384, (budget, budget), ((1,) * 64,), (END,))
-      sizes = Sizes.of(spec, slots)
-      total = spec.first_slot(2)
-      assert sizes.lengths[-1] == total and len(sizes.lengths) <= 4
-      assert len(sizes.blocks()) + len(sizes.past()) + 1 <= 10
-      assert sizes.capacity >= total + max(sizes.steps, sizes.piece)
-      assert sizes.block(slots, total).rows == slots
-      cheap = sizes.block(1, 1)
-      assert cheap.rows * cheap.length == min(x.rows * x.length for x in sizes.blocks())

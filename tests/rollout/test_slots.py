@@ -1,103 +1,45 @@
-"""How a rollout's cache is cut, shared and read changes nothing that is sampled."""
-
-import dataclasses
+"""Gathering and writing keys and values, against NumPy's own indexing."""
 
 import jax
 import numpy as np
 import pytest
-from small_models import random_params, tiny_decoder
 
-from score_jax.model.decoder import Decoder
-from score_jax.rollout import schedule, slots
-from score_jax.rollout.keys import episode_keys
-from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.multi_turn import rollout
+from score_jax.core.sharding import make_mesh
+from score_jax.rollout.slots import put, put_rows, take, take_rows
 
-G = 3
-CONFIG = tiny_decoder(
-  num_layers=2, embed_dim=16, mlp_dim=32, head_dim=4, window=6, window_pattern=(True, False)
-)
-PARAMS = random_params(CONFIG, seed=1)
-SPEC = RolloutSpec(
-  prompt_tokens=5, turn_tokens=(5, 7), followup_ids=((9, 3, 10),), end_of_turn_ids=(1, 2)
-)
-# Four problems, with holes at the left, in the middle and at the right.
-PROMPT = np.array([[4, 7, 3, 8, 5], [0, 6, 9, 9, 4], [7, 0, 0, 5, 0], [0, 0, 0, 0, 10]], np.int32)
+B, M, H, C = 4, 2, 3, 9
+SLOT, FIRST = np.array([2, 0, 3]), np.array([5, 0, 2])
 
 
-def sample(spec=SPEC, **how):
-  problem, sample = np.repeat(np.arange(4), G), np.tile(np.arange(G), 4)
-  keys, prompt = episode_keys(0, 5, problem, sample), PROMPT[problem]
-  return rollout(Decoder(CONFIG), spec, PARAMS, prompt, prompt > 0, keys, 1.0, **how)
+def cache_of(rng, rows, length):
+  return {
+    'k': rng.normal(size=(rows, M, H, length)).astype(np.float32),
+    'v': rng.normal(size=(rows, M, length, H)).astype(np.float32),
+  }
 
 
-def renamed(number, spec=SPEC):
-  """An equal spec by another name: what is compiled does not know of a change to the module."""
-  return dataclasses.replace(spec, end_of_turn_ids=(1,) + number * (2,))
-
-
-def cut_small(monkeypatch, steps=3, piece=2, length=4):
-  """Blocks, pieces and lengths of a few tokens, and two rows that are given some at once."""
-  monkeypatch.setattr(schedule, '_MOST_STEPS', steps)
-  monkeypatch.setattr(schedule, '_LEAST_PIECE', piece)
-  monkeypatch.setattr(schedule, '_LEAST_LENGTH', length)
-  monkeypatch.setattr(schedule, '_LEAST_GIVEN', 4)
-  monkeypatch.setattr(schedule, '_LEAST_QUARTER', 1)
-
-
-@pytest.fixture(scope='module')
-def whole():
-  """Each turn in one block, each row in a slot of its own."""
-  e = sample()
-  assert e.is_truncated.any(axis=0).all() and not e.is_truncated.all(axis=0).any()
-  return e
-
-
-@pytest.mark.parametrize('num_slots', [12, 4])
-def test_blocks_pieces_and_lengths_change_nothing(whole, monkeypatch, num_slots):
-  cut_small(monkeypatch)
-  spec = renamed(num_slots)
-  sizes = schedule.Sizes.of(spec, num_slots)
-  assert (sizes.steps, sizes.piece, len(sizes.lengths)) == (3, 4, 4)
-  assert {shape.rows for shape in sizes.blocks()} == {num_slots, num_slots // 4}
-  cut = sample(spec, slots=num_slots)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cut, whole)
-  forced = {0: (whole.tokens[:, 5:10], whole.is_token[:, 5:10])}
-  again = sample(spec, slots=num_slots, forced=forced)
-  np.testing.assert_array_equal(again.tokens, whole.tokens)
-  np.testing.assert_array_equal(again.positions, whole.positions)
-
-
-FAULTS = {
-  # Keys and values one token too far, while a block is decoded and when it is put away.
-  'late_column': (slots.kv_cache, 'write', lambda f: lambda kv, new, slot: f(kv, new, slot + 1)),
-  'late_block': (slots, '_put', lambda f: lambda kv, new, slot, first: f(kv, new, slot, first + 1)),
-  # Another slot's prompt.
-  'other_prompt': (slots, '_take', lambda f: lambda kv, slot, n: f(kv, slot[::-1], n)),
-}
-
-
-@pytest.mark.parametrize('fault', FAULTS)
-def test_a_cache_that_is_written_wrong_is_seen(whole, monkeypatch, fault):
-  """The checks above see keys and values that lie where they should not."""
-  cut_small(monkeypatch, length=100)
-  module, name, change = FAULTS[fault]
-  monkeypatch.setattr(module, name, change(getattr(module, name)))
-  number = list(FAULTS).index(fault)  # other shapes: what is compiled knows of no change
-  wrong = sample(renamed(20 + number), slots=5 + number)
-  assert np.abs(wrong.sampled_logp - whole.sampled_logp).max() > 1e-2
-
-
-def test_nothing_is_compiled_after_the_first_rollout(monkeypatch, caplog):
-  """Whatever lengths come: every program is run once at the beginning."""
-  cut_small(monkeypatch)
-  spec = renamed(7)
-  sample(spec, slots=4)
-  sizes = schedule.Sizes.of(spec, 4)
-  programs = (slots.extend, slots.copy_prompts, slots.decode_block)
-  before = [program._cache_size() for program in programs]
+@pytest.mark.parametrize('has_mesh', [False, True])
+def test_take_and_put(has_mesh):
   rng = np.random.default_rng(0)
-  for _ in range(4):
-    sample(spec, slots=4, budgets=rng.integers(1, SPEC.turn_tokens, (12, 2), endpoint=True))
-  assert [program._cache_size() for program in programs] == before
-  assert len(sizes.blocks()) + len(sizes.past()) + 1 <= 10
+  layers = tuple(cache_of(rng, B, C) for _ in range(2))
+  new = tuple(cache_of(rng, 3, 4) for _ in range(2))
+  x, more = rng.normal(size=(B, 5)).astype(np.float32), rng.normal(size=(3, 5)).astype(np.float32)
+  is_meant = np.array([True, False, True])
+  mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+  with jax.sharding.set_mesh(mesh if has_mesh else jax.sharding.get_mesh()):
+    taken = jax.jit(take, static_argnums=2)(layers, SLOT, 6)
+    written = jax.jit(put)(layers, new, SLOT, FIRST)
+    rows, some = jax.jit(put_rows)(x, more, SLOT, is_meant), jax.jit(take_rows)(x, SLOT)
+  for kv, part, after, extra in zip(layers, taken, written, new, strict=True):
+    np.testing.assert_array_equal(part['k'], kv['k'][SLOT][..., :6])
+    np.testing.assert_array_equal(part['v'], kv['v'][SLOT][:, :, :6])
+    k, v = kv['k'].copy(), kv['v'].copy()
+    for i, (slot, first) in enumerate(zip(SLOT, FIRST, strict=True)):
+      k[slot, :, :, first : first + 4] = extra['k'][i]
+      v[slot, :, first : first + 4] = extra['v'][i]
+    np.testing.assert_array_equal(after['k'], k)
+    np.testing.assert_array_equal(after['v'], v)
+  want = x.copy()
+  want[SLOT[is_meant]] = more[is_meant]
+  np.testing.assert_array_equal(rows, want)
+  np.testing.assert_array_equal(some, x[SLOT])
