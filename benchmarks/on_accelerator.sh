@@ -85,16 +85,16 @@ fi
 
 part decode 90 "$python" benchmarks/decode_roofline.py --preset=qwen2_5_1_5b --batch=64,256 \
   --dtype=bfloat16 --repeats=2 "${tiny[@]}"
-part update 80 "$python" benchmarks/train_mfu.py --preset=qwen2_5_1_5b --batch=8 --length=1024 \
+part update 60 "$python" benchmarks/train_mfu.py --preset=qwen2_5_1_5b --batch=8 --length=1024 \
   --dtype=bfloat16 --remat=dots --repeats=3 "${tiny[@]}"
 if [[ ${#peer[@]} -eq 0 ]]; then
   skip full_rows 'there is no Tunix'
 else
-  part full_rows 60 "$python" benchmarks/tunix_rollout.py --preset=smollm2_135m --batches 64 \
+  part full_rows 50 "$python" benchmarks/tunix_rollout.py --preset=smollm2_135m --batches 64 \
     --samples=8 --dtype=bfloat16 "${peer[@]}" "${tiny[@]}"
 fi
-part real_lengths 70 "$python" benchmarks/real_lengths.py --preset=smollm2_135m --dtype=bfloat16 \
-  "${peer[@]}" "${tiny[@]}"
+part real_lengths 110 "$python" benchmarks/real_lengths.py --preset=smollm2_135m --problems=32 \
+  --update_problems=16 --update_rows=32 --dtype=bfloat16 "${peer[@]}" "${tiny[@]}"
 if [[ -z $weights ]]; then
   skip training 'SCORE_WEIGHTS is not set'
 else
@@ -103,7 +103,7 @@ else
   train stage2 70 stage2_sums.py --config.init.path="$scratch/runs/stage1" &
   train multiturn_rl 70 baselines.py:multiturn_rl,stage1_sums
   wait
-  part training 20 "$python" benchmarks/learning.py "$scratch"/runs/*
+  part training 10 "$python" benchmarks/learning.py "$scratch"/runs/*
 fi
 
 failed=("$scratch"/*.failed)

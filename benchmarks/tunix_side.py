@@ -8,8 +8,9 @@ What Tunix is given:
 - Its Llama model, or its Qwen 2 model where queries, keys and values have a bias; both tie the
   head to the embedding and keep their parameters in the type that is measured.
 - A sampler for each turn, on the same weights, each with a cache of just what the turn needs, and
-  `max_prompt_length` of just the longest prompt: so nothing is padded to a power of two. Greedy,
-  without log-probabilities, which `score_jax` always gives. Everything else as it comes.
+  `max_prompt_length` of the longest prompt, or a little more where prompts differ (`PAD`): so
+  nothing is padded to a power of two. Greedy, without log-probabilities, which `score_jax` always
+  gives. Everything else as it comes.
 - Token ids: its sampler takes strings, so a prompt's string is looked up in a table, and an answer
   is not turned into text.
 - Only `tunix.generate` and `tunix.models`. The package itself would import its trainers,
@@ -26,6 +27,8 @@ from collections.abc import Iterator
 import numpy as np
 import sides
 
+# Prompts are padded to a multiple of it: each length that is new is compiled anew.
+PAD = 64
 NO_TOKEN = -1  # Tunix masks what equals its pad id; this is no token's id
 _OF_LAYER = {
   'attn_norm/scale': 'input_layernorm.w',
@@ -188,7 +191,9 @@ class TunixSide:
         if turn:
           batch = [row + tokens[turn - 1][first + i] + instruction for i, row in enumerate(batch)]
         self.tokenizer.prompts = batch
-        rows, longest = [str(i) for i in range(len(batch))], max(map(len, batch))
+        room = sampler.cache_config.cache_size - max(of_row)
+        longest = min(-(-max(map(len, batch)) // PAD) * PAD, room)
+        rows = [str(i) for i in range(len(batch))]
         out = sampler(rows, max(of_row), max_prompt_length=longest, eos_tokens=[end])
         ids = [row.tolist()[:n] for row, n in zip(out.tokens, of_row, strict=True)]
         tokens[turn] += ids
