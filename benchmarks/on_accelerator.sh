@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Measures this project where there is a GPU or a TPU: benchmarks/on_accelerator.sh [--tiny] OUT
+# Measures this project where there is a GPU or a TPU: benchmarks/on_accelerator.sh [--tiny] [OUT]
 #
 # Takes at most eight minutes and needs no network. Each part has a limit of its own and goes on
 # where another one has failed; what it prints lies in OUT/PART.md as soon as it is known, and a line
 # for it in OUT/summary.md. The status is that of how many parts failed. --tiny rehearses it on a CPU.
 #
 # Set as the environment, each of them optional:
+#   OUT             the folder for results, where it is no argument
 #   SCORE_PYTHON    the interpreter, which has jax and flax (python3)
 #   SCORE_WHEELS    a folder of wheels that it lacks: see docs/performance.md
 #   SCORE_WEIGHTS   SmolLM2-135M-Instruct as a GGUF file; without it nothing is trained
@@ -18,6 +19,7 @@ if [[ ${1:-} == --tiny ]]; then
   tiny=(--tiny)
   shift
 fi
+[[ $# -gt 0 || -z ${OUT:-} ]] || set -- "$OUT"
 if [[ $# -ne 1 || $1 == -* ]]; then
   sed -n '2,/^[^#]/{/^#/{s/^# \{0,1\}//;p;};}' "${BASH_SOURCE[0]}" >&2
   exit 2
@@ -75,7 +77,7 @@ train() {
 }
 
 if [[ -n $wheels ]]; then
-  part wheels 20 "$python" -m pip install --quiet --no-index --no-deps --no-compile \
+  part wheels 15 "$python" -m pip install --quiet --no-index --no-deps --no-compile \
     --target "$scratch/site" "$wheels"/*.whl
 fi
 peer=()
@@ -103,7 +105,7 @@ else
   train stage2 70 stage2_sums.py --config.init.path="$scratch/runs/stage1" &
   train multiturn_rl 70 baselines.py:multiturn_rl,stage1_sums
   wait
-  part training 10 "$python" benchmarks/learning.py "$scratch"/runs/*
+  part training 15 "$python" benchmarks/learning.py "$scratch"/runs/*
 fi
 
 failed=("$scratch"/*.failed)
