@@ -1,4 +1,4 @@
-"""A process that rolls out with score_jax when told to, for `tunix_rollout.py`."""
+"""A process that rolls out and updates with score_jax when told to, for what is compared."""
 
 import time
 
@@ -6,14 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import sides
+from common import program_memory, times_of
 from flax import traverse_util
+from updates import make_update, ragged_batch
 
 import score_jax
 from score_jax.model.decoder import Decoder, init_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.rollout.keys import episode_keys
-from score_jax.rollout.layout import RolloutSpec
+from score_jax.rollout.layout import RolloutSpec, length_step
 from score_jax.rollout.multi_turn import rollout
+
+LENGTH_BUCKET = 64  # config.train.length_bucket's default
 
 
 class OurSide:
@@ -57,27 +61,50 @@ class OurSide:
     params = {tuple(name.split('/')): jnp.array(array) for name, array in arrays}
     self.params = traverse_util.unflatten_dict(params)
     self.decoder, self.turns = Decoder(DecoderConfig(**sizes)), turns
+    self.clock = sides.CompileClock()
     return {'model': type(self.decoder).__name__}
 
   def rollout(
-    self, prompts: list[list[int]], samples: int, instruction: list[int], end: int
+    self,
+    prompts: list[list[int]],
+    samples: int,
+    instruction: list[int],
+    end: int,
+    lengths: list[list[int]] | None = None,
+    slots: int | None = None,
   ) -> dict:
-    """Plays the turns; arguments and result as of `tunix_side.TunixSide.rollout`.
+    """Samples the turns; arguments and result as of `tunix_side.TunixSide.rollout`.
 
     Raises:
       ValueError: if the instruction does not begin with the end of turn, which a cut answer needs.
     """
     if instruction[0] != end:
       raise ValueError(f'a cut answer needs {end}, but is followed by {instruction[0]}')
-    budgets = tuple(budget for _, budget in self.turns)
-    followups = (tuple(instruction[1:]),) * (len(budgets) - 1)
-    spec = RolloutSpec(len(prompts[0]), budgets, followups, (end,))
-    prompt_BT = np.repeat(np.array(prompts, np.int32), samples, axis=0)
-    rows = np.arange(len(prompt_BT))
-    keys = jax.block_until_ready(episode_keys(0, 0, rows, np.zeros_like(rows)))
+    budgets = [budget for _, budget in self.turns]
+    rows = [prompt for prompt in prompts for _ in range(samples)]
+    tokens, decoded = [[] for _ in budgets], 0
     sides.reset_peak()
-    start_s = time.perf_counter()
-    is_prompt_BT = prompt_BT >= 0
+    start_s, compiled_s = time.perf_counter(), self.clock.seconds
+    for first in range(0, len(rows), slots or len(rows)):
+      batch = rows[first : first + (slots or len(rows))]
+      of_rows = [[n] * len(rows) for n in budgets] if lengths is None else lengths
+      of_rows = [turn[first : first + len(batch)] for turn in of_rows]
+      longest = tuple(map(max, of_rows))
+      ids = self._batch(batch, samples, longest, tuple(instruction[1:]), end)
+      for turn, (of_turn, of_row) in enumerate(zip(ids, of_rows, strict=True)):
+        tokens[turn] += [row[:n] for row, n in zip(of_turn, of_row, strict=True)]
+      decoded += len(batch) * sum(longest)
+    seconds = time.perf_counter() - start_s - (self.clock.seconds - compiled_s)
+    measured = {'seconds': seconds, 'decoded': decoded, 'peak_bytes': sides.peak_bytes()}
+    return {'tokens': tokens, **measured}
+
+  def _batch(self, rows, samples, budgets, followup, end) -> list[list[list[int]]]:
+    spec = RolloutSpec(self.turns[0][0], budgets, (followup,) * (len(budgets) - 1), (end,))
+    prompt_BT = np.zeros((len(rows), spec.prompt_tokens), np.int32)
+    is_prompt_BT = np.arange(spec.prompt_tokens) < np.array([len(row) for row in rows])[:, None]
+    prompt_BT[is_prompt_BT] = np.concatenate(rows)
+    index_B = np.arange(len(rows))
+    keys = episode_keys(0, 0, index_B, np.zeros_like(index_B))
     episode = rollout(
       self.decoder,
       spec,
@@ -89,18 +116,50 @@ class OurSide:
       samples_per_prompt=samples,
     )
     tokens, turn, is_sampled = jax.device_get((episode.tokens, episode.turn, episode.is_sampled))
-    seconds = time.perf_counter() - start_s
-    ids = [
+    return [
       [row[of_row].tolist() for row, of_row in zip(tokens, is_sampled & (turn == k), strict=True)]
       for k in range(1, len(budgets) + 1)
     ]
-    return {'tokens': ids, 'seconds': seconds, 'peak_bytes': sides.peak_bytes()}
+
+  def update(
+    self,
+    sizes: dict,
+    prompts: list[int],
+    lengths: list[list[int]],
+    between: int,
+    slots: int,
+    rows: int,
+    repeats: int,
+  ) -> dict:
+    """Makes updates of random episodes with answers of given lengths.
+
+    Args:
+      sizes: the fields of DecoderConfig.
+      prompts: tokens of each episode's prompt.
+      lengths: of each turn, the tokens of each episode's answer.
+      between: tokens between two answers.
+      slots: of an episode with all budgets spent.
+      rows: computed at a time.
+      repeats: measured updates, after one that warms up.
+
+    Returns:
+      {'seconds': of each, 'tokens': real ones, 'computed': positions, 'temp_bytes': compiler's}.
+    """
+    config = DecoderConfig(**sizes)
+    batch = ragged_batch(config, prompts, lengths, between)
+    tokens = int(batch.episode.is_token.sum())
+    longest, step = batch.episode.tokens.shape[1], length_step(LENGTH_BUCKET, slots)
+    length = min(-(-longest // step) * step, slots)
+    update = make_update(config, batch, len(prompts) // rows, chunk=128, length=length)
+    seconds, computed = times_of(update, repeats), len(prompts) * length
+    temp_bytes = program_memory(update.program)[0]
+    return {'seconds': seconds, 'tokens': tokens, 'computed': computed, 'temp_bytes': temp_bytes}
 
 
 def main() -> None:
   """Serves until stdin ends."""
   side = OurSide()
-  names = ('about', 'draw', 'load', 'rollout')
+  names = ('about', 'draw', 'load', 'rollout', 'update')
   sides.serve({name: getattr(side, name) for name in names})
 
 

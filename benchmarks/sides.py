@@ -9,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -89,6 +90,29 @@ class Side:
 
   def __exit__(self, *error):
     self.close()
+
+
+class CompileClock:
+  """Counts the seconds in which this process traces and compiles, to be taken off a time."""
+
+  def __init__(self):
+    from jax import monitoring
+
+    self._spans = []  # (start, seconds), none within another
+    monitoring.register_event_duration_secs_listener(self._hear)
+
+  @property
+  def seconds(self) -> float:
+    """All so far."""
+    return sum(seconds for _, seconds in self._spans)
+
+  def _hear(self, event, seconds, **_):
+    if event.startswith('/jax/core/compile/'):
+      start = time.perf_counter() - seconds
+      # What is traced within another trace is told of first, and is a part of it.
+      while self._spans and self._spans[-1][0] >= start:
+        self._spans.pop()
+      self._spans.append((start, seconds))
 
 
 def reset_peak() -> None:

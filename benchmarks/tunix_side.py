@@ -8,8 +8,9 @@ What Tunix is given:
 - Its Llama model, or its Qwen 2 model where queries, keys and values have a bias; both tie the
   head to the embedding and keep their parameters in the type that is measured.
 - A sampler for each turn, on the same weights, each with a cache of just what the turn needs, and
-  `max_prompt_length` of just the prompt: so nothing is padded to a power of two. Greedy, without
-  log-probabilities, which `score_jax` always gives. Everything else as it comes.
+  `max_prompt_length` of the longest prompt, or a little more where prompts differ (`PAD`): so
+  nothing is padded to a power of two. Greedy, without log-probabilities, which `score_jax` always
+  gives. Everything else as it comes.
 - Token ids: its sampler takes strings, so a prompt's string is looked up in a table, and an answer
   is not turned into text.
 - Only `tunix.generate` and `tunix.models`. The package itself would import its trainers,
@@ -26,6 +27,8 @@ from collections.abc import Iterator
 import numpy as np
 import sides
 
+# Prompts are padded to a multiple of it: each length that is new is compiled anew.
+PAD = 64
 NO_TOKEN = -1  # Tunix masks what equals its pad id; this is no token's id
 _OF_LAYER = {
   'attn_norm/scale': 'input_layernorm.w',
@@ -110,7 +113,8 @@ class TunixSide:
     from tunix.generate.sampler import CacheConfig, Sampler
 
     model = self._model(path, dtype, sizes)
-    self.tokenizer = _Numbers()
+    self.tokenizer, self.clock = _Numbers(), sides.CompileClock()
+    self.budgets = [budget for _, budget in turns]
     cache = [sizes[name] for name in ('num_layers', 'num_kv_heads', 'head_dim')]
     self.samplers = [
       Sampler(model, self.tokenizer, CacheConfig(before + budget, *cache))
@@ -150,35 +154,53 @@ class TunixSide:
     return nnx.merge(graph, state)
 
   def rollout(
-    self, prompts: list[list[int]], samples: int, instruction: list[int], end: int
+    self,
+    prompts: list[list[int]],
+    samples: int,
+    instruction: list[int],
+    end: int,
+    lengths: list[list[int]] | None = None,
+    slots: int | None = None,
   ) -> dict:
-    """Plays the turns; each begins with all tokens so far, then the instruction.
+    """Samples the turns; each begins with all tokens so far, then the instruction.
+
+    Rows cannot be ended here one by one, so with `lengths` each turn runs to the longest one of its
+    batch, as it would if its last row ended there; what a row has beyond its own is thrown away.
 
     Args:
-      prompts: ids, rows of one length.
+      prompts: ids.
       samples: so many rows in a row are of the same prompt.
       instruction: ids between two turns, the end of turn that a cut answer needs included.
       end: the id that would end a turn.
+      lengths: of each turn, the tokens of each row's answer; None for all of the budget.
+      slots: rows of a batch; None for all.
 
     Returns:
-      {'tokens': of each turn, each row's ids, 'seconds', 'peak_bytes'}.
+      {'tokens': of each turn, each row's ids, 'seconds' without those of the compiler, 'decoded':
+      rows times the tokens that their batch sampled, 'peak_bytes'}.
     """
-    contexts = np.repeat(np.array(prompts, np.int32), samples, axis=0)
-    between = np.tile(np.array(instruction, np.int32), (len(contexts), 1))
-    rows, tokens = [str(i) for i in range(len(contexts))], []
+    contexts = [list(prompt) for prompt in prompts for _ in range(samples)]
+    tokens, decoded = [[] for _ in self.samplers], 0
     sides.reset_peak()
-    start_s = time.perf_counter()
-    for turn, sampler in enumerate(self.samplers):
-      if turn:
-        contexts = np.concatenate([contexts, np.stack(tokens[-1]), between], axis=1)
-      self.tokenizer.prompts = contexts.tolist()
-      length = contexts.shape[1]
-      budget = sampler.cache_config.cache_size - length
-      out = sampler(rows, budget, max_prompt_length=length, eos_tokens=[end])
-      tokens.append(out.tokens)
-    seconds = time.perf_counter() - start_s
-    ids = [[row.tolist() for row in turn] for turn in tokens]
-    return {'tokens': ids, 'seconds': seconds, 'peak_bytes': sides.peak_bytes()}
+    start_s, compiled_s = time.perf_counter(), self.clock.seconds
+    for first in range(0, len(contexts), slots or len(contexts)):
+      batch = contexts[first : first + (slots or len(contexts))]
+      for turn, sampler in enumerate(self.samplers):
+        of_row = [self.budgets[turn]] * len(contexts) if lengths is None else lengths[turn]
+        of_row = of_row[first : first + len(batch)]
+        if turn:
+          batch = [row + tokens[turn - 1][first + i] + instruction for i, row in enumerate(batch)]
+        self.tokenizer.prompts = batch
+        room = sampler.cache_config.cache_size - max(of_row)
+        longest = min(-(-max(map(len, batch)) // PAD) * PAD, room)
+        rows = [str(i) for i in range(len(batch))]
+        out = sampler(rows, max(of_row), max_prompt_length=longest, eos_tokens=[end])
+        ids = [row.tolist()[:n] for row, n in zip(out.tokens, of_row, strict=True)]
+        tokens[turn] += ids
+        decoded += len(batch) * max(of_row)
+    seconds = time.perf_counter() - start_s - (self.clock.seconds - compiled_s)
+    measured = {'seconds': seconds, 'decoded': decoded, 'peak_bytes': sides.peak_bytes()}
+    return {'tokens': tokens, **measured}
 
 
 def main() -> None:

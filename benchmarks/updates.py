@@ -35,6 +35,40 @@ def make_batch(config: DecoderConfig, rows: int, length: int, prompt_tokens: int
   return jax.tree.map(jnp.asarray, Batch(episode=episode, reward=reward_BK))
 
 
+def ragged_batch(
+  config: DecoderConfig, prompts: list[int], lengths: list[list[int]], between: int
+) -> Batch:
+  """Rows of random tokens: a prompt and answers of given lengths, holes behind them.
+
+  Args:
+    config: of the model.
+    prompts: tokens of each row's prompt.
+    lengths: of each turn, the tokens of each row's answer.
+    between: tokens between two answers.
+  """
+  rows, rng = [], np.random.default_rng(0)
+  for prompt, *answers in zip(prompts, *lengths, strict=True):
+    pieces = [np.zeros(prompt, np.int32)]
+    for k, length in enumerate(answers):
+      pieces += [np.zeros(between if k else 0, np.int32), np.full(length, k + 1, np.int32)]
+    rows.append(np.concatenate(pieces))
+  shape = (len(rows), max(map(len, rows)))
+  is_token = np.arange(shape[1]) < np.array([len(row) for row in rows])[:, None]
+  turn = np.zeros(shape, np.int32)
+  turn[is_token] = np.concatenate(rows)
+  episode = Episode(
+    tokens=rng.integers(config.vocab_size, size=shape).astype(np.int32),
+    positions=np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape),
+    is_token=is_token,
+    turn=turn,
+    is_sampled=turn > 0,
+    sampled_logp=np.zeros(shape, np.float32),
+    is_truncated=np.zeros((len(rows), len(lengths)), bool),
+  )
+  reward_BK = rng.integers(2, size=(len(rows), len(lengths))).astype(np.float32)
+  return jax.tree.map(jnp.asarray, Batch(episode=episode, reward=reward_BK))
+
+
 @dataclasses.dataclass
 class Update:
   """A compiled update, and the state that it moves on from.
@@ -55,8 +89,18 @@ class Update:
     return self.state
 
 
-def make_update(config: DecoderConfig, batch: Batch, micro_batches: int, chunk: int) -> Update:
-  """Compiles the update of Stage II with Adam and clipping, on one device."""
+def make_update(
+  config: DecoderConfig, batch: Batch, micro_batches: int, chunk: int, length: int | None = None
+) -> Update:
+  """Compiles the update of Stage II with Adam and clipping, on one device.
+
+  Args:
+    config: of the model.
+    batch: what is learnt from.
+    micro_batches: parts of it.
+    chunk: positions whose logits exist at once.
+    length: slots that its rows are padded to; None for as many as they have.
+  """
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-5))
   decoder = Decoder(config)
   step = make_train_step(
@@ -69,5 +113,5 @@ def make_update(config: DecoderConfig, batch: Batch, micro_batches: int, chunk: 
   state = TrainState(jnp.int32(0), params, optimizer.init(params))
   reference = random_params(dataclasses.replace(config, param_dtype=config.dtype), seed=1)
   arguments = (reference, batch, StageArrays.of(stage2(10.0, 0.01)))
-  length = batch.episode.tokens.shape[1]
+  length = length or batch.episode.tokens.shape[1]
   return Update(step.lower(state, *arguments, length).compile(), state, arguments)

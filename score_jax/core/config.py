@@ -164,6 +164,9 @@ def _add_procedure(c: ConfigDict) -> None:
   c.objective.kl_estimator = 'exact'
   # 'turn' penalises a token for the KL of its turn's later tokens too, 'token' for its own alone
   c.objective.kl_credit = 'turn'
+  # most that a token's importance weight may be, how much likelier the scorer makes it than the
+  # sampler did (2.0 is usual); 0 for none
+  c.objective.importance_cap = 0.0
 
   c.rollout = ConfigDict()  # the sampler and an episode's budgets
   c.rollout.problems_per_step = 64  # [problems] P, over all processes (paper: batch size = P * G)

@@ -63,6 +63,7 @@ RANGES = {
       'train.hang_s',
     ),
   ),
+  '0 or at least 1': (lambda x: x == 0 or x >= 1, ('objective.importance_cap',)),
   'above 0': (lambda x: x > 0, ('grader.timeout_s', 'lora.alpha')),
   'from 0 to 1': (
     lambda x: 0 <= x <= 1,

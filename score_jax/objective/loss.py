@@ -11,6 +11,9 @@ what the choice of a token does to the terms of the tokens after it (`kl_credit=
 
     grad KL_k = E[ sum_t grad KL_t + sum_t grad log pi(a_t) sum_(t' > t) KL_t' ]
 
+Where sampler and scorer are not quite the same policy, tokens come of another distribution than pi.
+`importance_weights` makes up for that in every expectation over a token's choice.
+
 `KL_ESTIMATORS` says what KL_t is. k1 = log pi - log pi_ref as a *loss* has zero expected gradient
 on-policy, since E[grad log pi] = 0: it would hold nothing near the reference, and is refused.
 """
@@ -23,26 +26,28 @@ from score_jax.core.masked import masked_sum
 from score_jax.objective.logprobs import TokenScores
 
 
-def _exact(scores):
-  """KL_t as the sum over the vocabulary, which is differentiated itself."""
+def _exact(scores, weight_BT):
+  """KL_t as the sum over the vocabulary, which is differentiated itself: no matter which token."""
+  del weight_BT
   return scores.kl, jnp.zeros_like(scores.kl), scores.kl
 
 
-def _k1_reward(scores):
+def _k1_reward(scores, weight_BT):
   """k1 as a penalty on the reward of its token."""
-  k1_BT = scores.logp - scores.ref_logp
+  k1_BT = weight_BT * (scores.logp - scores.ref_logp)
   return jnp.zeros_like(k1_BT), k1_BT, k1_BT
 
 
-def _k2(scores):
+def _k2(scores, weight_BT):
   """(log pi - log pi_ref)^2 / 2 as a loss: its gradient is that of KL_t on-policy."""
   k1_BT = scores.logp - scores.ref_logp
-  return 0.5 * jnp.square(k1_BT), jnp.zeros_like(k1_BT), k1_BT
+  return 0.5 * weight_BT * jnp.square(k1_BT), jnp.zeros_like(k1_BT), weight_BT * k1_BT
 
 
-# An estimator makes three f32[B, T] of `TokenScores`: the token's own part, differentiated; the
-# penalty on the reward of the token, detached; KL_t, for which earlier tokens of the turn are
-# penalised. A new one is a function and its entry here.
+# An estimator makes three f32[B, T] of `TokenScores` and importance weights: the token's own part,
+# differentiated; the penalty on the reward of the token, detached; KL_t, for which earlier tokens
+# of the turn are penalised. What it takes of the sampled token, it weighs. A new one is a function
+# and its entry here.
 KL_ESTIMATORS = {'exact': _exact, 'k1_reward': _k1_reward, 'k2': _k2}
 KL_CREDITS = ('turn', 'token')
 
@@ -90,8 +95,52 @@ def after(x_BT: jax.Array, mask_BKT: jax.Array) -> jax.Array:
   return jnp.sum(jnp.where(mask_BKT, from_here_BKT - x_BKT, 0.0), axis=1)
 
 
+def importance_weights(logp_BT: jax.Array, sampled_logp_BT: jax.Array, cap: float) -> jax.Array:
+  """How much likelier the scorer makes each sampled token than the sampler did, at most `cap`.
+
+      w_t = min(pi(a_t) / mu(a_t), cap)
+
+  The sampler's distribution mu is not quite the scorer's pi where it computes in another type or by
+  another kernel. An expectation over a_t ~ pi is one over a_t ~ mu of w_t times the same, but for
+  the cap, which bounds the variance. It is the token's own choice that is made up for: which tokens
+  came before and which follow stays as mu has it, so a part of the bias is left. The product over a
+  whole sequence would leave none, but its variance grows with the length.
+
+  Args:
+    logp_BT: f32[B, T] nats, of the scorer; no gradient flows through it.
+    sampled_logp_BT: f32[B, T] nats, of the sampler.
+    cap: the largest weight, at least 1; 0 for no weights at all.
+
+  Returns:
+    f32[B, T]; all 1 for a cap of 0. Without meaning where no token was sampled.
+
+  Raises:
+    AssertionError: at trace time, if shapes disagree.
+    ValueError: for another cap.
+
+  Example:
+    >>> logp, sampled_logp = jnp.log(jnp.array([[0.3, 0.5]])), jnp.log(jnp.array([[0.4, 0.1]]))
+    >>> [round(float(w), 2) for w in importance_weights(logp, sampled_logp, 2.0)[0]]
+    [0.75, 2.0]
+
+  Source: truncated importance sampling, as arXiv:2510.26788 compares it for the same purpose.
+  """
+  chex.assert_equal_shape([logp_BT, sampled_logp_BT])
+  if cap and not cap >= 1:
+    raise ValueError(
+      f'config.objective.importance_cap={cap} must be at least 1, or 0 for no weights'
+    )
+  if not cap:
+    return jnp.ones_like(logp_BT)
+  return jnp.minimum(jnp.exp(jax.lax.stop_gradient(logp_BT) - sampled_logp_BT), cap)
+
+
 def kl_surrogate(
-  scores: TokenScores, mask_BKT: jax.Array, estimator: str = 'exact', credit: str = 'turn'
+  scores: TokenScores,
+  mask_BKT: jax.Array,
+  estimator: str = 'exact',
+  credit: str = 'turn',
+  weight_BT: jax.Array | float = 1.0,
 ) -> jax.Array:
   """A number for each turn whose expected *gradient* is that of the turn's KL.
 
@@ -100,6 +149,9 @@ def kl_surrogate(
     mask_BKT: bool[B, K, T] tokens sampled in each turn.
     estimator: one of `KL_ESTIMATORS`.
     credit: one of `KL_CREDITS`.
+    weight_BT: f32[B, T] from `importance_weights`. They weigh each expectation over the token that
+      was sampled there: penalties, and the own part of an estimator that looks at that token alone.
+      The own part of 'exact' has none: it sums over the vocabulary, whatever was sampled.
 
   Returns:
     f32[B, K] nats; its value is not the KL, see `turn_sums` of `scores.kl` for that.
@@ -112,9 +164,9 @@ def kl_surrogate(
   """
   check_kl_choice(estimator, credit)
   chex.assert_equal_shape([scores.logp, mask_BKT[:, 0]])
-  own_BT, penalty_BT, kl_BT = KL_ESTIMATORS[estimator](scores)
+  own_BT, penalty_BT, kl_BT = KL_ESTIMATORS[estimator](scores, weight_BT)
   if credit == 'turn':
-    penalty_BT = penalty_BT + after(kl_BT, mask_BKT)
+    penalty_BT = penalty_BT + weight_BT * after(kl_BT, mask_BKT)
   # The penalty reaches the policy through the choice of the token, as a reward does.
   return turn_sums(own_BT + jax.lax.stop_gradient(penalty_BT) * scores.logp, mask_BKT)
 
@@ -149,6 +201,7 @@ def policy_loss(
   normaliser: float,
   estimator: str = 'exact',
   credit: str = 'turn',
+  weight_BT: jax.Array | float = 1.0,
 ) -> jax.Array:
   """REINFORCE with per-turn advantages and per-turn KL weights.
 
@@ -160,6 +213,8 @@ def policy_loss(
     normaliser: what the sum is divided by, once.
     estimator: one of `KL_ESTIMATORS`.
     credit: one of `KL_CREDITS`.
+    weight_BT: f32[B, T] from `importance_weights`, of each token's log-prob; for what it does to
+      the KL see `kl_surrogate`.
 
   Returns:
     f32[]; its gradient is minus that of the objective, its value means little.
@@ -172,7 +227,7 @@ def policy_loss(
   """
   chex.assert_rank([adv_BK, kl_weight_K], [2, 1])
   chex.assert_equal_shape([adv_BK, mask_BKT[:, :, 0]])
-  logp_BK = turn_sums(scores.logp, mask_BKT)
-  kl_BK = kl_surrogate(scores, mask_BKT, estimator, credit)
+  logp_BK = turn_sums(weight_BT * scores.logp, mask_BKT)
+  kl_BK = kl_surrogate(scores, mask_BKT, estimator, credit, weight_BT)
   per_turn_BK = -jax.lax.stop_gradient(adv_BK) * logp_BK + kl_weight_K[None] * kl_BK
   return jnp.sum(per_turn_BK) / normaliser

@@ -21,7 +21,7 @@ from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
 from score_jax.objective.advantages import advantages, check_baseline, shape_rewards
 from score_jax.objective.logprobs import score_tokens
-from score_jax.objective.loss import check_kl_choice, policy_loss, turn_sums
+from score_jax.objective.loss import check_kl_choice, importance_weights, policy_loss, turn_sums
 from score_jax.objective.stages import StageArrays, adapt_kl
 
 # From (trainable, frozen, episode) to (hidden_BTD, head). The reference is such a function too,
@@ -42,6 +42,7 @@ class StepOptions:
     kl_credit: see `score_jax.objective.loss.KL_CREDITS`.
     temperature: that of the sampler.
     chunk: query positions whose logits exist at once.
+    importance_cap: see `score_jax.objective.loss.importance_weights`; 0 is none.
   """
 
   samples_per_problem: int
@@ -51,6 +52,7 @@ class StepOptions:
   kl_credit: str = 'turn'
   temperature: float = 1.0
   chunk: int = 128
+  importance_cap: float = 0.0
 
   def __post_init__(self):
     check_kl_choice(self.kl_estimator, self.kl_credit)
@@ -83,8 +85,7 @@ def score_episode(policy_out, reference_out, episode: Episode, options: StepOpti
   """Scores the tokens of compacted episodes: the state before a token predicts it.
 
   Args:
-    policy_out: (hidden_BTD, head).
-    reference_out: the same of the reference.
+    policy_out, reference_out: (hidden_BTD, head) of each.
     episode: compacted, so that the token before lies one slot to the left.
     options: temperature and chunk are read.
 
@@ -141,13 +142,17 @@ def make_train_step(
       scores = score_episode(policy(trainable, frozen, e), reference(frozen, e), e, options)
       mask_BKT = turn_masks(e, adv_BK.shape[1])[..., 1:]
       # 3. The loss: a sum over tokens, divided once, so that micro-batches add up.
-      choice = options.kl_estimator, options.kl_credit
+      weight_BT = importance_weights(scores.logp, e.sampled_logp[:, 1:], options.importance_cap)
+      choice = options.kl_estimator, options.kl_credit, weight_BT
       loss = policy_loss(scores, mask_BKT, adv_BK, stage.kl_weight, normaliser, *choice)
-      return loss, jax.lax.stop_gradient(_token_sums(scores, mask_BKT, e))
+      sums = _token_sums(scores, mask_BKT, e)
+      if options.importance_cap:
+        sums['weight'] = turn_sums(weight_BT, mask_BKT)
+        sums['capped'] = turn_sums(1.0 * (weight_BT >= options.importance_cap), mask_BKT)
+      return loss, jax.lax.stop_gradient(sums)
 
-    grads, loss, sums = _add_up(
-      loss_of, state.trainable, (batch.episode, adv_BK), options.micro_batches
-    )
+    rows = batch.episode, adv_BK
+    grads, loss, sums = _add_up(loss_of, state.trainable, rows, options.micro_batches)
 
     # 4. The gradient is clipped and applied, where it is finite.
     kl_scale = state.kl_scale
@@ -240,8 +245,7 @@ def _split(tree, parts: int):
 
 def _token_sums(scores, mask_BKT, episode: Episode) -> dict:
   """Per-turn sums over tokens, small enough to keep for every row."""
-  is_sampled_BT = mask_BKT.any(axis=1)
-  gap_BT = jnp.where(is_sampled_BT, jnp.abs(scores.logp - episode.sampled_logp[:, 1:]), 0.0)
+  gap_BT = jnp.where(mask_BKT.any(axis=1), jnp.abs(scores.logp - episode.sampled_logp[:, 1:]), 0.0)
   return {
     'kl': turn_sums(scores.kl, mask_BKT),
     'entropy': turn_sums(scores.entropy, mask_BKT),
@@ -260,7 +264,7 @@ def batch_metrics(
     batch: B rows, problem-major.
     shaped_BK: f32[B, K] shaped rewards.
     adv_BK: f32[B, K].
-    sums: per-row sums: 'kl', 'entropy', 'tokens' f32[B, K]; 'gap_max', 'gap_sum' f32[B].
+    sums: per-row sums: f32[B, K], but 'gap_max', 'gap_sum' f32[B]; 'weight', 'capped' if weighed.
     samples_per_problem: G.
 
   Returns:
@@ -307,9 +311,10 @@ def batch_metrics(
       metrics[f'train/{name}_{pair}'] = masked_mean(x_B, counts_B)
       metrics[f'train/{name}_denominator_{pair}'] = counts_B.sum().astype(jnp.float32)
   num_tokens = jnp.maximum(tokens_BK.sum(), 1)
-  metrics |= {
+  for name in sums.keys() & {'weight', 'capped'}:
+    metrics[f'train/importance_{name}'] = sums[name].sum() / num_tokens
+  return metrics | {
     'train/reward_sum': reward_BK.sum(axis=1).mean(),
     'train/logp_gap_max_nats': masked_max(sums['gap_max'], jnp.ones(B, bool)),
     'train/logp_gap_mean_nats': sums['gap_sum'].sum() / num_tokens,
   }
-  return metrics

@@ -36,4 +36,5 @@ def make_step_options(config: ConfigDict) -> StepOptions:
     kl_credit=o.kl_credit,
     temperature=config.rollout.temperature,
     chunk=config.train.chunk_tokens,
+    importance_cap=o.importance_cap,
   )

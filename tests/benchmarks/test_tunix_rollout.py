@@ -224,6 +224,12 @@ def test_our_side_samples_its_budget(tmp_path):
   assert side.rollout(prompts, 1, [END, 7], END)['tokens'] == reply['tokens']
   shared = side.rollout(prompts, 2, [END, 7], END)['tokens']
   assert shared == [[row for row in turn for _ in range(2)] for turn in reply['tokens']]
+  # Prompts and answers of other lengths: each row ends where it is told to.
+  lengths = [[4, 2], [3, 5]]
+  short = side.rollout([[1, 2, 3], [4, 5]], 1, [END, 7], END, lengths=lengths, slots=2)
+  assert [[len(row) for row in turn] for turn in short['tokens']] == lengths
+  assert short['tokens'][0][0] == reply['tokens'][0][0]
+  assert short['decoded'] >= 4 + 2 + 3 + 5 and short['seconds'] > 0
   with pytest.raises(ValueError, match='needs 0, but is followed by 7'):
     side.rollout(prompts, 1, [7, 7], END)
 

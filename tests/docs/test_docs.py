@@ -69,7 +69,7 @@ def fields(name):
 def short_run(tiny_run, tmp_path_factory):
   """The directory of a run of two steps, each of 4 problems with 4 samples of two turns."""
   config = read_config(str(tiny_run))
-  config.train.num_steps = 2
+  config.train.num_steps, config.objective.importance_cap = 2, 2.0  # whose metrics there are, too
   workdir = tmp_path_factory.mktemp('run')
   setup = setup_run.prepare(config)
   train(setup, workdir)

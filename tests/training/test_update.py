@@ -31,6 +31,7 @@ from score_jax.training.update import compiled_step, make_step_options
     ('eval.batch', 0, 'must be at least 1'),
     ('objective.baseline', 'mean', 'baseline'),
     ('objective.kl_estimator', 'k1', 'zero expected gradient'),
+    ('objective.importance_cap', 0.5, 'importance_cap=0.5 must be 0 or at least 1'),
     ('rollout.temperature', 0.0, 'temperature'),
     ('rollout.samples_per_problem', 1, 'samples_per_problem=1'),
   ],
@@ -54,9 +55,10 @@ def test_the_choices_of_an_update_are_the_configs():
     'objective.kl_credit': 'token',
     'rollout.temperature': 0.7,
     'train.chunk_tokens': 9,
+    'objective.importance_cap': 2.0,
   }
   config.update_from_flattened_dict(changes)
-  assert make_step_options(config) == StepOptions(3, 5, 'none', 'k2', 'token', 0.7, 9)
+  assert make_step_options(config) == StepOptions(3, 5, 'none', 'k2', 'token', 0.7, 9, 2.0)
 
 
 def test_runs_that_differ_in_their_stage_share_an_update():
