@@ -1,5 +1,6 @@
 """A process that rolls out and updates with score_jax when told to, for what is compared."""
 
+import collections
 import time
 
 import jax
@@ -80,31 +81,18 @@ class OurSide:
     """
     if instruction[0] != end:
       raise ValueError(f'a cut answer needs {end}, but is followed by {instruction[0]}')
-    budgets = [budget for _, budget in self.turns]
+    budgets = tuple(budget for _, budget in self.turns)
     rows = [prompt for prompt in prompts for _ in range(samples)]
-    tokens, decoded = [[] for _ in budgets], 0
-    sides.reset_peak()
-    start_s, compiled_s = time.perf_counter(), self.clock.seconds
-    for first in range(0, len(rows), slots or len(rows)):
-      batch = rows[first : first + (slots or len(rows))]
-      of_rows = [[n] * len(rows) for n in budgets] if lengths is None else lengths
-      of_rows = [turn[first : first + len(batch)] for turn in of_rows]
-      longest = tuple(map(max, of_rows))
-      ids = self._batch(batch, samples, longest, tuple(instruction[1:]), end)
-      for turn, (of_turn, of_row) in enumerate(zip(ids, of_rows, strict=True)):
-        tokens[turn] += [row[:n] for row, n in zip(of_turn, of_row, strict=True)]
-      decoded += len(batch) * sum(longest)
-    seconds = time.perf_counter() - start_s - (self.clock.seconds - compiled_s)
-    measured = {'seconds': seconds, 'decoded': decoded, 'peak_bytes': sides.peak_bytes()}
-    return {'tokens': tokens, **measured}
-
-  def _batch(self, rows, samples, budgets, followup, end) -> list[list[list[int]]]:
-    spec = RolloutSpec(self.turns[0][0], budgets, (followup,) * (len(budgets) - 1), (end,))
+    followups = (tuple(instruction[1:]),) * (len(budgets) - 1)
+    spec = RolloutSpec(self.turns[0][0], budgets, followups, (end,))
     prompt_BT = np.zeros((len(rows), spec.prompt_tokens), np.int32)
     is_prompt_BT = np.arange(spec.prompt_tokens) < np.array([len(row) for row in rows])[:, None]
     prompt_BT[is_prompt_BT] = np.concatenate(rows)
     index_B = np.arange(len(rows))
     keys = episode_keys(0, 0, index_B, np.zeros_like(index_B))
+    counts = collections.Counter()
+    sides.reset_peak()
+    start_s, compiled_s = time.perf_counter(), self.clock.seconds
     episode = rollout(
       self.decoder,
       spec,
@@ -113,13 +101,17 @@ class OurSide:
       is_prompt_BT,
       keys,
       temperature=0.0,
-      samples_per_prompt=samples,
+      slots=slots,
+      budgets=None if lengths is None else np.transpose(lengths),
+      counts=counts,
     )
-    tokens, turn, is_sampled = jax.device_get((episode.tokens, episode.turn, episode.is_sampled))
-    return [
-      [row[of_row].tolist() for row, of_row in zip(tokens, is_sampled & (turn == k), strict=True)]
-      for k in range(1, len(budgets) + 1)
+    seconds = time.perf_counter() - start_s - (self.clock.seconds - compiled_s)
+    tokens = [
+      [ids[of_row].tolist() for ids, of_row in zip(episode.tokens, is_turn, strict=True)]
+      for is_turn in (episode.is_sampled & (episode.turn == k + 1) for k in range(len(budgets)))
     ]
+    peak = sides.peak_bytes()
+    return {'tokens': tokens, 'seconds': seconds, 'decoded': counts['decoded'], 'peak_bytes': peak}
 
   def update(
     self,
