@@ -25,7 +25,6 @@ class Experience:
   Attributes:
     problems: B problems, each G times.
     episode: the rows, in slots.
-    device_episode: the same where they were sampled, for the update.
     texts: K lists of B answers.
     finals: K lists of B final answers, None where there is none.
     verdicts: K lists of B.
@@ -35,7 +34,6 @@ class Experience:
 
   problems: list[Problem]
   episode: Episode
-  device_episode: Episode
   texts: list[list[str]]
   finals: list[list[str | None]]
   verdicts: list[list[Verdict]]
@@ -115,8 +113,7 @@ class Collector:
         grading.append(thread.submit(self._grade, problems, episode, turn))
 
       with jax.profiler.TraceAnnotation('rollout'):
-        sampled = self._sample(params, placed, problems, step, after_turn)
-        episode = local_rows(sampled)
+        episode = local_rows(self._sample(params, placed, problems, step, after_turn))
       rollout_s = time.monotonic() - start_s
       texts, finals, verdicts, grade_s = zip(*[f.result() for f in grading], strict=True)
     times = {
@@ -125,9 +122,7 @@ class Collector:
       'time/grade_not_hidden_s': time.monotonic() - start_s - rollout_s,
     }
     verdicts = self._random_rewards(verdicts, step, rows) if self.random_reward else list(verdicts)
-    return Experience(
-      problems, episode, sampled, list(texts), list(finals), verdicts, times, start_s
-    )
+    return Experience(problems, episode, list(texts), list(finals), verdicts, times, start_s)
 
   @functools.partial(jax.profiler.annotate_function, name='grade')
   def _grade(self, problems: Sequence[Problem], episode: Episode, turn: int):

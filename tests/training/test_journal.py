@@ -28,7 +28,6 @@ def experience():
   return Experience(
     problems=[Problem(7, '1+1', '2')] * 2,
     episode=episode,
-    device_episode=episode,
     texts=[['= 3', '= 2'], ['= 2', '= 2']],
     finals=[['3', '2'], ['2', '2']],
     verdicts=[[WRONG, RIGHT], [RIGHT, LATE]],
