@@ -49,9 +49,9 @@ class Recorder(Trainer):
     own = {f.name: getattr(self.plain, f.name) for f in dataclasses.fields(Sampler)}
     self.collector = dataclasses.replace(self.collector, sampler=Recording(**own))
 
-    def train_step(state, frozen, batch, stage, length):
-      self.updated.append((batch, stage, length))
-      return self.update(state, frozen, batch, stage, length)
+    def train_step(state, frozen, batch, stage):
+      self.updated.append((batch, stage))
+      return self.update(state, frozen, batch, stage)
 
     self.train_step = train_step
 
@@ -68,8 +68,7 @@ class Recorder(Trainer):
     for step in steps:
       params = self.setup.trainable.policy_params(state.trainable)
       dataclasses.replace(self.plain, params=params).sample_placed(self.sampled[step])
-      batch, *others = self.updated[step]
-      state, _ = self.update(state, self.frozen, batch, *others)
+      state, _ = self.update(state, self.frozen, *self.updated[step])
     return state
 
 

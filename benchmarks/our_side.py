@@ -9,14 +9,16 @@ import numpy as np
 import sides
 from common import program_memory, times_of
 from flax import traverse_util
-from updates import make_update, ragged_batch
+from updates import make_update, ragged_episodes
 
 import score_jax
+from score_jax.core.sharding import make_mesh
 from score_jax.model.decoder import Decoder, init_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec, length_step
 from score_jax.rollout.multi_turn import rollout
+from score_jax.training.packing import pack_episodes, rows_at_once
 
 LENGTH_BUCKET = 64  # config.train.length_bucket's default
 
@@ -138,14 +140,19 @@ class OurSide:
       {'seconds': of each, 'tokens': real ones, 'computed': positions, 'temp_bytes': compiler's}.
     """
     config = DecoderConfig(**sizes)
-    batch = ragged_batch(config, prompts, lengths, between)
-    tokens = int(batch.episode.is_token.sum())
-    longest, step = batch.episode.tokens.shape[1], length_step(LENGTH_BUCKET, slots)
+    episode, reward_BK = ragged_episodes(config, prompts, lengths, between)
+    longest, step = episode.tokens.shape[1], length_step(LENGTH_BUCKET, slots)
     length = min(-(-longest // step) * step, slots)
-    update = make_update(config, batch, len(prompts) // rows, chunk=128, length=length)
-    seconds, computed = times_of(update, repeats), len(prompts) * length
-    temp_bytes = program_memory(update.program)[0]
-    return {'seconds': seconds, 'tokens': tokens, 'computed': computed, 'temp_bytes': temp_bytes}
+    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+    at_once = rows_at_once(len(prompts), length, mesh, len(prompts) // rows)
+    batch = jax.tree.map(jnp.asarray, pack_episodes(episode, reward_BK, length, at_once))
+    update = make_update(config, batch, chunk=128)
+    return {
+      'seconds': times_of(update, repeats),
+      'tokens': int(episode.is_token.sum()),
+      'computed': int(batch.rows.is_token.any(axis=(0, 2)).sum()) * at_once * length,
+      'temp_bytes': program_memory(update.program)[0],
+    }
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def update_costs(
   config: DecoderConfig, rows: int, length: int, flags: argparse.Namespace
 ) -> list[float]:
   """Seconds, tokens per second, temporary GiB, all GiB."""
-  update = make_update(config, make_batch(config, rows, length, length // 4), 1, flags.chunk)
+  update = make_update(config, make_batch(config, rows, length, length // 4), flags.chunk)
   seconds = median_s(update, flags.repeats)
   memory = [size / GIB for size in program_memory(update.program)]
   return [seconds, rows * length / seconds, *memory]

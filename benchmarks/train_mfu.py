@@ -49,10 +49,10 @@ def main() -> None:
   header = ['batch', 'seconds', 'tokens/s', 'model TFLOP/s', 'MFU, of the measured product']
   print_row([*header, 'temporary, GiB', 'all, GiB (compiler)'], is_header=True)
   for rows in flags.batch:
-    batch = make_batch(config, rows, flags.length, flags.prompt_tokens)
-    update = make_update(config, batch, flags.micro_batches, flags.chunk)
+    batch = make_batch(config, rows, flags.length, flags.prompt_tokens, flags.micro_batches)
+    update = make_update(config, batch, flags.chunk)
     seconds = median_s(update, flags.repeats)
-    sampled = int(batch.episode.is_sampled.sum())
+    sampled = int(batch.rows.is_sampled.sum())
     rate = update_flops(config, [flags.length] * rows, sampled) / seconds
     memory = [size / GIB for size in program_memory(update.program)]
     print_row([rows, seconds, rows * flags.length / seconds, rate / 1e12, rate / peak, *memory])

@@ -12,11 +12,14 @@ from score_jax.core.types import Batch, Episode, TrainState
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.objective.stages import StageArrays, stage2
+from score_jax.training.packing import pack_episodes
 from score_jax.training.train_step import StepOptions, forward, make_train_step
 
 
-def make_batch(config: DecoderConfig, rows: int, length: int, prompt_tokens: int) -> Batch:
-  """Rows without holes: a prompt, and two answers of half of the rest each."""
+def make_batch(
+  config: DecoderConfig, rows: int, length: int, prompt_tokens: int, micro_batches: int = 1
+) -> Batch:
+  """Rows without holes, an episode each: a prompt, and two answers of half of the rest each."""
   rng = np.random.default_rng(0)
   shape = (rows, length)
   turn_T = np.zeros(length, np.int32)
@@ -32,19 +35,23 @@ def make_batch(config: DecoderConfig, rows: int, length: int, prompt_tokens: int
     is_truncated=np.zeros((rows, 2), bool),
   )
   reward_BK = rng.integers(2, size=(rows, 2)).astype(np.float32)
-  return jax.tree.map(jnp.asarray, Batch(episode=episode, reward=reward_BK))
+  batch = pack_episodes(episode, reward_BK, length, rows // micro_batches)
+  return jax.tree.map(jnp.asarray, batch)
 
 
-def ragged_batch(
+def ragged_episodes(
   config: DecoderConfig, prompts: list[int], lengths: list[list[int]], between: int
-) -> Batch:
-  """Rows of random tokens: a prompt and answers of given lengths, holes behind them.
+) -> tuple[Episode, np.ndarray]:
+  """Episodes of random tokens: a prompt and answers of given lengths, holes behind them.
 
   Args:
     config: of the model.
     prompts: tokens of each row's prompt.
     lengths: of each turn, the tokens of each row's answer.
     between: tokens between two answers.
+
+  Returns:
+    The episodes, and f32[B, K] rewards.
   """
   rows, rng = [], np.random.default_rng(0)
   for prompt, *answers in zip(prompts, *lengths, strict=True):
@@ -65,8 +72,7 @@ def ragged_batch(
     sampled_logp=np.zeros(shape, np.float32),
     is_truncated=np.zeros((len(rows), len(lengths)), bool),
   )
-  reward_BK = rng.integers(2, size=(len(rows), len(lengths))).astype(np.float32)
-  return jax.tree.map(jnp.asarray, Batch(episode=episode, reward=reward_BK))
+  return episode, rng.integers(2, size=(len(rows), len(lengths))).astype(np.float32)
 
 
 @dataclasses.dataclass
@@ -89,29 +95,18 @@ class Update:
     return self.state
 
 
-def make_update(
-  config: DecoderConfig, batch: Batch, micro_batches: int, chunk: int, length: int | None = None
-) -> Update:
-  """Compiles the update of Stage II with Adam and clipping, on one device.
-
-  Args:
-    config: of the model.
-    batch: what is learnt from.
-    micro_batches: parts of it.
-    chunk: positions whose logits exist at once.
-    length: slots that its rows are padded to; None for as many as they have.
-  """
+def make_update(config: DecoderConfig, batch: Batch, chunk: int) -> Update:
+  """Compiles the update of Stage II with Adam and clipping, on one device."""
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-5))
   decoder = Decoder(config)
   step = make_train_step(
-    policy=lambda trainable, frozen, episode: forward(decoder, trainable, episode),
-    reference=lambda frozen, episode: forward(decoder, frozen, episode),
+    policy=lambda trainable, frozen, rows: forward(decoder, trainable, rows),
+    reference=lambda frozen, rows: forward(decoder, frozen, rows),
     optimizer=optimizer,
-    options=StepOptions(1, micro_batches, baseline='none', chunk=chunk),
+    options=StepOptions(1, baseline='none', chunk=chunk),
   )
   params = random_params(dataclasses.replace(config, param_dtype='float32'))
   state = TrainState(jnp.int32(0), params, optimizer.init(params))
   reference = random_params(dataclasses.replace(config, param_dtype=config.dtype), seed=1)
   arguments = (reference, batch, StageArrays.of(stage2(10.0, 0.01)))
-  length = length or batch.episode.tokens.shape[1]
-  return Update(step.lower(state, *arguments, length).compile(), state, arguments)
+  return Update(step.lower(state, *arguments).compile(), state, arguments)

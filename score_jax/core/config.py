@@ -194,9 +194,9 @@ def _add_procedure(c: ConfigDict) -> None:
   c.train.num_steps = 100  # [updates] of a stage of RL (paper: training steps)
   # [fraction] a control: every answer counts as right with this probability; 0 asks the checker
   c.train.random_reward = 0.0
-  c.train.micro_batches = 1  # parts of the batch, one after the other; saves memory
+  c.train.micro_batches = 1  # an update computes so many times fewer rows at a time; saves memory
   c.train.chunk_tokens = 128  # [tokens] query positions whose logits exist at once
-  c.train.length_bucket = 64  # [tokens] rows are padded to a multiple of it; four lengths at most
+  c.train.length_bucket = 64  # [tokens] rows take a multiple of it, at most four lengths in all
   c.train.max_logp_gap_nats = 0.05  # [nats] a larger mean gap of sampler and scorer stops the run
   c.train.checkpoint_every_steps = 50  # [updates] from one to the next
   c.train.keep_last = 2  # [checkpoints] newest ones; the best one is kept besides

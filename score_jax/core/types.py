@@ -37,18 +37,60 @@ class Episode:
   sampled_logp: jax.Array
   is_truncated: jax.Array
 
+  @property
+  def segment(self) -> None:
+    """As in `PackedRows`: each row is one episode."""
+    return None
+
+
+@flax.struct.dataclass
+class PackedRows:
+  """Rows in which several episodes lie one behind the other: up to S of K turns each.
+
+  To the objective such a row is one episode of S * K turns; the model keeps its episodes apart.
+  An update computes N of the rows at a time, so that all arrays but those of a part have an axis C
+  of parts after the first.
+
+  Attributes:
+    tokens: i32[N, T] token ids; 0 in holes.
+    positions: i32[N, T] place in its episode, from 0.
+    is_token: bool[N, T] False in holes.
+    turn: i32[N, T] s * K + k + 1 for a token that was sampled in turn k of the row's episode s, 0
+      for all others.
+    sampled_logp: f32[N, T] nats, under the sampling distribution; 0 where not sampled.
+    episode: i32[N, S] which of the batch's B episodes lie in the row; beyond B for none.
+    segment: i32[N, T] s + 1 in the row's episode s, 0 in holes; None where each row is one episode.
+  """
+
+  tokens: jax.Array
+  positions: jax.Array
+  is_token: jax.Array
+  turn: jax.Array
+  sampled_logp: jax.Array
+  episode: jax.Array
+  segment: jax.Array | None = None
+
+  @property
+  def is_sampled(self) -> jax.Array:
+    """bool[N, T]."""
+    return self.turn > 0
+
 
 @flax.struct.dataclass
 class Batch:
-  """What one update learns from. Rows are problem-major: the G samples of a problem lie together.
+  """What one update learns from (`score_jax.training.packing`).
+
+  Episodes are problem-major: the G samples of a problem lie together.
 
   Attributes:
-    episode: Episode with B = P * G rows.
+    rows: the tokens of B = P * G episodes, in C parts of N rows: arrays [N, C, ...].
     reward: f32[B, K] raw verdicts, 0 or 1.
+    is_truncated: bool[B, K] as in `Episode`.
   """
 
-  episode: Episode
+  rows: PackedRows
   reward: jax.Array
+  is_truncated: jax.Array
 
 
 @flax.struct.dataclass
@@ -69,12 +111,12 @@ class TrainState:
   kl_scale: jax.Array | None = None
 
 
-def turn_masks(episode: Episode, num_turns: int) -> jax.Array:
+def turn_masks(episode: Episode | PackedRows, num_turns: int) -> jax.Array:
   """Splits the sampled tokens by turn.
 
   Args:
-    episode: Episode of B rows and T slots.
-    num_turns: K.
+    episode: B rows of T slots.
+    num_turns: K; of packed rows S * K.
 
   Returns:
     bool[B, K, T]: True where the token was sampled in turn k.

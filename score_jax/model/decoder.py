@@ -102,8 +102,8 @@ class Attention(nn.Module):
     if slot is not None:
       *past, block = past
       kv = kv_cache.write(block, kv, slot)
-    if mask_BTS is None:
-      out_BTNH = attend_layer(c, q_BTNH, k_BTMH, v_BTMH, window)
+    if mask_BTS is None or mask_BTS.ndim == 2:
+      out_BTNH = attend_layer(c, q_BTNH, k_BTMH, v_BTMH, window, mask_BTS)
     else:
       keys, values = ([piece[x].astype(dtype) for piece in (*past, kv)] for x in 'kv')
       out_BTNH = attend(q_BTNH, keys, values, mask_BTS, c.query_scale, c.attn_softcap)
@@ -152,7 +152,7 @@ class Block(nn.Module):
       return RMSNorm(c, name=name)
 
     window = layer.get('window')
-    if c.window and mask_BTS is not None:
+    if c.window and mask_BTS is not None and mask_BTS.ndim == 3:
       mask_BTS = mask_BTS & is_within(window, positions_BT, kv_positions_BS)
     normed_BTD, attn = norm('attn_norm')(x_BTD), Attention(c, name='attn')
     out_BTD, kv = attn(normed_BTD, layer['frequency'], window, positions_BT, mask_BTS, cache, slot)
@@ -193,8 +193,9 @@ class Decoder(nn.Module):
     Args:
       tokens_BT: i32[B, T].
       positions_BT: i32[B, T].
-      mask_BTS: None for compacted rows without a cache, which are causal by slot; or bool[B, T, S]:
-        S counts the cache's slots first, then the T tokens themselves, unless they lie in it.
+      mask_BTS: bool[B, T, S], who sees whom: S counts the cache's slots first, then the T tokens
+        themselves, unless they lie in it. Without a cache also None for compacted rows, which are
+        causal by slot; or i32[B, T] segments of packed rows, causal by slot within each of them.
       cache: None, or a sequence of pieces {'k': [L, B, M, H, S_i], 'v': [L, B, M, S_i, H]}; L such
         sequences, without the L axis, where layers are unrolled. See `attend` for pieces that rows
         share.

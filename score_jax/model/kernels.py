@@ -2,7 +2,10 @@
 
 Rows are compacted: tokens lie in the first slots, in order, and holes after them. Then causality by
 slot is causality by position, a token sees no hole, and what a hole sees is of no account. So no
-mask is made, and no [B, N, T, T] array where the kernel needs none.
+mask is made, and no [B, N, T, T] array where the kernel needs none. Where several episodes share a
+row, one behind the other, they are told apart by segment: splash attention takes segments as they
+are, `jax.nn.dot_product_attention` a mask of them, [B, 1, T, T], which costs cuDNN that much memory
+and some time, less than the padding that it saves.
 """
 
 import jax
@@ -75,6 +78,7 @@ def attend_layer(
   k_BTMH: jax.Array,
   v_BTMH: jax.Array,
   window: jax.Array | None,
+  segment_BT: jax.Array | None = None,
 ) -> jax.Array:
   """As `attend_rows`, for a layer of a decoder.
 
@@ -84,11 +88,13 @@ def attend_layer(
     k_BTMH: [B, T, M, H] keys.
     v_BTMH: [B, T, M, H] values.
     window: i32[] of this layer; layers are scanned, and a kernel's window is static.
+    segment_BT: as for `attend_rows`.
   """
   c = config
 
   def rows(window):
-    return lambda *qkv: attend_rows(*qkv, c.attention, c.query_scale, c.attn_softcap, window)
+    options = (c.attention, c.query_scale, c.attn_softcap, window, segment_BT)
+    return lambda *qkv: attend_rows(*qkv, *options)
 
   if not c.window:
     return rows(0)(q_BTNH, k_BTMH, v_BTMH)
@@ -103,9 +109,10 @@ def attend_rows(
   scale: float,
   softcap: float = 0.0,
   window: int = 0,
+  segment_BT: jax.Array | None = None,
   interpret: bool = False,
 ) -> jax.Array:
-  """Causal grouped-query attention within compacted rows.
+  """Causal grouped-query attention within compacted or packed rows.
 
   Args:
     q_BTNH: [B, T, N, H] queries.
@@ -115,25 +122,33 @@ def attend_rows(
     scale: logits are multiplied by this.
     softcap: then squashed to cap * tanh(logits / cap); 0 leaves them.
     window: positions that a query sees, its own included; 0 for all before it.
+    segment_BT: None, or i32[B, T]: a query sees its own segment alone, whose tokens lie in one
+      piece, in order.
     interpret: runs 'splash' without a TPU, slowly; for tests.
 
   Returns:
     [B, T, N, H] in the type of the queries.
   """
   if kernel == 'splash':
-    return _splash(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret)
+    return _splash(q_BTNH, k_BTMH, v_BTMH, segment_BT, scale, softcap, window, interpret)
+  is_same_BTT = None
+  if segment_BT is not None:
+    is_same_BTT = segment_BT[:, :, None] == segment_BT[:, None]
   if kernel == 'plain':
     slots_1T = jnp.arange(q_BTNH.shape[1])[None]
-    mask_1TT = causal_mask(slots_1T, slots_1T, jnp.ones(slots_1T.shape, bool))
+    mask_BTT = causal_mask(slots_1T, slots_1T, jnp.ones(slots_1T.shape, bool))
     if window:
-      mask_1TT &= is_within(jnp.int32(window), slots_1T, slots_1T)
+      mask_BTT &= is_within(jnp.int32(window), slots_1T, slots_1T)
+    if is_same_BTT is not None:
+      mask_BTT = mask_BTT & is_same_BTT
     kv = cache.in_order(k_BTMH, v_BTMH)
-    return attend(q_BTNH, [kv['k']], [kv['v']], mask_1TT, scale, softcap)
+    return attend(q_BTNH, [kv['k']], [kv['v']], mask_BTT, scale, softcap)
   assert not softcap, kernel  # DecoderConfig refuses this
   return jax.nn.dot_product_attention(
     q_BTNH,
     k_BTMH,
     v_BTMH,
+    mask=None if is_same_BTT is None else is_same_BTT[:, None],
     scale=scale,
     is_causal=True,
     local_window_size=(window - 1, 0) if window else None,
@@ -141,24 +156,24 @@ def attend_rows(
   )
 
 
-def _splash(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret) -> jax.Array:
+def _splash(q_BTNH, k_BTMH, v_BTMH, segment_BT, *options) -> jax.Array:
   """Splash attention; on a mesh each device takes its own rows and heads."""
+  inputs = (q_BTNH, k_BTMH, v_BTMH, segment_BT)
   if jax.sharding.get_abstract_mesh().empty:
-    return _splash_local(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret)
+    return _splash_local(*inputs, *options)
   heads, kv_heads = (
     partition_spec(('batch', 'length', name, 'head_dim')) for name in ('heads', 'kv_heads')
   )
 
-  def local(q_BTNH, k_BTMH, v_BTMH):
-    return _splash_local(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret)
+  def local(*inputs):
+    return _splash_local(*inputs, *options)
 
   # A kernel says nothing of which mesh axes its result varies over.
-  return jax.shard_map(
-    local, in_specs=(heads, kv_heads, kv_heads), out_specs=heads, check_vma=False
-  )(q_BTNH, k_BTMH, v_BTMH)
+  specs = (heads, kv_heads, kv_heads, partition_spec(('batch', 'length')))
+  return jax.shard_map(local, in_specs=specs, out_specs=heads, check_vma=False)(*inputs)
 
 
-def _splash_local(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret) -> jax.Array:
+def _splash_local(q_BTNH, k_BTMH, v_BTMH, segment_BT, scale, softcap, window, interpret):
   T, N = q_BTNH.shape[1:3]
   padded = -(-T // _LANES) * _LANES
   # The kernel does not scale; it wants heads before slots.
@@ -178,4 +193,8 @@ def _splash_local(q_BTNH, k_BTMH, v_BTMH, scale, softcap, window, interpret) -> 
     attn_logits_soft_cap=softcap or None,
     interpret=interpret,
   )
-  return jnp.swapaxes(jax.vmap(kernel)(q_BNTH, k_BMTH, v_BMTH), 1, 2)[:, :T]
+  ids = None
+  if segment_BT is not None:
+    segment_BT = jnp.pad(segment_BT, ((0, 0), (0, padded - T)))
+    ids = splash.SegmentIds(segment_BT, segment_BT)
+  return jnp.swapaxes(jax.vmap(kernel)(q_BNTH, k_BMTH, v_BMTH, ids), 1, 2)[:, :T]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from score_jax.core import sharding
-from score_jax.core.types import Batch, Episode, TrainState
+from score_jax.core.types import Batch, Episode, PackedRows, TrainState
 from score_jax.model.decoder import Decoder, abstract_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.model.lora import put_beside
@@ -29,6 +29,7 @@ from score_jax.setup.checks import check_batch, check_offload
 from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import PlannedRun, make_stage
 from score_jax.setup.trainable import Trainable, make_lora
+from score_jax.training.packing import MAX_EPISODES, rows_at_once
 from score_jax.training.update import compiled_step, make_step_options
 
 
@@ -162,7 +163,7 @@ def compile_rollout(run: PlannedRun) -> list[jax.stages.Compiled]:
 
 
 def compile_update(run: PlannedRun) -> jax.stages.Compiled:
-  """Compiles an update of rows that take all their slots, from shapes.
+  """Compiles an update of episodes that take all their slots, from shapes.
 
   Args:
     run: as for `compile_rollout`.
@@ -170,16 +171,30 @@ def compile_update(run: PlannedRun) -> jax.stages.Compiled:
   Returns:
     The program.
   """
-  rows, K = num_rows(run), run.spec.num_turns
-  slots = run.spec.first_slot(K)
+  slots = run.spec.first_slot(run.spec.num_turns)
   options, optimizer = make_step_options(run.config), FrozenConfigDict(run.config.optimizer)
   step = compiled_step(run.base.decoder, run.trainable.lora, options, optimizer)
-  reward = jax.ShapeDtypeStruct((rows, K), jnp.float32)
-  batch = _placed(run.mesh, Batch(episode=abstract_episode(rows, slots, K), reward=reward))
+  batch = _placed(run.mesh, abstract_batch(run, slots))
   state, frozen = abstract_update_inputs(run)
   stage = jax.eval_shape(lambda: StageArrays.of(run.stage))
   with jax.sharding.set_mesh(run.mesh):
-    return step.lower(state, frozen, batch, stage, slots).compile()
+    return step.lower(state, frozen, batch, stage).compile()
+
+
+def abstract_batch(run: PlannedRun, slots: int) -> Batch:
+  """Shapes of what an update learns from, in rows of so many slots."""
+  B, K = num_rows(run), run.spec.num_turns
+  rows = rows_at_once(B, slots, run.mesh, run.config.train.micro_batches)
+  parts = -(-B // rows)
+
+  def array(dtype, *shape):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+  ids, is_token = array(jnp.int32, rows, parts, slots), array(bool, rows, parts, slots)
+  logp = array(jnp.float32, rows, parts, slots)
+  episode = array(jnp.int32, rows, parts, MAX_EPISODES if parts > 1 else 1)
+  packed = PackedRows(ids, ids, is_token, ids, logp, episode, ids if parts > 1 else None)
+  return Batch(packed, array(jnp.float32, B, K), array(bool, B, K))
 
 
 def _placed(mesh: jax.sharding.Mesh, tree):

@@ -61,7 +61,10 @@ def place(slots: Slots) -> Slots:
 
 def place_kv(kv: dict[str, jax.Array]) -> dict[str, jax.Array]:
   """Pins a layer's keys and values to the mesh."""
-  return {x: constrain(kv[x], _KV_AXES[x]) for x in 'kv'}
+  return {
+    'k': constrain(kv['k'], ('batch', 'kv_heads', 'head_dim', 'length')),
+    'v': constrain(kv['v'], ('batch', 'kv_heads', 'length', 'head_dim')),
+  }
 
 
 def _by_device(function, in_axes, out_axes):

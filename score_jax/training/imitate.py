@@ -36,6 +36,7 @@ from score_jax.setup.optimizer import make_optimizer
 from score_jax.setup.run import Setup
 from score_jax.training.experience import training_sampler
 from score_jax.training.loop import Loop, TrainingStopped, fetch, fresh_state, not_finite
+from score_jax.training.packing import pack_traces, rows_at_once
 from score_jax.training.supervised import TraceBatch, make_supervised_step
 from score_jax.training.traces import (
   METHODS,
@@ -222,7 +223,7 @@ class Imitation(Loop):
     return state
 
   def batch(self, traces: list[Trace], iteration: int, index: int) -> TraceBatch:
-    """This process's rows of an update: a function of (seed, iteration, update)."""
+    """This process's part of an update: a function of (seed, iteration, update)."""
     config, setup = self.setup.config, self.setup
     size = config.supervised.batch
     per_epoch = -(-len(traces) // size)
@@ -239,7 +240,8 @@ class Imitation(Loop):
     )
     share = size // jax.process_count()
     mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-    return jax.tree.map(lambda x: x[mine], batch)
+    rows = rows_at_once(size, batch.tokens.shape[1], setup.mesh)
+    return pack_traces(jax.tree.map(lambda x: x[mine], batch), rows // jax.process_count())
 
 
 def _write_trace(trace: Trace, questions: dict[int, str], decode) -> dict:

@@ -17,7 +17,7 @@ from score_jax.tasks.arithmetic import INSTRUCTION, read_levels
 from score_jax.tasks.mixture import HABITS, Example, Mixture, draw_example
 from score_jax.tokenizers.base import SentencePieceTokenizer, Tokenizer
 from score_jax.training.loop import TrainingStopped, fetch
-from score_jax.training.supervised import TraceBatch, make_supervised_step
+from score_jax.training.supervised import TraceBatch, make_supervised_step, unpacked
 from score_jax.training.train_step import forward
 
 ROUNDED_TO = 8  # [tokens] a batch's length, so that few lengths are compiled
@@ -117,7 +117,7 @@ def draw_batch(
     is_token[b, : len(ids)] = True
     is_target[b, : len(ids)] = row_is_target
   longest = -(-int(is_token.sum(1).max()) // ROUNDED_TO) * ROUNDED_TO
-  return TraceBatch(tokens[:, :longest], is_token[:, :longest], is_target[:, :longest])
+  return unpacked(tokens[:, :longest], is_token[:, :longest], is_target[:, :longest])
 
 
 def describe_mixture(phases: list[tuple[int, Mixture]], batch: int) -> str:

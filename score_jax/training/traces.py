@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from score_jax.core.types import Episode
-from score_jax.training.supervised import TraceBatch
+from score_jax.training.supervised import TraceBatch, unpacked
 
 METHODS = ('star', 'pair_sft')
 
@@ -155,4 +155,4 @@ def batch_traces(
     tokens[b, :end] = [*context, *target]
     is_token[b, :end] = True
     is_target[b, len(context) : end] = True
-  return TraceBatch(tokens, is_token, is_target)
+  return unpacked(tokens, is_token, is_target)

@@ -37,6 +37,7 @@ from score_jax.tasks.base import Verdict
 from score_jax.training.experience import Collector, Experience, training_sampler
 from score_jax.training.journal import Journal
 from score_jax.training.loop import Loop, TrainingStopped, fetch, fresh_state, not_finite
+from score_jax.training.packing import pack_episodes, rows_at_once
 from score_jax.training.profiling import postfix
 from score_jax.training.update import compiled_step, make_step_options
 
@@ -113,12 +114,9 @@ class Trainer(Loop):
         self.watchdog.at(step, 'meeting the others')
         longest, is_stopping = self.agree(longest_row(experience.episode))
         self.watchdog.at(step, 'update')
-        batch = Batch(episode=experience.episode, reward=experience.reward_BK)
-        batch = sharding.put_batch(setup.mesh, batch)
+        batch = sharding.put_batch(setup.mesh, self.pack(experience, self.row_slots(longest)))
         with jax.profiler.TraceAnnotation('update'):
-          state, metrics = self.train_step(
-            state, self.frozen, batch, stage_arrays, self.row_slots(longest)
-          )
+          state, metrics = self.train_step(state, self.frozen, batch, stage_arrays)
         if pending is not None:
           # Its update was done when this step's sampling began.
           self.finish(*pending, bar, experience.start_s)
@@ -160,8 +158,21 @@ class Trainer(Loop):
     self.verdicts.put(step, {'answers': answers, 'verdicts': stored})
     return experience
 
+  def pack(self, experience: Experience, slots: int) -> Batch:
+    """What the update learns from, in rows of so many slots: the part of this process."""
+    setup, processes = self.setup, jax.process_count()
+    mine = len(experience.problems)
+    rows = rows_at_once(mine * processes, slots, setup.mesh, setup.config.train.micro_batches)
+    return pack_episodes(
+      experience.episode,
+      experience.reward_BK,
+      slots,
+      rows // processes,
+      first=jax.process_index() * mine,
+    )
+
   def row_slots(self, longest: int) -> int:
-    """Slots of the compacted rows: the longest row of all, rounded up so that few shapes occur."""
+    """Slots of the packed rows: the longest row of all, rounded up so that few shapes occur."""
     slots = self.setup.spec.first_slot(self.setup.spec.num_turns)
     bucket = length_step(self.setup.config.train.length_bucket, slots)
     return min(-(-longest // bucket) * bucket, slots)

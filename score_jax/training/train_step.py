@@ -2,7 +2,8 @@
 
 1. Rewards become shaped rewards of each turn, and advantages over each problem's samples.
 2. Policy and frozen reference score the same tokens, in one forward pass for all turns.
-3. The loss is summed over tokens, divided once by the declared normaliser; micro-batches add up.
+3. The loss is summed over tokens, divided once by the declared normaliser; parts of the rows, one
+   after the other, add up.
 4. The gradient is clipped and applied; one that is not finite changes nothing. The metrics say
    whether it and the parameters after it are finite.
 """
@@ -14,20 +15,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from score_jax.core.masked import masked_max, masked_mean
 from score_jax.core.sharding import on_devices
-from score_jax.core.types import Batch, Episode, TrainState, compact, turn_masks
+from score_jax.core.types import Batch, Episode, PackedRows, TrainState, turn_masks
 from score_jax.model.attention import causal_mask
 from score_jax.model.decoder import Decoder
 from score_jax.objective.advantages import advantages, check_baseline, shape_rewards
 from score_jax.objective.logprobs import score_tokens
 from score_jax.objective.loss import check_kl_choice, importance_weights, policy_loss, turn_sums
 from score_jax.objective.stages import StageArrays, adapt_kl
+from score_jax.training.batch_metrics import batch_metrics
 
-# From (trainable, frozen, episode) to (hidden_BTD, head). The reference is such a function too,
-# of (frozen, episode): so adapters and shared weights need no change here.
-Policy = Callable[[dict, dict, Episode], tuple[jax.Array, jax.Array]]
-Reference = Callable[[dict, Episode], tuple[jax.Array, jax.Array]]
+# From (trainable, frozen, rows) to (hidden_BTD, head). The reference is such a function too, of
+# (frozen, rows): so adapters and shared weights need no change here.
+Policy = Callable[[dict, dict, PackedRows], tuple[jax.Array, jax.Array]]
+Reference = Callable[[dict, PackedRows], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,6 @@ class StepOptions:
 
   Attributes:
     samples_per_problem: G.
-    micro_batches: parts that the batch is split into; memory falls, the result stays.
     baseline: see `score_jax.objective.advantages.BASELINES`.
     kl_estimator: see `score_jax.objective.loss.KL_ESTIMATORS`.
     kl_credit: see `score_jax.objective.loss.KL_CREDITS`.
@@ -46,7 +46,6 @@ class StepOptions:
   """
 
   samples_per_problem: int
-  micro_batches: int = 1
   baseline: str = 'rloo'
   kl_estimator: str = 'exact'
   kl_credit: str = 'turn'
@@ -61,32 +60,33 @@ class StepOptions:
       raise ValueError(f'config.rollout.temperature={self.temperature} must be above 0 to train')
 
 
-def forward(decoder: Decoder, params: dict, episode: Episode) -> tuple[jax.Array, jax.Array]:
-  """Runs the model over whole episodes.
+def forward(decoder: Decoder, params: dict, rows: Episode | PackedRows):
+  """Runs the model over whole rows.
 
   Args:
     decoder: the model.
     params: its parameters.
-    episode: B rows of T slots, with holes or without; compacted where the decoder attends by a
-      kernel (`score_jax.model.kernels`).
+    rows: B rows of T slots: packed, or of an episode each, with holes or without; compacted where
+      the decoder attends by a kernel (`score_jax.model.kernels`).
 
   Returns:
     hidden_BTD and the head.
   """
-  e = episode
-  mask_BTT = None
+  mask = rows.segment
   if decoder.config.attention == 'plain':
-    mask_BTT = causal_mask(e.positions, e.positions, e.is_token)
-  hidden_BTD, head, _ = decoder.apply({'params': params}, e.tokens, e.positions, mask_BTT)
+    mask = causal_mask(rows.positions, rows.positions, rows.is_token)
+    if rows.segment is not None:
+      mask &= rows.segment[:, :, None] == rows.segment[:, None]
+  hidden_BTD, head, _ = decoder.apply({'params': params}, rows.tokens, rows.positions, mask)
   return hidden_BTD, head
 
 
-def score_episode(policy_out, reference_out, episode: Episode, options: StepOptions):
-  """Scores the tokens of compacted episodes: the state before a token predicts it.
+def score_episode(policy_out, reference_out, rows: Episode | PackedRows, options: StepOptions):
+  """Scores the tokens of compacted or packed rows: the state before a token predicts it.
 
   Args:
     policy_out, reference_out: (hidden_BTD, head) of each.
-    episode: compacted, so that the token before lies one slot to the left.
+    rows: such that the token before lies one slot to the left.
     options: temperature and chunk are read.
 
   Returns:
@@ -97,7 +97,7 @@ def score_episode(policy_out, reference_out, episode: Episode, options: StepOpti
     policy_out[1],
     reference_out[0][:, :-1],
     reference_out[1],
-    episode.tokens[:, 1:],
+    rows.tokens[:, 1:],
     options.temperature,
     options.chunk,
   )
@@ -118,16 +118,15 @@ def make_train_step(
     options: static choices.
 
   Returns:
-    step(state, frozen, batch, stage_arrays, length) -> (state, metrics); `state` is donated,
-    `length` is static: the slots that compacted rows take. `metrics` are f32 scalars; see
-    `apply_gradient` for what is not finite.
+    step(state, frozen, batch, stage_arrays) -> (state, metrics); `state` is donated, `batch` comes
+    from `score_jax.training.packing`. `metrics` are f32 scalars; see `apply_gradient` for what is
+    not finite.
   """
 
-  def step(state: TrainState, frozen: dict, batch: Batch, stage: StageArrays, length: int):
+  def step(state: TrainState, frozen: dict, batch: Batch, stage: StageArrays):
     # An offloaded reference comes to the device once, not for each part.
     frozen = on_devices(frozen)
-    batch = batch.replace(episode=compact(batch.episode, length))
-    normaliser = float(batch.reward.shape[0])
+    B, K = batch.reward.shape
     if state.kl_scale is not None:
       stage = stage.replace(kl_weight=stage.kl_weight * state.kl_scale)
 
@@ -137,22 +136,30 @@ def make_train_step(
       shaped_BK, batch.reward, stage.bonus, options.samples_per_problem, options.baseline
     )
 
-    def loss_of(trainable, e: Episode, adv_BK):
+    def loss_of(trainable, rows: PackedRows):
       # 2. Policy and frozen reference score the same tokens.
-      scores = score_episode(policy(trainable, frozen, e), reference(frozen, e), e, options)
-      mask_BKT = turn_masks(e, adv_BK.shape[1])[..., 1:]
-      # 3. The loss: a sum over tokens, divided once, so that micro-batches add up.
-      weight_BT = importance_weights(scores.logp, e.sampled_logp[:, 1:], options.importance_cap)
-      choice = options.kl_estimator, options.kl_credit, weight_BT
-      loss = policy_loss(scores, mask_BKT, adv_BK, stage.kl_weight, normaliser, *choice)
-      sums = _token_sums(scores, mask_BKT, e)
+      scores = score_episode(
+        policy(trainable, frozen, rows), reference(frozen, rows), rows, options
+      )
+      # 3. The loss: a sum over tokens, divided once, so that parts add up. A row of S episodes of K
+      # turns is one of S * K turns.
+      N, S = rows.episode.shape
+      mask_NKT = turn_masks(rows, S * K)[..., 1:]
+      adv_NSK = adv_BK.at[rows.episode].get(mode='fill', fill_value=0.0)
+      turns = (adv_NSK.reshape(N, S * K), jnp.tile(stage.kl_weight, S), float(B))
+      weight_NT = importance_weights(scores.logp, rows.sampled_logp[:, 1:], options.importance_cap)
+      choice = options.kl_estimator, options.kl_credit, weight_NT
+      loss = policy_loss(scores, mask_NKT, *turns, *choice)
+      sums = jax.lax.stop_gradient(_token_sums(scores, mask_NKT, rows))
       if options.importance_cap:
-        sums['weight'] = turn_sums(weight_BT, mask_BKT)
-        sums['capped'] = turn_sums(1.0 * (weight_BT >= options.importance_cap), mask_BKT)
-      return loss, jax.lax.stop_gradient(sums)
+        sums['weight'] = turn_sums(weight_NT, mask_NKT)
+        sums['capped'] = turn_sums(1.0 * (weight_NT >= options.importance_cap), mask_NKT)
+      return loss, {
+        name: jnp.zeros((B, K)).at[rows.episode].set(x.reshape(N, S, K), mode='drop')
+        for name, x in sums.items()
+      }
 
-    rows = batch.episode, adv_BK
-    grads, loss, sums = _add_up(loss_of, state.trainable, rows, options.micro_batches)
+    grads, loss, sums = add_up(loss_of, state.trainable, batch.rows)
 
     # 4. The gradient is clipped and applied, where it is finite.
     kl_scale = state.kl_scale
@@ -161,36 +168,49 @@ def make_train_step(
     new, norms = apply_gradient(optimizer, state, grads, loss, kl_scale=kl_scale)
 
     metrics = batch_metrics(batch, shaped_BK, adv_BK, sums, options.samples_per_problem)
-    metrics |= {'train/loss': loss} | norms
+    slots = batch.rows.is_token[:, 0].size * _num_filled(batch.rows)
+    metrics |= {'train/loss': loss, 'train/slots_per_token': slots / batch.rows.is_token.sum()}
+    metrics |= norms
     metrics |= {f'train/kl_weight_t{k + 1}': w for k, w in enumerate(stage.kl_weight)}
     return new, metrics
 
-  return jax.jit(step, static_argnums=(4,), donate_argnums=(0,))
+  return jax.jit(step, donate_argnums=(0,))
 
 
-def _add_up(loss_of, trainable: dict, rows, parts: int):
-  """Adds up gradient and loss over micro-batches, one after the other.
+def add_up(loss_of, trainable: dict, rows):
+  """Adds up loss and gradient over the parts of a batch, one after the other.
 
   Args:
-    loss_of: (trainable, *rows) -> (loss, sums of each row).
+    loss_of: (trainable, rows of a part) -> (loss, a tree of what else adds up).
     trainable: what the gradient is of.
-    rows: a batch, as what `loss_of` takes.
-    parts: micro-batches.
+    rows: arrays [N, C, ...], `is_token` among them; parts without tokens come last, and cost
+      nothing.
 
   Returns:
-    Gradient, loss, and the sums of all rows.
+    Gradient, loss, and the tree.
   """
 
-  def one(carry, part):
-    (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable, *part)
-    return jax.tree.map(jnp.add, carry, (grads, loss)), sums
+  def part(c):
+    own = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, c, 1, keepdims=False), rows)
+    (loss, others), grads = jax.value_and_grad(loss_of, has_aux=True)(trainable, own)
+    return grads, loss, others
 
-  zero = (jax.tree.map(jnp.zeros_like, trainable), jnp.float32(0))
-  if parts == 1:
-    (grads, loss), sums = one(zero, rows)
-    return grads, loss, sums
-  (grads, loss), sums = jax.lax.scan(one, zero, _split(rows, parts))
-  return grads, loss, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sums)
+  num_parts = rows.is_token.shape[1]
+  if num_parts == 1:
+    return part(0)
+  num_filled = _num_filled(rows)
+  _, total = jax.lax.while_loop(
+    # The number that is known at compile time tells a plan how often the loop runs at most.
+    lambda carry: (carry[0] < num_parts) & (carry[0] < num_filled),
+    lambda carry: (carry[0] + 1, jax.tree.map(jnp.add, carry[1], part(carry[0]))),
+    (0, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, 0))),
+  )
+  return total
+
+
+def _num_filled(rows) -> jax.Array:
+  """Parts that have tokens."""
+  return rows.is_token.any(axis=(0, 2)).sum()
 
 
 def apply_gradient(
@@ -230,91 +250,13 @@ def apply_gradient(
   }
 
 
-def _split(tree, parts: int):
-  """Splits rows into micro-batches: [B, ...] -> [parts, B / parts, ...]."""
-
-  def split(x):
-    if x.shape[0] % parts:
-      raise ValueError(
-        f'config.train.micro_batches={parts} does not divide the batch of {x.shape[0]} episodes'
-      )
-    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
-
-  return jax.tree.map(split, tree)
-
-
-def _token_sums(scores, mask_BKT, episode: Episode) -> dict:
-  """Per-turn sums over tokens, small enough to keep for every row."""
-  gap_BT = jnp.where(mask_BKT.any(axis=1), jnp.abs(scores.logp - episode.sampled_logp[:, 1:]), 0.0)
+def _token_sums(scores, mask_NKT, rows: PackedRows) -> dict:
+  """Sums over the tokens of each turn, f32[N, S * K], small enough to keep for every episode."""
+  gap_NT = jnp.abs(scores.logp - rows.sampled_logp[:, 1:])
   return {
-    'kl': turn_sums(scores.kl, mask_BKT),
-    'entropy': turn_sums(scores.entropy, mask_BKT),
-    'tokens': mask_BKT.sum(axis=-1).astype(jnp.float32),
-    'gap_max': gap_BT.max(axis=1),
-    'gap_sum': gap_BT.sum(axis=1),
-  }
-
-
-def batch_metrics(
-  batch: Batch, shaped_BK: jax.Array, adv_BK: jax.Array, sums: dict, samples_per_problem: int
-) -> dict[str, jax.Array]:
-  """Summarises one batch.
-
-  Args:
-    batch: B rows, problem-major.
-    shaped_BK: f32[B, K] shaped rewards.
-    adv_BK: f32[B, K].
-    sums: per-row sums: f32[B, K], but 'gap_max', 'gap_sum' f32[B]; 'weight', 'capped' if weighed.
-    samples_per_problem: G.
-
-  Returns:
-    f32 scalars. Lengths in tokens, KL in nats per turn, entropy in nats per token, each over the
-    rows that sampled the turn; shares as fractions. `train/mixed_tK` is the share of problems whose
-    samples differ in reward at turn K: only those teach. `train/c2i_t12` is right at turn 1 and
-    wrong at turn 2, and so on. `train/e_minus_t12`, `train/e_plus_t12` and
-    `train/i2c_truncated_t12` are shares of right first answers, wrong ones and corrections, see
-    `score_jax.analysis.statistics.summarise`; 0 where their denominator is.
-  """
-  reward_BK, tokens_BK = batch.reward, sums['tokens']
-  B, K = reward_BK.shape
-  reward_PGK = reward_BK.reshape(B // samples_per_problem, samples_per_problem, K)
-  is_mixed_PK = (reward_PGK.max(axis=1) != reward_PGK.min(axis=1)).astype(jnp.float32)
-  metrics = {}
-  for k in range(K):
-    has_tokens_B = tokens_BK[:, k] > 0
-    entropy_B = sums['entropy'][:, k] / jnp.maximum(tokens_BK[:, k], 1)
-    metrics |= {
-      f'train/reward_t{k + 1}': reward_BK[:, k].mean(),
-      f'train/shaped_t{k + 1}': shaped_BK[:, k].mean(),
-      f'train/adv_std_t{k + 1}': adv_BK[:, k].std(),
-      f'train/mixed_t{k + 1}': is_mixed_PK[:, k].mean(),
-      f'train/kl_t{k + 1}_nats': masked_mean(sums['kl'][:, k], has_tokens_B),
-      f'train/entropy_t{k + 1}_nats': masked_mean(entropy_B, has_tokens_B),
-      f'train/length_t{k + 1}_tokens': masked_mean(tokens_BK[:, k], has_tokens_B),
-      f'train/truncated_t{k + 1}': batch.episode.is_truncated[:, k].astype(jnp.float32).mean(),
-    }
-  for k in range(1, K):
-    before_B, now_B = reward_BK[:, k - 1], reward_BK[:, k]
-    pair = f't{k}{k + 1}'
-    metrics |= {
-      f'train/c2c_{pair}': (before_B * now_B).mean(),
-      f'train/c2i_{pair}': (before_B * (1 - now_B)).mean(),
-      f'train/i2c_{pair}': ((1 - before_B) * now_B).mean(),
-      f'train/i2i_{pair}': ((1 - before_B) * (1 - now_B)).mean(),
-    }
-    was_right_B, was_cut_B = before_B > 0, batch.episode.is_truncated[:, k - 1]
-    for name, x_B, counts_B in (
-      ('e_minus', 1 - now_B, was_right_B),
-      ('e_plus', 1 - now_B, ~was_right_B),
-      ('i2c_truncated', was_cut_B.astype(jnp.float32), ~was_right_B & (now_B > 0)),
-    ):
-      metrics[f'train/{name}_{pair}'] = masked_mean(x_B, counts_B)
-      metrics[f'train/{name}_denominator_{pair}'] = counts_B.sum().astype(jnp.float32)
-  num_tokens = jnp.maximum(tokens_BK.sum(), 1)
-  for name in sums.keys() & {'weight', 'capped'}:
-    metrics[f'train/importance_{name}'] = sums[name].sum() / num_tokens
-  return metrics | {
-    'train/reward_sum': reward_BK.sum(axis=1).mean(),
-    'train/logp_gap_max_nats': masked_max(sums['gap_max'], jnp.ones(B, bool)),
-    'train/logp_gap_mean_nats': sums['gap_sum'].sum() / num_tokens,
+    'kl': turn_sums(scores.kl, mask_NKT),
+    'entropy': turn_sums(scores.entropy, mask_NKT),
+    'tokens': mask_NKT.sum(axis=-1).astype(jnp.float32),
+    'gap_max': jnp.where(mask_NKT, gap_NT[:, None], 0.0).max(axis=-1),
+    'gap_sum': turn_sums(gap_NT, mask_NKT),
   }

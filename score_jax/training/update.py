@@ -16,11 +16,11 @@ def compiled_step(
 ):
   """Builds the update once for all runs of a process that differ only in their stage."""
 
-  def policy(trainable, frozen, episode):
-    return forward(decoder, policy_params(frozen['base'], trainable, lora), episode)
+  def policy(trainable, frozen, rows):
+    return forward(decoder, policy_params(frozen['base'], trainable, lora), rows)
 
-  def reference(frozen, episode):
-    return forward(decoder, frozen['reference'], episode)
+  def reference(frozen, rows):
+    return forward(decoder, frozen['reference'], rows)
 
   return make_train_step(policy, reference, make_optimizer(optimizer_config), options)
 
@@ -30,7 +30,6 @@ def make_step_options(config: ConfigDict) -> StepOptions:
   o = config.objective
   return StepOptions(
     samples_per_problem=config.rollout.samples_per_problem,
-    micro_batches=config.train.micro_batches,
     baseline=o.baseline,
     kl_estimator=o.kl_estimator,
     kl_credit=o.kl_credit,

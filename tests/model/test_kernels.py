@@ -17,6 +17,8 @@ from score_jax.training.train_step import forward
 
 B, T, N, M, H = 2, 140, 4, 2, 64  # a length that is no multiple of a block
 SCALE = 0.3
+# Two rows that several episodes share, and holes at the end of the second.
+SEGMENT = np.repeat([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]], [50, 1, 8, 60, 21], axis=1).astype(np.int32)
 
 
 @functools.cache
@@ -27,12 +29,14 @@ def drawn():
 
 
 @functools.cache
-def by_loops(softcap, window):
+def by_loops(softcap, window, is_packed):
   """Attention of one head group by NumPy, a query at a time, in float64."""
   q, k, v, _ = (x.astype(np.float64) for x in drawn())
   out = np.zeros(q.shape)
   for b, t, n in np.ndindex(B, T, N):
     first = max(0, t - window + 1) if window else 0
+    if is_packed:
+      first = max(first, int((SEGMENT[b] == SEGMENT[b, t]).argmax()))
     m = n // (N // M)
     logits = k[b, first : t + 1, m] @ q[b, t, n] * SCALE
     if softcap:
@@ -43,31 +47,42 @@ def by_loops(softcap, window):
 
 
 CASES = [
-  (kernel, softcap, window)
+  (kernel, softcap, window, is_packed)
   for kernel in ('plain', 'xla', 'splash')
-  for softcap, window in ((0.0, 0), (0.0, 9), (2.0, 9))
-  if not (softcap and kernel == 'xla')
+  for softcap, window, is_packed in (
+    (0.0, 0, False),
+    (0.0, 9, False),
+    (2.0, 9, False),
+    (0.0, 0, True),
+    (2.0, 9, True),
+    (0.0, 9, True),
+  )
+  # Splash attention takes seconds to interpret.
+  if not (
+    softcap and kernel == 'xla' or is_packed and window and not softcap and kernel == 'splash'
+  )
 ]
 
 
 @functools.cache
-def by_kernel(kernel, softcap, window):
+def by_kernel(kernel, softcap, window, is_packed):
   """What a kernel makes of random queries, keys and values, and gradients toward some direction."""
   *qkv, toward = drawn()
+  segment = SEGMENT if is_packed else None
 
   def loss(qkv):
-    out = attend_rows(*qkv, kernel, SCALE, softcap, window, interpret=kernel == 'splash')
+    out = attend_rows(*qkv, kernel, SCALE, softcap, window, segment, interpret=kernel == 'splash')
     return jnp.vdot(out, toward), out
 
   grads, out = jax.jit(jax.grad(loss, has_aux=True))(qkv)
   return out, grads
 
 
-@pytest.mark.parametrize(('kernel', 'softcap', 'window'), CASES)
-def test_kernel(kernel, softcap, window):
-  out, grads = by_kernel(kernel, softcap, window)
-  np.testing.assert_allclose(out, by_loops(softcap, window), atol=2e-5)
-  for mine, plain in zip(grads, by_kernel('plain', softcap, window)[1], strict=True):
+@pytest.mark.parametrize(('kernel', 'softcap', 'window', 'is_packed'), CASES)
+def test_kernel(kernel, softcap, window, is_packed):
+  out, grads = by_kernel(kernel, softcap, window, is_packed)
+  np.testing.assert_allclose(out, by_loops(softcap, window, is_packed), atol=2e-5)
+  for mine, plain in zip(grads, by_kernel('plain', softcap, window, is_packed)[1], strict=True):
     np.testing.assert_allclose(mine, plain, atol=1e-4)
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_jax.core.types import Batch, Episode
-from score_jax.training.train_step import batch_metrics
+from score_jax.core.types import Batch
+from score_jax.training.batch_metrics import batch_metrics
 
 G = 4
 
@@ -14,10 +14,6 @@ G = 4
 def test_batch_metrics_are_the_loops():
   rng = np.random.default_rng(0)
   is_truncated = rng.integers(0, 2, (8, 2)).astype(bool)
-  slots = dict.fromkeys(
-    ('tokens', 'positions', 'is_token', 'turn', 'is_sampled', 'sampled_logp'), jnp.zeros((8, 1))
-  )
-  episode = Episode(**slots, is_truncated=jnp.asarray(is_truncated))
   reward = rng.integers(0, 2, (8, 2)).astype(np.float32)
   reward[:4, 0] = 1.0  # problem 1 teaches nothing at turn 1
   reward[4:, 0] = [0, 1, 0, 0]
@@ -28,10 +24,10 @@ def test_batch_metrics_are_the_loops():
     'kl': rng.random((8, 2), np.float32),
     'entropy': rng.random((8, 2), np.float32),
     'tokens': tokens,
-    'gap_max': rng.random(8, np.float32),
-    'gap_sum': rng.random(8, np.float32),
+    'gap_max': rng.random((8, 2), np.float32) * (tokens > 0),
+    'gap_sum': rng.random((8, 2), np.float32) * (tokens > 0),
   }
-  batch = Batch(episode=episode, reward=jnp.asarray(reward))
+  batch = Batch(rows=None, reward=jnp.asarray(reward), is_truncated=jnp.asarray(is_truncated))
   sums_on_device = jax.tree.map(jnp.asarray, sums)
   summarise = jax.jit(batch_metrics, static_argnums=4)
   m = summarise(batch, jnp.asarray(shaped), jnp.asarray(adv), sums_on_device, G)

@@ -26,13 +26,14 @@ def step_on(mesh, name):
   import optax
 
   from score_jax.core.sharding import put_batch
-  from score_jax.core.types import Batch, TrainState
+  from score_jax.core.types import TrainState
   from score_jax.model.decoder import Decoder, DecoderConfig, abstract_params
   from score_jax.objective.stages import StageArrays, stage2
   from score_jax.rollout.keys import episode_keys
   from score_jax.rollout.layout import RolloutSpec
   from score_jax.rollout.multi_turn import rollout
   from score_jax.setup.base_model import param_shardings
+  from score_jax.training.packing import pack_episodes
   from score_jax.training.train_step import StepOptions, forward, make_train_step
 
   config = DecoderConfig(
@@ -69,17 +70,16 @@ def step_on(mesh, name):
       policy=lambda trainable, frozen, e: forward(decoder, trainable, e),
       reference=lambda frozen, e: forward(decoder, frozen, e),
       optimizer=optimizer,
-      options=StepOptions(samples_per_problem=4, micro_batches=2),
+      options=StepOptions(samples_per_problem=4),
     )
     trainable = jax.device_put(params, shardings)
     state = TrainState(jnp.int32(0), trainable, optimizer.init(trainable))
-    batch = put_batch(mesh, Batch(episode=episode, reward=reward))
-    state, metrics = train_step(state, placed, batch, StageArrays.of(stage2(10.0, 0.1)), 13)
+    batch = put_batch(mesh, pack_episodes(episode, reward, 26, rows=8))
+    state, metrics = train_step(state, placed, batch, StageArrays.of(stage2(10.0, 0.1)))
     # Where the layout splits a parameter, the update leaves it split.
     kept = jax.tree.map(
       lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state.trainable, shardings
     )
-  q = state.trainable['layers']['attn']['q']
   change = jax.tree.map(lambda x, old: np.asarray(x) - old, state.trainable, params)
   return {
     'layout': name,
@@ -87,7 +87,7 @@ def step_on(mesh, name):
     'change': np.concatenate([x.ravel() for x in jax.tree.leaves(change)]).tolist(),
     'metrics': {k: float(v) for k, v in metrics.items()},
     'kept': jax.tree.leaves(kept),
-    'q_shard': list(q.sharding.shard_shape(q.shape)),
+    'q_shard': list((q := state.trainable['layers']['attn']['q']).sharding.shard_shape(q.shape)),
   }
 
 

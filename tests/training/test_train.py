@@ -25,7 +25,7 @@ NUM_STEPS, WARM = 7, 3  # the first checkpoint, which compiles too, is that of s
 
 
 class Watched(train.Trainer):
-  """Keeps before which steps programs were compiled, what was sampled and what was learnt from."""
+  """Keeps before which steps programs were compiled, what came last, and how long rows were."""
 
   def __init__(self, *args):
     super().__init__(*args)

@@ -49,7 +49,6 @@ def test_the_choices_of_an_update_are_the_configs():
   config = default_config()
   changes = {
     'rollout.samples_per_problem': 3,
-    'train.micro_batches': 5,
     'objective.baseline': 'none',
     'objective.kl_estimator': 'k2',
     'objective.kl_credit': 'token',
@@ -58,7 +57,7 @@ def test_the_choices_of_an_update_are_the_configs():
     'objective.importance_cap': 2.0,
   }
   config.update_from_flattened_dict(changes)
-  assert make_step_options(config) == StepOptions(3, 5, 'none', 'k2', 'token', 0.7, 9, 2.0)
+  assert make_step_options(config) == StepOptions(3, 'none', 'k2', 'token', 0.7, 9, 2.0)
 
 
 def test_runs_that_differ_in_their_stage_share_an_update():
