@@ -9,6 +9,7 @@
 #   OUT             the folder for results, where it is no argument
 #   SCORE_PYTHON    the interpreter, which has jax and flax (python3)
 #   SCORE_WHEELS    a folder of wheels that it lacks: see docs/performance.md
+#   SCORE_COMMIT    what is measured, where there is no .git to say so
 #   SCORE_WEIGHTS   SmolLM2-135M-Instruct as a GGUF file; without it nothing is trained
 # Tunix is compared with where the interpreter, or the wheels, have it.
 set -uo pipefail
@@ -36,7 +37,8 @@ python=${SCORE_PYTHON:-python3}
 export PYTHONPATH="$scratch/site:$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # What one part has compiled another one need not.
 export JAX_COMPILATION_CACHE_DIR="$scratch/compiled"
-printf '| part | status | seconds |\n|---|---|---|\n' >"$out/summary.md"
+commit=${SCORE_COMMIT:-$(git describe --always --dirty 2>/dev/null || echo unknown)}
+printf 'commit %s\n\n| part | status | seconds |\n|---|---|---|\n' "$commit" >"$out/summary.md"
 
 # Runs a command for at most so many seconds: part NAME SECONDS COMMAND...
 part() {
@@ -86,9 +88,9 @@ if "$python" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_sp
 fi
 
 part decode 90 "$python" benchmarks/decode_roofline.py --preset=qwen2_5_1_5b --batch=64,256 \
-  --dtype=bfloat16 --repeats=2 "${tiny[@]}"
+  --dtype=bfloat16 --repeats=2 --commit="$commit" "${tiny[@]}"
 part update 60 "$python" benchmarks/train_mfu.py --preset=qwen2_5_1_5b --batch=8 --length=1024 \
-  --dtype=bfloat16 --remat=dots --repeats=3 "${tiny[@]}"
+  --dtype=bfloat16 --remat=dots --repeats=3 --commit="$commit" "${tiny[@]}"
 if [[ ${#peer[@]} -eq 0 ]]; then
   skip full_rows 'there is no Tunix'
 else

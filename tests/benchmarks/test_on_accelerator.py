@@ -40,6 +40,7 @@ def run(tmp_path):
     'SCORE_PYTHON': 'python',
     'CALLS': str(tmp_path),
     'NO_PEER': '0',
+    'SCORE_COMMIT': '1234abc',
     'SCORE_WEIGHTS': str(tmp_path / 'weights.gguf'),
   }
 
@@ -52,7 +53,9 @@ def run(tmp_path):
       command.append(str(tmp_path / 'out'))
     done = subprocess.run(command, env=defaults | environment, capture_output=True, text=True)
     found = {path.stem: path.read_text() for path in (tmp_path / 'out').glob('*.md')}
-    rows = [line.strip('| ').split(' | ') for line in found.pop('summary').splitlines()[2:]]
+    commit, _, _, _, *lines = found.pop('summary').splitlines()
+    assert commit == 'commit 1234abc'
+    rows = [line.strip('| ').split(' | ') for line in lines]
     calls = [line.split('\t') for line in (tmp_path / 'calls').read_text().splitlines()]
     limits = [int(line) for line in (tmp_path / 'limits').read_text().split()]
     return done.returncode, found, {row[0]: row[1] for row in rows}, calls, limits
