@@ -29,6 +29,7 @@ def get_config():
   c.task.num_train, c.task.num_test = 100, 10
   c.stage.update(dataclasses.asdict(stages.stage2(10.0, 0.01)))
   c.rollout.problems_per_step, c.rollout.samples_per_problem = 4, 4
+  c.rollout.slots = 6  # so that slots are taken again while other rows go on
   c.rollout.prompt_tokens, c.rollout.turn_tokens = 6, (4, 4)
   c.optimizer.learning_rate = 1e-2
   c.train.checkpoint_every_steps = 2

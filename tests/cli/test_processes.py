@@ -122,7 +122,8 @@ def assert_same_run(have, want):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), have[0], want[0])
   assert [record.keys() for record in have[1]] == [record.keys() for record in want[1]]
   for mine, theirs in zip(have[1], want[1], strict=True):
-    for key, value in theirs.items():
+    # How full the slots are depends on how many devices share the rows.
+    for key, value in ((k, v) for k, v in theirs.items() if not k.endswith('slots_per_token')):
       np.testing.assert_allclose(mine[key], value, rtol=2e-3, atol=1e-3, err_msg=key)
 
 
