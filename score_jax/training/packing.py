@@ -12,7 +12,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 
 from score_jax.core.sharding import batch_rows
 from score_jax.core.types import Batch, Episode, PackedRows
@@ -21,9 +21,9 @@ from score_jax.training.supervised import TraceBatch
 # Episodes that may share a row, at most. The objective makes arrays of [rows, S * K, slots], small
 # beside the model's; with fewer, rows of many short episodes would end in holes.
 MAX_EPISODES = 16
-# Slots that each device computes at a time, at least: a part reads all weights, and its gradient is
-# added to a sum as large as they are. Where weights are split, they are sent for each part.
-_MIN_SLOTS, _MIN_SLOTS_SPLIT = 1024, 4096
+# Slots that each device computes at a time, at least: a part reads all weights, sends those that
+# are split over devices, and adds its gradient to a sum as large as they are. A CPU is soon busy.
+_MIN_SLOTS, _MIN_SLOTS_CPU = 4096, 512
 # Parts of a batch without holes, at most; of one with them, the last part is half empty on average.
 _PARTS = 32
 _NOBODY = np.iinfo(np.int32).max
@@ -192,9 +192,7 @@ def pack_traces(traces: TraceBatch, rows: int) -> TraceBatch:
   )
 
 
-def rows_at_once(
-  episodes: int, slots: int, mesh: Mesh | AbstractMesh, micro_batches: int = 1
-) -> int:
+def rows_at_once(episodes: int, slots: int, mesh: Mesh, micro_batches: int = 1) -> int:
   """How many rows an update computes at a time.
 
   Few, so that little of the last part is empty and little memory is taken, and not so few that
@@ -211,11 +209,13 @@ def rows_at_once(
     N of all devices, a multiple of those that rows are split over.
 
   Example:
-    >>> mesh = AbstractMesh((1, 1, 1), ('data', 'fsdp', 'tensor'))
+    >>> from score_jax.core.sharding import make_mesh
+    >>> mesh = make_mesh((1, 1, 1))
     >>> rows_at_once(512, 1024, mesh), rows_at_once(512, 1024, mesh, 4), rows_at_once(64, 36, mesh)
-    (16, 4, 29)
+    (16, 4, 15)
   """
   devices = batch_rows(mesh)
-  least = _MIN_SLOTS_SPLIT if mesh.shape['fsdp'] > 1 else _MIN_SLOTS
+  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  least = _MIN_SLOTS_CPU if is_cpu else _MIN_SLOTS
   wanted = max(episodes / (_PARTS * micro_batches), least * devices / slots)
   return min(math.ceil(wanted / devices) * devices, episodes // micro_batches)

@@ -1,6 +1,7 @@
 """Episodes that share rows: nothing is lost, nobody sees his neighbour, and the update stays."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 from small_models import GEMMA_CHOICES, random_params, tiny_decoder
 
-from score_jax.core.sharding import MESH_AXES
+from score_jax.core.sharding import MESH_AXES, make_mesh
 from score_jax.core.types import Episode, TrainState
 from score_jax.model.decoder import Decoder
 from score_jax.model.lora import Lora, abstract_adapters, policy_params
@@ -57,9 +58,6 @@ def padded(e):
   return *rows, lengths_B
 
 
-# Where tokens go.
-
-
 @pytest.mark.parametrize('rows', [1, 3, 4, 10, 12])
 def test_every_token_has_a_place_of_its_own(rows):
   e = episodes()
@@ -86,7 +84,6 @@ def test_every_token_has_a_place_of_its_own(rows):
   is_filled = r.is_token.any(axis=(0, 2))
   assert (np.diff(is_filled.astype(int)) <= 0).all()
   assert (r.segment is None) == (parts == 1)
-  assert (parts == 1) == bool(is_filled.all() and r.episode.shape[-1] == 1)
   np.testing.assert_array_equal(batch.is_truncated, e.is_truncated)
 
 
@@ -99,7 +96,7 @@ def test_an_episode_that_is_too_long_is_refused():
 @pytest.mark.parametrize(('scale', 'count'), [(4, 64), (4, 512), (1, 128), (1, 512)])
 def test_few_slots_are_holes(scale, count):
   """On two answers as long as MATH's own solutions (in tokens: median 151), or a quarter of it."""
-  mesh, found, before = jax.sharding.AbstractMesh((1, 1, 1), MESH_AXES), [], []
+  mesh, found, before = make_mesh((1, 1, 1), jax.devices()[:1]), [], []
   for seed in range(10):
     rng = np.random.default_rng(seed)
     budget, prompt = 1024 // scale, 256 // scale
@@ -117,16 +114,18 @@ def test_few_slots_are_holes(scale, count):
 
 
 def test_how_many_rows_at_a_time():
-  def at_once(episodes, slots, mesh=(1, 1, 1), **options):
-    return rows_at_once(episodes, slots, jax.sharding.AbstractMesh(mesh, MESH_AXES), **options)
+  def at_once(episodes, slots, mesh=(1, 1, 1), platform='tpu', **options):
+    devices = np.full(mesh, types.SimpleNamespace(platform=platform))
+    mesh = types.SimpleNamespace(shape=dict(zip(MESH_AXES, mesh, strict=True)), devices=devices)
+    return rows_at_once(episodes, slots, mesh, **options)
 
   assert at_once(512, 2048) == 16  # a 32nd
   assert at_once(512, 2048, micro_batches=4) == 4
-  assert at_once(64, 128) == 8  # 1,024 slots
-  assert at_once(64, 128, micro_batches=16) == 4  # more would take more memory
+  assert at_once(64, 128) == 32  # 4,096 slots
+  assert at_once(64, 128, platform='cpu') == 4  # 512 slots
+  assert at_once(64, 128, micro_batches=4) == 16  # more would take more memory
   assert at_once(16, 8) == 16
-  assert at_once(512, 512, (8, 1, 1)) == 16  # 1,024 slots on each device
-  assert at_once(512, 512, (1, 8, 1)) == 64  # 4,096, for weights are sent
+  assert at_once(512, 512, (2, 4, 1)) == 64  # 4,096 slots on each device
   assert at_once(512, 2048, (3, 1, 2)) == 18
 
 
