@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import random_params, tiny_decoder
@@ -43,6 +44,45 @@ def cut_small(monkeypatch, steps=3, piece=2, length=4):
   monkeypatch.setattr(sizes, '_LEAST_LENGTH', length)
   monkeypatch.setattr(sizes, '_LEAST_GIVEN', 4)
   monkeypatch.setattr(sizes, '_LEAST_QUARTER', 1)
+
+
+def one_by_one():
+  """Tokens and log-probabilities without a cache: all rows run anew, whole, for each token."""
+  decoder, T = Decoder(CONFIG), SPEC.first_slot(2)
+
+  @jax.jit
+  def logits_of(tokens_BT, last_B):
+    positions = jnp.broadcast_to(jnp.arange(T), tokens_BT.shape)
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (*tokens_BT.shape, T))
+    hidden, head, _ = decoder.apply({'params': PARAMS}, tokens_BT, positions, mask)
+    return (hidden @ head)[jnp.arange(len(last_B)), last_B]
+
+  problem, which = np.repeat(np.arange(4), G), np.tile(np.arange(G), 4)
+  keys = episode_keys(0, 5, problem, which)
+  rows, logps = [PROMPT[p][PROMPT[p] > 0].tolist() for p in problem], [[] for _ in problem]
+  for turn, budget in enumerate(SPEC.turn_tokens):
+    going = set(range(12))
+    for n in range(budget):
+      tokens = np.zeros((12, T), np.int32)
+      for b, row in enumerate(rows):
+        tokens[b, : len(row)] = row
+      logits = logits_of(tokens, np.array([len(row) - 1 for row in rows]))
+      for b in sorted(going):
+        key = jax.random.fold_in(jax.random.fold_in(keys[b], turn), n)
+        logp = jax.nn.log_softmax(logits[b])
+        rows[b].append(int(jax.random.categorical(key, logp)))
+        logps[b].append(float(logp[rows[b][-1]]))
+        going -= {b} if rows[b][-1] in SPEC.end_of_turn_ids else set()
+    for b in range(12) if turn == 0 else ():
+      rows[b] += [1] * (b in going) + [9, 3, 10]
+  return rows, logps
+
+
+def test_a_rollout_samples_what_a_model_without_a_cache_does(whole):
+  rows, logps = one_by_one()
+  for b in range(12):
+    assert whole.tokens[b, whole.is_token[b]].tolist() == rows[b]
+    np.testing.assert_allclose(whole.sampled_logp[b, whole.is_sampled[b]], logps[b], atol=1e-4)
 
 
 @pytest.fixture(scope='module')
