@@ -77,7 +77,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """Where a row of a block of decoding is; see `score_jax.rollout.slots.Draws`."""
+  """Where a row of a block of decoding is; see `score_jax.rollout.generation.Draws`."""
 
   slot: int
   row: int
