@@ -79,13 +79,14 @@ def sample(
     AssertionError: at trace time, if ranks, types or B disagree.
   """
   chex.assert_equal_shape_prefix((logits_BV, keys_B), 1)
-  is_greedy = temperature == 0
-  logp_BV = sampling_logp(logits_BV, jnp.where(is_greedy, 1.0, temperature), top_k, top_p)
+
+  def draw():
+    logp_BV = sampling_logp(logits_BV, temperature, top_k, top_p)
+    token_B = jax.vmap(jax.random.categorical)(keys_B, logp_BV)
+    return token_B.astype(jnp.int32), jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
+
+  def take_best():
+    return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), jnp.zeros(logits_BV.shape[:1])
+
   # Not both: a draw takes a random number for every token of the vocabulary.
-  token_B = jax.lax.cond(
-    is_greedy,
-    lambda: jnp.argmax(logits_BV, axis=-1),
-    lambda: jax.vmap(jax.random.categorical)(keys_B, logp_BV),
-  ).astype(jnp.int32)
-  logp_B = jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
-  return token_B, jnp.where(is_greedy, 0.0, logp_B)
+  return jax.lax.cond(temperature == 0, take_best, draw)

@@ -9,7 +9,7 @@ _MOST_STEPS, _LEAST_PIECE = 64, 32
 # Fewer tokens at once than this are given no faster.
 _LEAST_GIVEN = 256
 # Lengths of the cache that programs are compiled for, none of them shorter than this.
-_NUM_LENGTHS, _LEAST_LENGTH = 4, 128
+_NUM_LENGTHS, _LEAST_LENGTH = 4, 64
 # The last rows of a batch are decoded a quarter of the slots at a time, if these are so many.
 _LEAST_QUARTER = 8
 
