@@ -10,6 +10,9 @@ _MOST_STEPS, _LEAST_PIECE = 64, 32
 _LEAST_GIVEN = 256
 # Lengths of the cache that programs are compiled for, none of them shorter than this.
 _NUM_LENGTHS, _LEAST_LENGTH = 4, 64
+# A TPU lays tokens in tiles of so many; what is not made of whole ones is laid out anew for each
+# block.
+_TILE = 8
 # The last rows of a batch are decoded a quarter of the slots at a time, if these are so many.
 _LEAST_QUARTER = 8
 
@@ -65,14 +68,18 @@ class Sizes:
   @property
   def capacity(self) -> int:
     """Tokens of a slot: an episode's, and room for what is written behind them."""
-    return self.lengths[-1] + max(self.steps, self.piece)
+    return -(-(self.lengths[-1] + max(self.steps, self.piece)) // _TILE) * _TILE
 
   def blocks(self) -> list[BlockShape]:
-    """The shapes of decoding, from the cheapest on."""
+    """The shapes of decoding, from the cheapest on.
+
+    The last one reads all that there is: so the cache is read where it lies, and no part of it is
+    copied first.
+    """
     quarter = self.slots // 4
     lengths = dict.fromkeys((self.lengths[(len(self.lengths) - 1) // 2], self.lengths[-1]))
     few = [BlockShape(quarter, n, self.steps) for n in lengths]
-    every = [BlockShape(self.slots, n, self.steps) for n in self.lengths]
+    every = [BlockShape(self.slots, n, self.steps) for n in (*self.lengths[:-1], self.capacity)]
     return (few if quarter >= _LEAST_QUARTER else []) + every
 
   def block(self, rows: int, longest: int) -> BlockShape:
