@@ -14,8 +14,8 @@ def program_of(entry, *others):
   return parse('HloModule m\n\n' + '\n\n'.join([*others, 'ENTRY ' + entry]) + '\n')
 
 
-def counted(module):
-  return costs.count(module, SLOW, MESH, PLACES)
+def counted(module, most=None):
+  return costs.count(module, SLOW, MESH, PLACES, most)
 
 
 ADD = """%add (x: f32[], y: f32[]) -> f32[] {

@@ -87,6 +87,7 @@ def count(
   chip: Chip,
   mesh: Mapping[str, int],
   coordinates: Sequence[tuple[int, ...]],
+  most: int | None = None,
 ) -> Costs:
   """Counts what a program takes on each chip.
 
@@ -95,6 +96,7 @@ def count(
     chip: what a chip can do.
     mesh: sizes of the mesh's axes.
     coordinates: where each chip of the mesh lies in the slice, in the mesh's order.
+    most: how often a loop runs that may end early; None for as often as it may.
 
   Returns:
     The sums.
@@ -109,7 +111,7 @@ def count(
     its_flops, its_traffic = _flops(module, x, computation), _traffic(module, x, computation)
     return max(its_flops / chip.flops_per_s, its_traffic / chip.hbm_bytes_per_s)
 
-  for x, computation, times in module.executed(its_seconds):
+  for x, computation, times in module.executed(its_seconds, most):
     its_flops = _flops(module, x, computation)
     its_traffic = _traffic(module, x, computation)
     flops += times * its_flops

@@ -143,24 +143,25 @@ class Module:
   entry: str
 
   def executed(
-    self, seconds: Callable[[Instruction, Computation], float]
+    self, seconds: Callable[[Instruction, Computation], float], most: int | None = None
   ) -> Iterator[tuple[Instruction, Computation, int]]:
     """Walks what runs, loops and calls entered, fusions not.
 
     Args:
       seconds: of an instruction of a computation; of a choice the branch that takes longest is
         walked.
+      most: how often a loop runs that may end early; None for as often as it may.
 
     Yields:
       (instruction, its computation, how often it runs).
     """
-    yield from self._executed(self.entry, 1, seconds)
+    yield from self._executed(self.entry, 1, seconds, most)
 
-  def _executed(self, name: str, times: int, seconds):
+  def _executed(self, name: str, times: int, seconds, most):
     computation = self.computations[name]
 
     def total(branch):
-      return sum(n * seconds(x, place) for x, place, n in self._executed(branch, 1, seconds))
+      return sum(n * seconds(x, place) for x, place, n in self._executed(branch, 1, seconds, most))
 
     for x in computation.instructions.values():
       yield x, computation, times
@@ -169,6 +170,7 @@ class Module:
         inner = {max(x.called('branches'), key=total): times}
       if x.opcode == 'while':
         trips = self.trips(x) or 1
+        trips = min(trips, most) if most is not None and self.may_end_early(x) else trips
         inner = {name: times * trips for name in x.called('body')}
         inner |= {name: times * (trips + 1) for name in x.called('condition')}
       elif x.opcode == 'call':
@@ -176,7 +178,12 @@ class Module:
       elif x.opcode == 'async-start':
         inner = {name: times for name in x.called('calls')}
       for name, count in inner.items():
-        yield from self._executed(name, count, seconds)
+        yield from self._executed(name, count, seconds, most)
+
+  def may_end_early(self, loop: Instruction) -> bool:
+    """Whether more than a counter decides how often a loop's body runs."""
+    condition = self.computations[loop.called('condition')[0]]
+    return condition.root.opcode != 'compare'
 
   def trips(self, loop: Instruction) -> int | None:
     """How often a loop's body runs, at most; None where the text does not say."""
@@ -188,12 +195,16 @@ class Module:
     for x in condition.instructions.values():
       if x.opcode == 'compare' and 'direction=LT' in x.attributes:
         counter, limit = (condition.moved_from(name) for name in x.operands)
-        if _is_number(limit):
-          limits.append(-(-int(limit.argument) // self._step(loop, counter)))
+        step = self._step(loop, counter)
+        if _is_number(limit) and step:
+          limits.append(-(-int(limit.argument) // step))
     return min(limits, default=None)
 
-  def _step(self, loop: Instruction, counter: Instruction) -> int:
-    """What a loop's body adds to its counter; 1 where the text does not show it."""
+  def _step(self, loop: Instruction, counter: Instruction) -> int | None:
+    """What a loop's body adds to its counter; 1 where the text does not show it.
+
+    None for what grows by a number that is made: that is no counter.
+    """
     body = self.computations[loop.called('body')[0]]
     place = counter.attribute(r'index=(\d+)')
     if place is None or body.root.opcode != 'tuple':
@@ -202,7 +213,7 @@ class Module:
     if added.opcode != 'add':
       return 1
     terms = [body.moved_from(name) for name in added.operands]
-    return next((int(x.argument) for x in terms if _is_number(x)), 1)
+    return next((int(x.argument) for x in terms if _is_number(x)), None)
 
   def inside(self, x: Instruction) -> Iterator[tuple[Instruction, Computation]]:
     """Walks what a fusion is made of, fusions in it too; nothing for another instruction."""

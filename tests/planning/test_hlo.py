@@ -84,6 +84,51 @@ def test_a_loop_that_takes_two_steps_at_a_time():
   assert {x.times for x in before} == {15} and {x.times for x in after} == {10}
 
 
+BLOCK = [
+  """%goes_on (c: (s32[], s32[], f32[8])) -> pred[] {
+  %c = (s32[], s32[], f32[8]) parameter(0)
+  %step = s32[] get-tuple-element(%c), index=0
+  %idle = s32[] get-tuple-element(%c), index=1
+  %steps = s32[] constant(64)
+  %rows = s32[] constant(4)
+  %before_end = pred[] compare(%step, %steps), direction=LT
+  %not_idle = pred[] compare(%idle, %rows), direction=LT
+  ROOT %and = pred[] and(%before_end, %not_idle)
+}""",
+  """%token (c: (s32[], s32[], f32[8])) -> (s32[], s32[], f32[8]) {
+  %c = (s32[], s32[], f32[8]) parameter(0)
+  %step = s32[] get-tuple-element(%c), index=0
+  %idle = s32[] get-tuple-element(%c), index=1
+  %x = f32[8] get-tuple-element(%c), index=2
+  %one = s32[] constant(1)
+  %next = s32[] add(%step, %one)
+  %ended = s32[] custom-call(%x), custom_call_target="RowsThatEnded"
+  %more = s32[] add(%idle, %ended)
+  %sum = f32[8] all-reduce(%x), channel_id=1, replica_groups=[2,2]<=[4], to_apply=%add
+  ROOT %out = (s32[], s32[], f32[8]) tuple(%next, %more, %sum)
+}""",
+]
+BLOCK_ENTRY = """%main (p: (s32[], s32[], f32[8])) -> (s32[], s32[], f32[8]) {
+  %p = (s32[], s32[], f32[8]) parameter(0)
+  ROOT %block = (s32[], s32[], f32[8]) while(%p), condition=%goes_on, body=%token
+}"""
+
+
+def test_a_block_of_decoding_takes_all_its_steps():
+  """What grows by rows that have ended is no counter, though fewer of them end the loop."""
+  (total,) = counted(program_of(BLOCK_ENTRY, ADD, *BLOCK)).collectives
+  assert total.times == 64
+
+
+@pytest.mark.parametrize(('most', 'times'), [(1, 1), (5, 5), (None, 64)])
+def test_a_loop_that_may_end_early_runs_as_often_as_is_said(most, times):
+  (total,) = counted(program_of(BLOCK_ENTRY, ADD, *BLOCK), most=most).collectives
+  assert total.times == times
+  # Its layers are all run.
+  found = {x.times for x in counted(program_of(LOOPS_ENTRY, ADD, *LOOPS), most=most).collectives}
+  assert found == {3 * min(times, 5)}
+
+
 SPLASH = (
   """%attend (q: f32[2,9,768,64], k: f32[2,3,768,64]) -> f32[2,9,768,64] {
   %blocks = s8[1,3,3]{2,1,0} constant({...})
