@@ -28,12 +28,15 @@ from common import (
 )
 from updates import make_batch, make_update
 
+from score_jax.core.sharding import make_mesh
 from score_jax.model.decode_params import decoding_params
 from score_jax.model.decoder import Decoder
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.multi_turn import compile_segments, rollout
+from score_jax.rollout.multi_turn import rollout
+from score_jax.rollout.programs import lower_programs
+from score_jax.rollout.sizes import Sizes
 
 INSTRUCTION_TOKENS = 4
 
@@ -56,7 +59,11 @@ def rollout_costs(config: DecoderConfig, rows: int, length: int, repeats: int) -
   prompts = jnp.asarray(ids, jnp.int32)
   keys = episode_keys(0, 0, np.arange(rows), np.zeros(rows, np.int32))
   arguments = (decoder, spec, params, prompts, jnp.ones(prompts.shape, bool), keys)
-  temporary, everything = zip(*map(program_memory, compile_segments(*arguments)), strict=True)
+  mesh = make_mesh((1, 1, 1), jax.devices()[:1])
+  with jax.sharding.set_mesh(mesh):
+    lowered = lower_programs(decoder, spec, params, Sizes.of(spec, rows), mesh)
+  programs = [program_memory(x.compile()) for x in lowered.values()]
+  temporary, everything = zip(*programs, strict=True)
   prepared = program_memory(decoding_params.lower(decoder, params).compile())[1]
   kept = sum(x.nbytes for x in jax.tree.leaves(params))
   memory = [max(temporary) / GIB, max(prepared, kept + max(everything)) / GIB]

@@ -18,9 +18,9 @@ from score_jax.planning.chips import GIB
 from score_jax.planning.shapes import (
   abstract_policy,
   abstract_update_inputs,
-  compile_rollout,
   compile_update,
-  num_rows,
+  lower_rollout,
+  rollout_sizes,
 )
 from score_jax.setup.run import PlannedRun
 
@@ -34,7 +34,7 @@ class Memory:
     optimizer: its state.
     base: the base model beside them, as reference or under adapters; 0 where it is offloaded.
     decoding: the policy's weights as decoding reads them: in the compute type, gathered.
-    cache: keys and values of whole episodes.
+    cache: keys and values of the episodes that are decoded at once.
   """
 
   trained: int
@@ -131,16 +131,11 @@ def count_memory(run: PlannedRun) -> Memory:
 
 
 def _cache_bytes(run: PlannedRun) -> int:
-  """Keys and values of whole episodes; a prompt's once where all its rows lie on one device."""
-  c, spec = run.base.decoder.config, run.spec
-  rows = num_rows(run) // sharding.batch_rows(run.mesh)
-  samples = run.config.rollout.samples_per_problem
+  """Keys and values of all slots; each has its own prompt."""
+  c, sizes = run.base.decoder.config, rollout_sizes(run)
   heads = max(1, c.num_kv_heads // run.mesh.shape['tensor'])
   kv = 2 * c.num_layers * heads * c.head_dim * jnp.dtype(c.dtype).itemsize
-  prompt, slots = spec.prompt_tokens, spec.first_slot(spec.num_turns)
-  if samples == 1 or rows % samples:
-    return rows * slots * kv
-  return (rows // samples * prompt + rows * (slots - prompt)) * kv
+  return sizes.slots * sizes.capacity * kv
 
 
 def _decoding_bytes(run: PlannedRun) -> int:
@@ -161,7 +156,7 @@ def compiled_bytes(run: PlannedRun) -> tuple[int, int]:
   Returns:
     Bytes on each device beside what is kept: at the rollout's peak, and at the update's.
   """
-  sampling = max(bytes_beside(program, 0) for program in compile_rollout(run))
+  sampling = max(bytes_beside(x.compile(), 0) for x in lower_rollout(run).values())
   kept = device_bytes(abstract_update_inputs(run))
   return sampling, bytes_beside(compile_update(run), kept)
 

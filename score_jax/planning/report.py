@@ -1,7 +1,9 @@
 """A plan in words: its tables, and what is wrong with it.
 
-A plan is a dict that JSON can hold. `programs` has one entry for each turn and one for the update,
-or, where the compiler refused them, one for the rollout; all numbers are those of one chip.
+A plan is a dict that JSON can hold. `programs` has entries of what one call takes: 'prefill',
+'decode, short', 'decode' and 'update', or, where the compiler refused one, 'rollout' for the first
+three. `step` has what a whole step takes (`score_jax.planning.step`). All numbers are those of one
+chip.
 """
 
 import math
@@ -83,7 +85,7 @@ def faults(plan: Mapping) -> list[str]:
     found.append(
       f'a rollout takes at least {plan["rollout_at_least_bytes"] / GIB:.2f} GiB of the '
       f'{limit / GIB:.2f} GiB of a chip of {plan["topology"]}: {kept / GIB:.2f} for what a run '
-      'keeps, the weights for decoding, and the keys and values of whole episodes. '
+      'keeps, the weights for decoding, and the keys and values of all slots. '
       f'{_ROLLOUT_REMEDY}'
     )
   for name, one in plan['programs'].items():
@@ -181,8 +183,8 @@ def slices_table(plans: Mapping[str, Mapping]) -> str:
 
 
 def step_seconds(plan: Mapping) -> tuple[float, float]:
-  """Adds up a step's time: of all operations at the chip's peak, and of all messages."""
-  parts = [one for one in plan['programs'].values() if 'refused' not in one]
+  """Adds up a full step's time: of all operations at the chip's peak, and of all messages."""
+  parts = plan['step']['full']['work'].values()
   chip = sum(one['chip_seconds'] for one in parts)
   return chip, sum(one['collective_seconds'] for one in parts)
 
@@ -199,13 +201,13 @@ def _memory_lines(plan) -> list[str]:
   for name, key in (('parameters', 'parameters'), ('optimiser', 'optimizer')):
     row(name, lambda _, key=key: kept[key])
   row('reference', lambda _: kept['reference'])
-  row('results (turns: cache, logits, tokens)', lambda x: x['result_bytes'])
+  row('results (rollout: cache, tokens)', lambda x: x['result_bytes'])
   row('temporary', lambda x: x['temporary_bytes'])
   row('program', lambda x: x['code_bytes'])
   row('peak', lambda x: x['peak_bytes'])
   row('there is', lambda _: plan['hbm_bytes'])
   cache = f'{plan["cache_bytes"] / GIB:.2f} GiB'
-  return [*lines, '', f'The cache of whole episodes is {cache} of the results of the last turn.']
+  return [*lines, '', f'The cache of all slots is {cache} of the results of the rollout.']
 
 
 def _work_lines(plan) -> list[str]:
@@ -213,11 +215,11 @@ def _work_lines(plan) -> list[str]:
     '| each chip, one step | TFLOP | HBM, GB | sent, GB | at its peak, s | collectives, s |',
     '|---|---|---|---|---|---|',
   ]
-  parts = [(name, x) for name, x in plan['programs'].items() if 'refused' not in x]
+  work = plan['step']['full']['work']
   fields = ('flops', 'traffic_bytes', 'sent_bytes', 'chip_seconds', 'collective_seconds')
   scale = (1e12, 1e9, 1e9, 1, 1)
-  total = {key: sum(x[key] for _, x in parts) for key in fields}
-  for name, x in [*parts, ('all', total)]:
+  total = {key: sum(x[key] for x in work.values()) for key in fields}
+  for name, x in (work | {'all': total}).items():
     cells = (f'{x[key] / s:.2f}' for key, s in zip(fields, scale, strict=True))
     lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
   chip, messages = step_seconds(plan)
@@ -228,13 +230,28 @@ def _work_lines(plan) -> list[str]:
   ]
   peak = CHIPS[plan['topology'].partition(':')[0]].flops_per_s
   for key, needed in plan['model_flops'].items():
-    own = [x for name, x in parts if (name == 'update') == (key == 'update')]
+    own = [x for name, x in work.items() if (name == 'update') == (key == 'update')]
     if own:
       seconds = sum(x['chip_seconds'] + x['collective_seconds'] for x in own)
       lines.append(
         f'Model FLOPs of the {key}: {needed / 1e12:.2f} T, {needed / peak / seconds:.2f} of the '
         'peak where no message is hidden.'
       )
+  return [*lines, '', *_ratio_lines(plan['step'])]
+
+
+def _ratio_lines(step) -> list[str]:
+  lines = [
+    '| each chip, one step | slots per token | HBM, GB | needed | ratio | TFLOP | needed | ratio |',
+    '|---|---|---|---|---|---|---|---|',
+  ]
+  for kind, x in step.items():
+    for part, ratio in x['ratios'].items():
+      work, needed = x['work'][part], x['needed'][part]
+      cells = [f'{x["slots_per_token"][part]:.2f}']
+      for key, scale in (('traffic_bytes', 1e9), ('flops', 1e12)):
+        cells += [f'{work[key] / scale:.2f}', f'{needed[key] / scale:.2f}', f'{ratio[key]:.2f}']
+      lines.append(f'| {part}, {kind} lengths | ' + ' | '.join(cells) + ' |')
   return lines
 
 
@@ -253,6 +270,6 @@ def _assumptions(plan) -> list[str]:
   return [
     f'Assumed: {chip.flops_per_s / 1e12:.0f} TFLOP/s, {chip.hbm_bytes_per_s / 1e9:.0f} GB/s of '
     f'memory, {chip.link_bytes_per_s / 1e9:.0f} GB/s of a link one way, {HOP_S * 1e6:.0f} us to a '
-    'neighbour; every turn takes its whole budget, every row all its slots; '
-    f'{plan["instruction_tokens"]} tokens of instruction.',
+    'neighbour; but where real lengths are named, every turn takes its whole budget, every row all '
+    f'its slots; {plan["instruction_tokens"]} tokens of instruction.',
   ]

@@ -16,7 +16,8 @@ from score_jax.model.lora import put_beside
 from score_jax.model.presets import preset
 from score_jax.objective.stages import StageArrays
 from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.multi_turn import compile_segments
+from score_jax.rollout.programs import lower_programs
+from score_jax.rollout.sizes import Sizes
 from score_jax.setup.base_model import (
   BaseWeights,
   check_kernel,
@@ -106,7 +107,7 @@ def abstract_update_inputs(run: PlannedRun) -> tuple[TrainState, dict]:
   """Shapes and places of what an update is given and a run keeps.
 
   Args:
-    run: as for `compile_rollout`.
+    run: as for `lower_rollout`.
 
   Returns:
     The training state, and what it reads beside it, in shapes where that is not the base model's
@@ -135,56 +136,55 @@ def abstract_episode(rows: int, slots: int, turns: int) -> Episode:
   )
 
 
-def compile_rollout(run: PlannedRun) -> list[jax.stages.Compiled]:
-  """Compiles what a rollout of a training step runs, from shapes.
+def rollout_sizes(run: PlannedRun) -> Sizes:
+  """Static shapes of a rollout of a training step."""
+  rows, devices = num_rows(run), sharding.batch_rows(run.mesh)
+  return Sizes.of(run.spec, -(-min(run.config.rollout.slots or rows, rows) // devices))
+
+
+def lower_rollout(run: PlannedRun) -> dict[str, jax.stages.Lowered]:
+  """Traces what a rollout of a training step runs, from shapes, to be compiled.
 
   Args:
     run: of shapes, from `planned_run`, or prepared, from `score_jax.setup.run.prepare`.
 
   Returns:
-    The program of each turn. Their parameters are not those that a run keeps, but prepared ones
-    beside them.
+    Programs by name, as `lower_programs` describes them. Their parameters are not those that a
+    run keeps, but prepared ones beside them.
   """
-  prompts = abstract_episode(num_rows(run), run.spec.prompt_tokens, run.spec.num_turns)
-  keys = jax.ShapeDtypeStruct((num_rows(run),), jax.random.key(0, impl='threefry2x32').dtype)
-  prompts, keys = _placed(run.mesh, (prompts, keys))
   params = abstract_policy(run)
-  decoder, spec = run.base.decoder, run.spec
   with jax.sharding.set_mesh(run.mesh):
-    return compile_segments(
-      decoder,
-      spec,
-      params,
-      prompts.tokens,
-      prompts.is_token,
-      keys,
-      run.config.rollout.samples_per_problem,
-    )
+    return lower_programs(run.base.decoder, run.spec, params, rollout_sizes(run), run.mesh)
 
 
 def compile_update(run: PlannedRun) -> jax.stages.Compiled:
   """Compiles an update of episodes that take all their slots, from shapes.
 
   Args:
-    run: as for `compile_rollout`.
+    run: as for `lower_rollout`.
 
   Returns:
     The program.
   """
-  slots = run.spec.first_slot(run.spec.num_turns)
   options, optimizer = make_step_options(run.config), FrozenConfigDict(run.config.optimizer)
   step = compiled_step(run.base.decoder, run.trainable.lora, options, optimizer)
-  batch = _placed(run.mesh, abstract_batch(run, slots))
+  batch = _placed(run.mesh, abstract_batch(run))
   state, frozen = abstract_update_inputs(run)
   stage = jax.eval_shape(lambda: StageArrays.of(run.stage))
   with jax.sharding.set_mesh(run.mesh):
     return step.lower(state, frozen, batch, stage).compile()
 
 
-def abstract_batch(run: PlannedRun, slots: int) -> Batch:
-  """Shapes of what an update learns from, in rows of so many slots."""
-  B, K = num_rows(run), run.spec.num_turns
-  rows = rows_at_once(B, slots, run.mesh, run.config.train.micro_batches)
+def update_rows(run: PlannedRun) -> int:
+  """Rows that an update of episodes that take all their slots computes at a time."""
+  slots = run.spec.first_slot(run.spec.num_turns)
+  return rows_at_once(num_rows(run), slots, run.mesh, run.config.train.micro_batches)
+
+
+def abstract_batch(run: PlannedRun) -> Batch:
+  """Shapes of what an update learns from, in rows of all slots of an episode."""
+  B, K, slots = num_rows(run), run.spec.num_turns, run.spec.first_slot(run.spec.num_turns)
+  rows = update_rows(run)
   parts = -(-B // rows)
 
   def array(dtype, *shape):

@@ -16,6 +16,7 @@ from score_jax.planning.report import faults, summary_of_costs
 SETTINGS = (
   'rollout.problems_per_step',
   'rollout.samples_per_problem',
+  'rollout.slots',
   'rollout.prompt_tokens',
   'rollout.turn_tokens',
   'train.micro_batches',
@@ -100,7 +101,7 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
   import jax
 
   from score_jax.core import sharding
-  from score_jax.planning import memory, shapes
+  from score_jax.planning import memory, shapes, step
 
   devices = tpu_devices(topology)
   mesh = sharding.make_mesh(config.mesh, devices)
@@ -113,8 +114,8 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
   programs = {}
   parts = (
     # Its parameters are prepared ones, beside those that are kept.
-    ('rollout', shapes.compile_rollout, 0),
-    ('update', lambda run: [shapes.compile_update(run)], update),
+    ('rollout', lambda run: {k: x.compile() for k, x in shapes.lower_rollout(run).items()}, 0),
+    ('update', lambda run: {'update': shapes.compile_update(run)}, update),
   )
   if counted.sampling > chip_of(topology).hbm_bytes:
     parts = ()  # more chips are needed, whatever the programs take
@@ -127,10 +128,10 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
         raise
       programs[part] = {'refused': str(error)}
       continue
-    for i, one in enumerate(compiled):
+    for program, one in compiled.items():
       beside = memory.bytes_beside(one, arguments) + _code_bytes(one)
-      name_of_one = part if part == 'update' else f'turn {i + 1}'
-      programs[name_of_one] = _program(one, counted.kept + beside, mesh, topology)
+      times = _times(run, program)
+      programs[program] = _program(one, counted.kept + beside, mesh, topology, times)
   return {
     'config': name,
     'preset': config.model.preset,
@@ -152,6 +153,8 @@ def make_plan(config, name: str, topology: str, instruction_tokens: int) -> dict
     'model_flops': {key: x / math.prod(mesh.shape.values()) for key, x in model_flops(run).items()},
     'whole': whole_arrays({'state': state, 'frozen': frozen}, mesh.shape),
     'programs': programs,
+    'step': programs
+    and step.planned_step(run, programs, counted, chip_of(topology), instruction_tokens),
   }
 
 
@@ -159,18 +162,34 @@ def _code_bytes(compiled) -> int:
   return compiled.memory_analysis().generated_code_size_in_bytes
 
 
-def _program(compiled, peak: int, mesh, topology: str) -> dict:
-  """What one program takes of each chip."""
-  m = compiled.memory_analysis()
+def _times(run, program: str) -> int:
+  """How often the loop of a program runs that may end early, at most; 0 for none."""
+  from score_jax.planning import shapes
+
+  if program == 'update':
+    return -(-shapes.num_rows(run) // shapes.update_rows(run))
+  return shapes.rollout_sizes(run).steps if program.startswith('decode') else 0
+
+
+def _program(compiled, peak: int, mesh, topology: str, times: int) -> dict:
+  """What one call of a program takes of each chip."""
+  from score_jax.planning.step import by_time
+
+  m, module = compiled.memory_analysis(), parse(compiled.as_text())
   coordinates = [tuple(device.coords) for device in mesh.devices.flat]
-  costs = count(parse(compiled.as_text()), chip_of(topology), mesh.shape, coordinates)
+
+  def costs(most):
+    return summary_of_costs(count(module, chip_of(topology), mesh.shape, coordinates, most))
+
+  found = costs(None)
   return {
     'peak_bytes': peak,
     'argument_bytes': m.argument_size_in_bytes,
     'result_bytes': m.output_size_in_bytes,
     'temporary_bytes': m.temp_size_in_bytes,
     'code_bytes': m.generated_code_size_in_bytes,
-    **summary_of_costs(costs),
+    **found,
+    **(by_time(found, costs(1), times) if times else {}),
   }
 
 

@@ -27,7 +27,7 @@ from score_jax.rollout.slots import Slots, place, place_kv, put, put_rows, take,
 
 # A block of decoding ends once its ended rows have stood idle for so many steps of all its rows:
 # to go on costs their slots, to stop costs a turn-round and the merge of the block.
-_IDLE_STEPS = 1
+IDLE_STEPS = 1
 
 
 @flax.struct.dataclass
@@ -181,7 +181,7 @@ def decode_block(
 
   def keep_going(carry):
     step, is_live_R, idle, *_ = carry
-    return (step < shape.steps) & jnp.any(is_live_R) & (idle < _IDLE_STEPS * R)
+    return (step < shape.steps) & jnp.any(is_live_R) & (idle < IDLE_STEPS * R)
 
   def one_token(carry):
     step, is_live_R, idle, hidden_RD, block, tokens_RN, logp_RN, count_R = carry

@@ -93,6 +93,26 @@ def rollout(
   schedule = Schedule(spec, sizes, prompts, budgets, forced, num_devices)
   programs = Programs(decoder, spec, sizes, params, keys, temperature, mesh)
   counts = collections.Counter() if counts is None else counts
+  drive(schedule, programs, counts, on_answers)
+  e = schedule.episode
+  positions = np.maximum(np.cumsum(e.is_token, axis=1, dtype=np.int32) - 1, 0)
+  return e.replace(positions=positions)
+
+
+def drive(
+  schedule: Schedule,
+  programs: 'Programs',
+  counts: collections.Counter,
+  on_answers: Callable[[Sequence[Answer]], None] | None = None,
+) -> None:
+  """Runs a schedule's episodes to their ends.
+
+  Args:
+    schedule: with all episodes queued.
+    programs: or what counts them and runs none (`score_jax.planning.calls`).
+    counts: as for `rollout`.
+    on_answers: as for `rollout`.
+  """
   while True:
     pieces, sources = schedule.seat()
     programs.extend(pieces, counts)
@@ -100,7 +120,7 @@ def rollout(
     programs.extend(schedule.given(), counts)
     rows, longest = _most(schedule.live())
     if rows:
-      shape = sizes.block(rows, longest)
+      shape = schedule.sizes.block(rows, longest)
       turns = schedule.turns(shape.rows)
       schedule.take(turns, *programs.decode(shape, turns, counts))
     answers, schedule.answers = schedule.answers, []
@@ -108,9 +128,6 @@ def rollout(
       on_answers(answers)
     if not rows:
       break
-  e = schedule.episode
-  positions = np.maximum(np.cumsum(e.is_token, axis=1, dtype=np.int32) - 1, 0)
-  return e.replace(positions=positions)
 
 
 def _check(spec, prompt_BT, is_prompt_BT, forced, budgets, temperature, slots) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from score_jax.core.sharding import batch_rows
 from score_jax.core.types import Batch, Episode, PackedRows
@@ -192,7 +192,9 @@ def pack_traces(traces: TraceBatch, rows: int) -> TraceBatch:
   )
 
 
-def rows_at_once(episodes: int, slots: int, mesh: Mesh, micro_batches: int = 1) -> int:
+def rows_at_once(
+  episodes: int, slots: int, mesh: Mesh | AbstractMesh, micro_batches: int = 1
+) -> int:
   """How many rows an update computes at a time.
 
   Few, so that little of the last part is empty and little memory is taken, and not so few that
@@ -202,7 +204,7 @@ def rows_at_once(episodes: int, slots: int, mesh: Mesh, micro_batches: int = 1) 
     episodes: B of the whole batch, a multiple of `micro_batches` times the devices that rows are
       split over.
     slots: T of a row.
-    mesh: the devices.
+    mesh: the devices; without any, accelerators that are planned for.
     micro_batches: no more rows than B divided by this.
 
   Returns:
@@ -215,7 +217,7 @@ def rows_at_once(episodes: int, slots: int, mesh: Mesh, micro_batches: int = 1) 
     (16, 4, 15)
   """
   devices = batch_rows(mesh)
-  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  is_cpu = not isinstance(mesh, AbstractMesh) and mesh.devices.flat[0].platform == 'cpu'
   least = _MIN_SLOTS_CPU if is_cpu else _MIN_SLOTS
   wanted = max(episodes / (_PARTS * micro_batches), least * devices / slots)
   return min(math.ceil(wanted / devices) * devices, episodes // micro_batches)

@@ -64,12 +64,15 @@ def test_what_is_kept_is_counted(case):
   assert counted.kept == counted.trained + counted.optimizer + counted.base
 
 
-def test_a_prompt_that_is_not_shared_is_a_part_of_each_row():
-  """By hand: 2 layers, keys and values of 2 heads of 16 in float32; 32 + 32 + 16 + 32 slots."""
-  slot = 2 * 2 * 2 * 16 * 4
-  assert memory.count_memory(run_of_shapes()).cache == (4 * 32 + 16 * 80) * slot
-  alone = run_of_shapes(rollout={'samples_per_problem': 1, 'problems_per_step': 16})
-  assert memory.count_memory(alone).cache == 16 * 112 * slot
+@pytest.mark.parametrize('slots', [0, 5])
+def test_keys_and_values_are_those_of_all_slots(slots):
+  """By hand: 2 layers, keys and values of 2 heads of 16 in float32; 32 + 32 + 16 + 32 tokens.
+
+  Behind them is room for a block or a piece of 32.
+  """
+  token = 2 * 2 * 2 * 16 * 4
+  counted = memory.count_memory(run_of_shapes(rollout={'slots': slots}))
+  assert counted.cache == (slots or 16) * (112 + 32) * token
 
 
 def test_types_halve_what_they_should():

@@ -31,6 +31,16 @@ def tiny_plan(**changes):
     'sources': [gather | {'source': 'while/mlp/dot'}],
     'unknown_loops': [],
   }
+  part = {'each': {}, 'once': {}}
+  fields = ('flops', 'traffic_bytes', 'sent_bytes', 'chip_seconds', 'collective_seconds')
+  work = {key: program[key] for key in fields}
+  ratio = {'flops': 2.0, 'traffic_bytes': 4.0}
+  length = {
+    'slots_per_token': {'decode': 1.25, 'update': 1.5},
+    'work': {'prefill': work, 'decode': work, 'update': work},
+    'needed': {x: {'flops': 5e11, 'traffic_bytes': 2.5e8} for x in ('decode', 'update')},
+    'ratios': {'decode': ratio, 'update': ratio},
+  }
   return {
     'config': 'configs/x.py',
     'preset': 'gemma2_2b',
@@ -47,7 +57,13 @@ def tiny_plan(**changes):
     'rollout_at_least_bytes': GIB,
     'model_flops': {'rollout': 1e12, 'update': 1e12},
     'whole': [],
-    'programs': {'turn 1': program, 'turn 2': program, 'update': program},
+    'programs': {
+      'prefill': program,
+      'decode, short': program | part,
+      'decode': program | part,
+      'update': program | part,
+    },
+    'step': {'full': length, 'real': length},
   } | changes
 
 
@@ -58,14 +74,17 @@ def test_a_plan_that_fits_has_no_faults():
   assert '| all-gather | fsdp | 15 | 0.0 | 480000.0 | while/mlp/dot |' in text
   assert '4 chips (data 1, fsdp 2, tensor 2), 4 episodes of 7 tokens' in text
   assert '| all | 3.00 | 3.00 | 0.00 | 60.00 | 1440.00 |' in text
-  assert 'The cache of whole episodes is 0.12 GiB of the results' in text
+  assert 'The cache of all slots is 0.12 GiB of the results' in text
   assert 'A step takes 1440.0 s where messages are hidden behind work, 1500.0 s' in text
   assert 'Model FLOPs of the update: 1.00 T' in text
+  ratios = '| 1.00 | 0.25 | 4.00 | 1.00 | 0.50 | 2.00 |'
+  assert f'| decode, full lengths | 1.25 {ratios}' in text
+  assert f'| update, real lengths | 1.50 {ratios}' in text
   assert 'every turn takes its whole budget' in text
 
 
 @pytest.mark.parametrize(
-  ('name', 'advice'), [('turn 2', 'problems_per_step'), ('update', 'train.micro_batches')]
+  ('name', 'advice'), [('decode', 'problems_per_step'), ('update', 'train.micro_batches')]
 )
 def test_a_plan_that_does_not_fit_says_by_how_much_and_what_to_change(name, advice):
   plan = tiny_plan()

@@ -27,3 +27,13 @@ def test_a_run_that_samples_no_episodes_is_not_planned():
   config.model.preset, config.supervised.method = 'gemma2_2b', 'star'
   with pytest.raises(ValueError, match="config.supervised.method='star': this run imitates"):
     shapes.planned_run(config, MESH, 3)
+
+
+def test_devices_that_are_not_there_are_no_cpus():
+  """4,096 slots at a time on each of four, in rows of 2,625: 1.56 rows of each, rounded up."""
+  config = default_config()
+  config.model.preset = 'gemma2_2b'
+  config.rollout.update(problems_per_step=4, samples_per_problem=8, prompt_tokens=512)
+  config.rollout.turn_tokens = (1024, 1024)
+  mesh = AbstractMesh((1, 4, 1), MESH.axis_names)
+  assert shapes.update_rows(shapes.planned_run(config, mesh, 64)) == 4 * 2

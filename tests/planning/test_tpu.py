@@ -107,7 +107,7 @@ def test_hosts_as_the_compiler_counts_them(topology, num_hosts):
 # The first of several that a run fits.
 
 WRONG_MESH = ValueError('config.mesh=(1, 4, 1) does not fit 1 devices')
-TOO_LARGE = ['turn 1 takes 3 GiB']
+TOO_LARGE = ['decode takes 3 GiB']
 
 
 def tried(monkeypatch, **outcomes):
