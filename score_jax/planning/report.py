@@ -126,7 +126,8 @@ _UPDATE_REMEDY = (
 
 def _refusal(message: str) -> str:
   """The sentence of the compiler that has the numbers."""
-  found = re.search(r'Used [\d.]+\w? of [\d.]+\w? hbm[^\n]*', message)
+  numbers = r'Used [\d.]+\w? of [\d.]+\w? hbm[^\n]*|the total memory required [^\n]*'
+  found = re.search(numbers, message)
   return found[0].rstrip('. ') if found else message.splitlines()[0][:300]
 
 

@@ -105,6 +105,18 @@ def test_a_program_that_the_compiler_refuses():
   assert 'more chips' in fault and '| rollout |' in plan_text(plan)
 
 
+def test_temporaries_that_the_compiler_refuses():
+  message = (
+    'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries '
+    '(118.50G) exceeds available HBM (95.74G).'
+  )
+  (fault,) = faults(tiny_plan(programs={'rollout': {'refused': message}}))
+  assert (
+    'the rollout does not fit: the total memory required for HLO temporaries (118.50G)' in fault
+  )
+  assert 'available HBM (95.74G). Lower config.rollout' in fault
+
+
 def test_what_a_run_keeps_may_be_too_much_alone():
   kept = {'parameters': GIB, 'optimizer': 2 * GIB, 'reference': 0}
   (fault,) = faults(tiny_plan(programs={}, kept_bytes=kept))
