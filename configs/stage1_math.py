@@ -16,8 +16,8 @@ lack is in docs/planning.md).
 |---|---|---|---|---|---|
 | gemma2_27b | v5p:2x4x4 | 1, 8, 4 | 55.6 | 33.1 | 48 to 59 |
 | gemma2_2b | v5p:2x2x1 | 1, 4, 1 | 76.9 | 23.1 | 51 to 56 |
-| gemma2_9b | v5p:2x2x4 | 1, 16, 1 | 81.9 | 21.0 | 47 to 55 |
-| llama3_1_8b | v5p:2x2x2 | 1, 8, 1 | 71.3 | 35.1 | 54 to 61 |
+| gemma2_9b | v5p:2x2x4 | 1, 16, 1 | 77.4 | 21.0 | 53 to 60 |
+| llama3_1_8b | v5p:2x2x2 | 1, 8, 1 | 66.7 | 30.9 | 59 to 72 |
 | qwen2_5_7b | v5p:2x2x1 | 1, 4, 1 | 72.7 | 53.0 | 84 to 100 |
 
 On a laptop, with SmolLM2-135M-Instruct from its GGUF file (short answers, tiny batches: it shows
