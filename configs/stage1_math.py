@@ -14,7 +14,7 @@ lack is in docs/planning.md).
 
 | preset | slice | mesh | peak, GiB: rollout | update | step, s |
 |---|---|---|---|---|---|
-| gemma2_27b | v5p:2x4x4 | 1, 8, 4 | 55.6 | 33.1 | 48 to 59 |
+| gemma2_27b | v5p:2x2x4 | 1, 4, 4 | 89.5 | 50.5 | 91 to 131 |
 | gemma2_2b | v5p:2x2x1 | 1, 4, 1 | 76.9 | 23.1 | 51 to 56 |
 | gemma2_9b | v5p:2x2x4 | 1, 16, 1 | 77.4 | 21.0 | 53 to 60 |
 | llama3_1_8b | v5p:2x2x2 | 1, 8, 1 | 66.7 | 30.9 | 59 to 72 |
