@@ -41,9 +41,9 @@ class Recorder(Trainer):
     sampled = self.sampled
 
     class Recording(Sampler):
-      def sample_placed(self, placed, after_turn=None):
+      def sample_placed(self, placed, *others, **more):
         sampled.append(placed)
-        return super().sample_placed(placed, after_turn)
+        return super().sample_placed(placed, *others, **more)
 
     self.plain, self.update = self.collector.sampler, self.train_step
     own = {f.name: getattr(self.plain, f.name) for f in dataclasses.fields(Sampler)}
