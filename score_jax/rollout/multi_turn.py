@@ -15,7 +15,6 @@ blocks lies the host, where the answers that have ended can be graded.
 """
 
 import collections
-import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -31,7 +30,7 @@ from score_jax.rollout.generation import Draws, Inputs, copy_prompts, decode_blo
 from score_jax.rollout.layout import RolloutSpec
 from score_jax.rollout.schedule import Answer, Piece, Schedule, Turn
 from score_jax.rollout.sizes import BlockShape, Sizes
-from score_jax.rollout.slots import Slots, empty_slots
+from score_jax.rollout.slots import empty_slots
 
 
 def rollout(
@@ -163,6 +162,10 @@ def _most(numbers: Sequence[int]) -> tuple[int, ...]:
   return tuple(everywhere.max(axis=0).tolist())
 
 
+# Programs that have been run once, by what they are compiled for.
+_COMPILED: set = set()
+
+
 class Programs:
   """The slots of a rollout, and the programs that are run on them."""
 
@@ -192,7 +195,7 @@ class Programs:
     self.keys, self.temperature = keys, jnp.float32(temperature)
     self.num_devices = 1 if mesh.empty else batch_rows(mesh) // jax.process_count()
     num_slots = sizes.slots * self.num_devices * jax.process_count()
-    self.slots = _empty(self.decoder, num_slots, sizes.capacity)
+    self.slots = empty_slots(self.decoder, num_slots, sizes.capacity)
     known = (decoder, spec, sizes, mesh)
     if known not in _COMPILED:
       self._run_all()
@@ -271,11 +274,3 @@ class Programs:
     self._copy_prompts(np.full((self.num_devices, self.sizes.slots), -1))
     for shape in self.sizes.blocks():
       self._decode(shape, [[Turn(i, 0, 0, 0, 0, 0) for i in range(shape.rows)]] * self.num_devices)
-
-
-_COMPILED: set = set()
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _empty(decoder: Decoder, num_slots: int, capacity: int) -> Slots:
-  return empty_slots(decoder, num_slots, capacity)

@@ -31,8 +31,7 @@ def lower_programs(
   lowered = decoding_params.lower(decoder, params)
   params, decoder = _outputs(lowered), unrolled(decoder)
   num_devices = batch_rows(mesh)
-  make = jax.jit(empty_slots, static_argnums=(0, 1, 2))
-  slots = _outputs(make.lower(decoder, sizes.slots * num_devices, sizes.capacity))
+  slots = _outputs(empty_slots.lower(decoder, sizes.slots * num_devices, sizes.capacity))
 
   def rows(count, dtype, *shape):
     shape = (count * num_devices, *shape)

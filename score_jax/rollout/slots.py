@@ -5,6 +5,8 @@ filled, up to one of a few lengths, and who sits beside it is of no account. Slo
 slots, are those of each device: no key or value travels.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,7 @@ class Slots:
   prompt_hidden: jax.Array
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def empty_slots(decoder: Decoder, num_slots: int, capacity: int) -> Slots:
   """Slots that no row has.
 
