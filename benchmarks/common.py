@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from score_jax.core import version
 from score_jax.model.decoder import init_params
 from score_jax.model.decoder_config import DecoderConfig
+from score_jax.model.kernels import best_kernel
 from score_jax.model.presets import preset
 
 GIB = 2**30
@@ -47,7 +48,14 @@ def sizes_of(flags: argparse.Namespace, name: str, **others) -> DecoderConfig:
   """
   if flags.dtype == 'float32':  # as `score_jax.setup.base_model.load_base` does
     jax.config.update('jax_default_matmul_precision', 'highest')
-  return dataclasses.replace(TINY if flags.tiny else preset(name), dtype=flags.dtype, **others)
+  config = dataclasses.replace(TINY if flags.tiny else preset(name), dtype=flags.dtype, **others)
+  return with_best_kernel(config)
+
+
+def with_best_kernel(config: DecoderConfig) -> DecoderConfig:
+  """The config with the kernel that a run of this backend updates with."""
+  sizes = (config.dtype, config.head_dim, config.attn_softcap)
+  return dataclasses.replace(config, attention=best_kernel(jax.default_backend(), *sizes))
 
 
 def hardware() -> str:

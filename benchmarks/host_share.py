@@ -5,7 +5,8 @@
 The trainer itself runs on generated sums, with the small policy that ships with the package or with
 random weights of a preset's sizes (and the small policy's vocabulary). The time from one step's
 beginning to the next is held against that of the same programs on the same arrays, run one after
-the other with no host work between: share = 1 - programs / step. Checkpoints are left out. The
+the other without grading, logs and packing (the sampler's own work on the host is counted with its
+programs): share = 1 - programs / step. Checkpoints are left out. The
 learning rate is 0, so that what was sampled can be sampled again. Needs all that `pip install .`
 installs, unlike the benchmarks of parts.
 """

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import sides
-from common import program_memory, times_of
+from common import program_memory, times_of, with_best_kernel
 from flax import traverse_util
 from updates import make_update, ragged_episodes
 
@@ -133,13 +133,13 @@ class OurSide:
       lengths: of each turn, the tokens of each episode's answer.
       between: tokens between two answers.
       slots: of an episode with all budgets spent.
-      rows: computed at a time.
+      rows: computed at a time, at most.
       repeats: measured updates, after one that warms up.
 
     Returns:
       {'seconds': of each, 'tokens': real ones, 'computed': positions, 'temp_bytes': compiler's}.
     """
-    config = DecoderConfig(**sizes)
+    config = with_best_kernel(DecoderConfig(**sizes))
     episode, reward_BK = ragged_episodes(config, prompts, lengths, between)
     longest, step = episode.tokens.shape[1], length_step(LENGTH_BUCKET, slots)
     length = min(-(-longest // step) * step, slots)

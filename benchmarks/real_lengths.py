@@ -10,7 +10,8 @@ three draws; answers are cut at the budget. Weights are random, decoding is gree
 turn cannot come, so a row ends where it is told to: ours by a budget of its own. Tunix's sampler
 cannot end one row, so in each of its batches (of as many rows as ours has slots) a turn runs to the
 longest answer, as it would if that row ended last. Both then sample the same tokens, which is
-checked. An update, ours alone, is of random episodes with these lengths.
+checked. An update, ours alone, is of random episodes with these lengths: those of some problems,
+the longest episode of all among them, for it is what the rows of a step must hold.
 
 --before names a checkout of an earlier commit, at which this file exists: its sampler and its
 update stand in the table as 'before'. Sides are processes of their own and are measured in turn.
@@ -200,7 +201,7 @@ def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--slots', type=int, default=64, help='rows that are decoded at once')
   parser.add_argument('--divide', type=int, default=4, help='lengths and budget by this')
   parser.add_argument('--update_problems', type=int, default=8, help='those of an update')
-  parser.add_argument('--update_rows', type=int, default=4, help='computed at a time')
+  parser.add_argument('--update_rows', type=int, default=4, help='computed at a time, at most')
   parser.add_argument('--repeats', type=int, default=1)
   parser.add_argument('--tiny', action='store_true', help='two narrow layers: is all in order?')
   parser.add_argument('--make_lengths', nargs=2, type=pathlib.Path, metavar=('DATA', 'GGUF'))
@@ -262,9 +263,12 @@ def main() -> None:
     rollouts = measure_rollouts(pair, work, work | few, lengths, flags.repeats)
   print(f'\n{HEADER}', *rollout_lines(rollouts), sep='\n', flush=True)
   rows = flags.update_problems * flags.samples
-  updates, prompts = {}, np.repeat(lengths.prompts, flags.samples)[:rows].tolist()
+  prompts = np.repeat(lengths.prompts, flags.samples)
+  longest = int((prompts + np.sum(lengths.answers, axis=0)).argmax()) // flags.samples
+  here = slice(min(longest, flags.problems - flags.update_problems) * flags.samples, None)
+  updates, prompts = {}, prompts[here][:rows].tolist()
   work = {'sizes': sizes, 'prompts': prompts, 'between': INSTRUCTION, 'slots': lengths.slots}
-  work |= {'lengths': [turn[:rows] for turn in lengths.answers]}
+  work |= {'lengths': [turn[here][:rows] for turn in lengths.answers]}
   work |= {'rows': flags.update_rows, 'repeats': flags.repeats}
   for name in [name for name in started if name != THEIRS]:
     with sides.Side(name, started[name]) as side:

@@ -37,8 +37,8 @@ from ml_collections import ConfigDict
 from score_jax.core.config import default_config
 from score_jax.objective import stages
 
-# Mesh (data, fsdp, tensor), parts of an update, and type of the reference: that of the checkpoint,
-# where float32 would hold the same numbers in twice the memory.
+# Mesh (data, fsdp, tensor), config.train.micro_batches, and type of the reference: that of the
+# checkpoint, where float32 would hold the same numbers in twice the memory.
 LARGE = {
   'gemma2_2b': ((1, -1, 1), 4, 'float32'),
   'gemma2_9b': ((1, -1, 1), 16, 'bfloat16'),

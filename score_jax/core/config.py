@@ -25,6 +25,7 @@ NOT_IDENTITY = (
   'train.num_saved_problems',
   'train.progress',
   'train.hang_s',
+  'rollout.slots',
   'train.micro_batches',
   'train.chunk_tokens',
   'train.length_bucket',
@@ -111,7 +112,7 @@ def default_config() -> ConfigDict:
   c.supervised.num_problems = 0  # [problems] sampled in an iteration; 0 takes all
   c.eval = ConfigDict()  # how python -m score_jax.evaluate samples
   c.eval.num_problems = 0  # [problems] spread evenly over the split; 0 takes all
-  c.eval.batch = 512  # [episodes] sampled at once
+  c.eval.batch = 512  # [episodes] decoded at once, and graded at once
   c.eval.temperature = 0.0  # 0 is greedy (paper: T)
   c.eval.top_k = 0  # [tokens] most likely ones to draw from; 0 takes all, as training always does
   c.eval.top_p = 1.0  # [fraction] probability to draw from; 1 takes all, as training always does
@@ -174,7 +175,8 @@ def _add_procedure(c: ConfigDict) -> None:
   c.rollout.prompt_tokens = 16  # [tokens] longer prompts are left out and counted
   c.rollout.turn_tokens = (16, 16)  # [tokens] budget of each turn, its end included
   c.rollout.temperature = 1.0  # of the sampler, and of both policies' scores (paper: T)
-  c.rollout.slots = 0  # [episodes] of a step that are decoded at once; 0 takes all
+  # [episodes] decoded at once; 0 takes all of a step, in supervised training `eval.batch`
+  c.rollout.slots = 0
   # [fraction] of a step's problems: turn 1 is the base model's, as context only
   c.rollout.base_turn1_share = 0.0
 
@@ -194,7 +196,9 @@ def _add_procedure(c: ConfigDict) -> None:
   c.train.num_steps = 100  # [updates] of a stage of RL (paper: training steps)
   # [fraction] a control: every answer counts as right with this probability; 0 asks the checker
   c.train.random_reward = 0.0
-  c.train.micro_batches = 1  # an update computes so many times fewer rows at a time; saves memory
+  # divides the rows that RL updates at a time: a 32nd of the batch, but 4,096 slots on each device
+  # (on a CPU 512) if that is more; never more than such a part of the batch; saves memory
+  c.train.micro_batches = 1
   c.train.chunk_tokens = 128  # [tokens] query positions whose logits exist at once
   c.train.length_bucket = 64  # [tokens] rows take a multiple of it, at most four lengths in all
   c.train.max_logp_gap_nats = 0.05  # [nats] a larger mean gap of sampler and scorer stops the run
@@ -204,7 +208,7 @@ def _add_procedure(c: ConfigDict) -> None:
   c.train.num_saved_problems = 2  # [problems] whose samples are saved then
   c.train.progress = True  # show a progress bar
   # [seconds] without progress after which a run says where it hangs and ends, see docs/pods.md;
-  # longer than any compilation or rollout takes; 0 never ends it
+  # longer than any compilation, rollout or grading of a turn takes; 0 never ends it
   c.train.hang_s = 1800.0
 
 

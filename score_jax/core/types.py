@@ -132,7 +132,7 @@ def turn_masks(episode: Episode | PackedRows, num_turns: int) -> jax.Array:
 def compact(episode: Episode, length: int) -> Episode:
   """Moves every row's real tokens together, so that slot and position are the same number.
 
-  The scorer then sees plain left-aligned rows, and `length` can be as short as the longest row.
+  A scorer then sees plain left-aligned rows, and `length` can be as short as the longest row.
 
   Args:
     episode: Episode of B rows in slots with holes.

@@ -91,7 +91,8 @@ def evaluate(
     first_answer_ids: for each problem the token ids of a first answer, its end included, that is
       forced in place of the model's own.
     turns: those that hold answers, counted from 0; None takes all.
-    at: told what is done of how many problems, a batch sampled or a turn graded, as `Watchdog.at`.
+    at: told what is done of how many problems, tokens or a batch sampled or a turn graded, as
+      `Watchdog.at`.
 
   Returns:
     Records in the problems' order, and metrics.
@@ -102,6 +103,8 @@ def evaluate(
     for ids, problem, first in zip(prompts.ids, prompts.problems, forced, strict=True)
   ]
   records = []
+  got_on = functools.partial(at, 0, 'sampling')
+  sampler = dataclasses.replace(sampler, on_round=got_on)
   for part, episode in sampler.sample(rows, EVAL_STEP):
     at(part.stop, 'problems sampled')
     graded = functools.partial(at, part.stop)

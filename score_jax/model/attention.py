@@ -106,14 +106,12 @@ def apply_rope(x_BTNH: jax.Array, positions_BT: jax.Array, frequency_h: jax.Arra
 def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 0.0) -> jax.Array:
   """Grouped-query attention over keys that lie in several pieces (cache, own tokens).
 
-  The pieces meet at the logits, so that the cache is never copied. A piece of P rows is
-  shared by groups of G = B / P queries, row b / G by query b: a prompt is read once for all the
-  samples of a problem.
+  The pieces meet at the logits, so that the cache is never copied.
 
   Args:
     q_BTNH: [B, T, N, H] queries.
-    keys: sequence of [B or P, M, H, S_i], as `score_jax.model.cache.in_order` lays them.
-    values: sequence of [B or P, M, S_i, H].
+    keys: sequence of [B, M, H, S_i], as `score_jax.model.cache.in_order` lays them.
+    values: sequence of [B, M, S_i, H].
     mask_BTS: bool[B, T, S], S the sum of the S_i. A query that sees nothing gets a mean of all
       values, finite and unused: such queries are holes.
     scale: logits are multiplied by this.
@@ -121,43 +119,25 @@ def attend(q_BTNH, keys, values, mask_BTS, scale: float = 1.0, softcap: float = 
 
   Returns:
     [B, T, N, H] in the type of the queries; logits and softmax in float32.
-
-  Source: shared prompts, arXiv:2403.08845.
   """
   B, T, N, H = q_BTNH.shape
   M = keys[0].shape[1]
-  q_BMTRH = jnp.swapaxes(q_BTNH.reshape(B, T, M, N // M, H), 1, 2)
-  logits_BMTRS = jnp.concatenate([_piece_logits(q_BMTRH, k) for k in keys], axis=-1) * scale
+  # All queries of a key/value head as rows of one matrix.
+  q_BMQH = jnp.swapaxes(q_BTNH.reshape(B, T, M, N // M, H), 1, 2).reshape(B, M, -1, H)
+  logits = [
+    jnp.einsum('bmqh,bmhs->bmqs', q_BMQH, k_BMHS, preferred_element_type=jnp.float32)
+    for k_BMHS in keys
+  ]
+  logits_BMQS = jnp.concatenate(logits, axis=-1) * scale
   if softcap:
-    logits_BMTRS = softcap * jnp.tanh(logits_BMTRS / softcap)
+    logits_BMQS = softcap * jnp.tanh(logits_BMQS / softcap)
+  logits_BMTRS = logits_BMQS.reshape(B, M, T, N // M, -1)
   lowest = jnp.finfo(jnp.float32).min
   logits_BMTRS = jnp.where(mask_BTS[:, None, :, None], logits_BMTRS, lowest)
   weights_BMTRS = jax.nn.softmax(logits_BMTRS, axis=-1).astype(q_BTNH.dtype)
-  out_BMTRH, start = 0.0, 0
-  for v_PMSH in values:
-    S = v_PMSH.shape[2]
-    piece = _by_prompt(weights_BMTRS[..., start : start + S], v_PMSH.shape[0])
-    out = jnp.einsum('pmqs,pmsh->pmqh', piece, v_PMSH)
-    out_BMTRH = out_BMTRH + _by_row(out, (B, M, T, N // M))
-    start += S
-  return jnp.swapaxes(out_BMTRH, 1, 2).reshape(B, T, N, H)
-
-
-def _piece_logits(q_BMTRH: jax.Array, k_PMHS: jax.Array) -> jax.Array:
-  """f32[B, M, T, R, S] products of queries and keys."""
-  q_PMQH = _by_prompt(q_BMTRH, k_PMHS.shape[0])
-  logits = jnp.einsum('pmqh,pmhs->pmqs', q_PMQH, k_PMHS, preferred_element_type=jnp.float32)
-  return _by_row(logits, q_BMTRH.shape[:-1])
-
-
-def _by_prompt(x_BMTRX: jax.Array, num_prompts: int) -> jax.Array:
-  """[P, M, G T R, X]: all queries of a prompt as rows of one matrix."""
-  B, M, T, R, X = x_BMTRX.shape
-  x_PMGTRX = jnp.swapaxes(x_BMTRX.reshape(num_prompts, B // num_prompts, M, T, R, X), 1, 2)
-  return x_PMGTRX.reshape(num_prompts, M, -1, X)
-
-
-def _by_row(x_PMQX: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """The way back, to [B, M, T, R, X]."""
-  (P, M, _, X), (B, _, T, R) = x_PMQX.shape, shape
-  return jnp.swapaxes(x_PMQX.reshape(P, M, B // P, T, R, X), 1, 2).reshape(B, M, T, R, X)
+  weights_BMQS, out_BMQH, start = weights_BMTRS.reshape(logits_BMQS.shape), 0.0, 0
+  for v_BMSH in values:
+    piece_BMQS = weights_BMQS[..., start : start + v_BMSH.shape[2]]
+    out_BMQH = out_BMQH + jnp.einsum('bmqs,bmsh->bmqh', piece_BMQS, v_BMSH)
+    start += v_BMSH.shape[2]
+  return jnp.swapaxes(out_BMQH.reshape(B, M, T, N // M, H), 1, 2).reshape(B, T, N, H)

@@ -4,7 +4,8 @@
     for each layer:  x = x + attention(norm(x));  x = x + mlp(norm(x))
     hidden = norm(x);  logits = project(hidden, head)
 
-Attention goes by the mask that the caller makes from positions, never by slot. The cache lies in
+Attention goes by the mask that the caller makes from positions, or by slot in a kernel, which takes
+rows whose tokens lie together. The cache lies in
 pieces: a call returns the keys and values of its own tokens, and the caller puts them where it
 likes (`score_jax.rollout.slots`), or has them written into the last piece. So one function
 serves training, prefill and decoding. Training scans over stacked layers, which compiles fast;
@@ -197,8 +198,7 @@ class Decoder(nn.Module):
         themselves, unless they lie in it. Without a cache also None for compacted rows, which are
         causal by slot; or i32[B, T] segments of packed rows, causal by slot within each of them.
       cache: None, or a sequence of pieces {'k': [L, B, M, H, S_i], 'v': [L, B, M, S_i, H]}; L such
-        sequences, without the L axis, where layers are unrolled. See `attend` for pieces that rows
-        share.
+        sequences, without the L axis, where layers are unrolled.
       cache_positions_BS: i32[B, sum of S_i] positions of its slots; looked at by windows alone.
       slot: None, or i32[] of the cache's last piece, where the tokens are written before anyone
         looks: S is then the cache's slots alone. A loop can so go on in the same memory, where a

@@ -33,8 +33,8 @@ class DecoderConfig:
       keeps only the results of matrix products.
     scan_unroll: layers that the compiler sees at once; num_layers unrolls the loop, which runs
       faster for small models and compiles slower.
-    attention: kernel for whole compacted rows, one of `KERNELS`; decoding
-      and rows with holes always take 'plain'.
+    attention: kernel for whole rows whose tokens lie together, one of `KERNELS`; decoding takes
+      'plain', as a caller must for rows with holes.
     activation: of the gate, 'silu' or 'gelu_tanh'.
     qkv_bias: queries, keys and values have a bias (Qwen 2.5).
     qk_norm: each head's query and key is normalised before it is rotated (Qwen 3, Gemma 3).

@@ -1,11 +1,11 @@
 """Attention over whole rows, as training needs it, by the fastest kernel of each backend.
 
-Rows are compacted: tokens lie in the first slots, in order, and holes after them. Then causality by
-slot is causality by position, a token sees no hole, and what a hole sees is of no account. So no
-mask is made, and no [B, N, T, T] array where the kernel needs none. Where several episodes share a
-row, one behind the other, they are told apart by segment: splash attention takes segments as they
-are, `jax.nn.dot_product_attention` a mask of them, [B, 1, T, T], which costs cuDNN that much memory
-and some time, less than the padding that it saves.
+Rows are compacted or packed: tokens lie in the first slots, in order, and holes after them. Then
+causality by slot is causality by position, a token sees no hole, and what a hole sees is of no
+account. So no mask is made, and no [B, N, T, T] array where the kernel needs none. Where several
+episodes share a row, one behind the other, they are told apart by segment: splash attention takes
+segments as they are, `jax.nn.dot_product_attention` a mask of them, [B, 1, T, T], which costs cuDNN
+that much memory and some time, less than the padding that it saves.
 """
 
 import jax
@@ -131,11 +131,18 @@ def attend_rows(
   """
   if kernel == 'splash':
     return _splash(q_BTNH, k_BTMH, v_BTMH, segment_BT, scale, softcap, window, interpret)
-  is_same_BTT = None
+  T, is_same_BTT = q_BTNH.shape[1], None
+  if kernel == 'cudnn' and segment_BT is not None and T % 2:
+    # jax hands cuDNN a mask as a bias, and refuses the gradient of one of odd length.
+    def even(x):
+      return jnp.pad(x, ((0, 0), (0, 1)) + ((0, 0),) * (x.ndim - 2))
+
+    qkv, options = map(even, (q_BTNH, k_BTMH, v_BTMH)), (kernel, scale, softcap, window)
+    return attend_rows(*qkv, *options, even(segment_BT))[:, :T]
   if segment_BT is not None:
     is_same_BTT = segment_BT[:, :, None] == segment_BT[:, None]
   if kernel == 'plain':
-    slots_1T = jnp.arange(q_BTNH.shape[1])[None]
+    slots_1T = jnp.arange(T)[None]
     mask_BTT = causal_mask(slots_1T, slots_1T, jnp.ones(slots_1T.shape, bool))
     if window:
       mask_BTT &= is_within(jnp.int32(window), slots_1T, slots_1T)

@@ -1,6 +1,7 @@
 """How often a rollout runs which of its programs, found by its own schedule and no device."""
 
 import collections
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,11 +30,12 @@ class Calls:
     self.sizes, self.given = sizes, 0
     self.steps, self.blocks = collections.Counter(), collections.Counter()
 
-  def extend(self, pieces: list[list[Piece]], counts: collections.Counter) -> None:
-    """Notes that tokens are given; as `score_jax.rollout.multi_turn.Programs` does all this."""
-    calls = -(-max(map(len, pieces)) // self.sizes.rows)
-    self.given += calls
-    counts['extended'] += calls * self.sizes.rows * len(pieces) * self.sizes.piece
+  def extend(
+    self, pieces: list[list[Piece]], before: Sequence[int], counts: collections.Counter
+  ) -> None:
+    """Notes that tokens are given; as `score_jax.rollout.programs.Programs` does all this."""
+    self.given += len(before)
+    counts['extended'] += len(before) * self.sizes.rows * len(pieces) * self.sizes.piece
     counts['given'] += sum(len(p.tokens) for one in pieces for p in one)
 
   def copy_prompts(self, sources: list[list[int]]) -> None:

@@ -114,8 +114,8 @@ _KEPT_REMEDY = (
   'for the reference, train adapters (config.lora.rank), or take more chips'
 )
 _ROLLOUT_REMEDY = (
-  'Lower config.rollout.problems_per_step or config.rollout.turn_tokens, split the keys and values '
-  'by the last number of config.mesh (tensor), or take more chips'
+  'Lower config.rollout.slots (0 is all episodes of a step) or config.rollout.turn_tokens, split '
+  'the keys and values by the last number of config.mesh (tensor), or take more chips'
 )
 _UPDATE_REMEDY = (
   "Raise config.train.micro_batches, set config.model.remat='block', lower "

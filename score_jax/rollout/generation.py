@@ -32,14 +32,14 @@ IDLE_STEPS = 1
 
 @flax.struct.dataclass
 class Inputs:
-  """Tokens for some slots, R rows of each device.
+  """Tokens for some slots: R rows, those of each device in order, a slot counted within its own.
 
   Attributes:
     slot: i32[R], each at most once unless `count` is 0.
     length: i32[R] tokens that the slot has.
     tokens: i32[R, T].
     count: i32[R] how many of them are real, from the left; 0 for none.
-    is_prompt: bool[R] whether they end the prompt.
+    is_prompt: bool[R] whether they are of the prompt, whose last state is kept.
   """
 
   slot: jax.Array
@@ -51,7 +51,7 @@ class Inputs:
 
 @flax.struct.dataclass
 class Draws:
-  """Where the rows of a block of decoding are, R rows of each device.
+  """Where the R rows of a block of decoding are, those of each device in order.
 
   Attributes:
     slot: i32[R], each once.
@@ -76,7 +76,7 @@ def extend(decoder: Decoder, length: int, params: dict, slots: Slots, inputs: In
 
   Args:
     decoder: the model, unrolled.
-    length: slots of the cache that are read: no row of `inputs` may have more tokens.
+    length: tokens of each slot that are read: no row of `inputs` may have more.
     params: from `decoding_params`.
     slots: donated; with room for T more tokens than an episode has.
     inputs: the tokens.
@@ -116,7 +116,7 @@ def copy_prompts(
   """Gives each slot the prompt of another one of its device.
 
   Args:
-    prompt_tokens: of the longest prompt.
+    prompt_tokens: the budget of a prompt: so many are copied.
     slots: donated.
     source_B: i32[B] whose; its own for a slot that keeps what it has.
     is_fresh_B: bool[B] slots whose row begins behind the prompt.
@@ -155,7 +155,7 @@ def decode_block(
   draws: Draws,
   temperature: jax.Array,
 ) -> tuple[Slots, jax.Array, jax.Array, jax.Array]:
-  """Samples tokens until rows that have ended stand idle for too long.
+  """Samples up to `shape.steps` tokens, or until ended rows have stood idle for too long.
 
   Args:
     decoder: the model, unrolled.
@@ -204,10 +204,12 @@ def decode_block(
       return lax.dynamic_update_slice_in_dim(x_RN, new_R[:, None], step, 1)
 
     ends_R = functools.reduce(jnp.logical_or, [token_R == i for i in spec.end_of_turn_ids])
+    # A row that has ended keeps the state of its last token, whatever is computed beside it.
+    hidden_RD = jnp.where(is_live_R[:, None], hidden_R1D[:, 0], hidden_RD)
     count_R = count_R + is_live_R
     is_live_R = is_live_R & ~ends_R & (draws.left > step + 1)
     idle = idle + jnp.sum(was_live_R & ~is_live_R)
-    kept = (hidden_R1D[:, 0], block, write(tokens_RN, token_R), write(logp_RN, logp_R), count_R)
+    kept = (hidden_RD, block, write(tokens_RN, token_R), write(logp_RN, logp_R), count_R)
     return step + 1, is_live_R, idle, *kept
 
   empty_RNMH = jnp.zeros((R, shape.steps, c.num_kv_heads, c.head_dim), c.dtype)

@@ -22,15 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from score_jax.core.sharding import batch_rows, local_rows, put_batch
+from score_jax.core.sharding import batch_rows, local_rows
 from score_jax.core.types import Episode
-from score_jax.model.decode_params import decoding_params, unrolled
 from score_jax.model.decoder import Decoder
-from score_jax.rollout.generation import Draws, Inputs, copy_prompts, decode_block, extend
 from score_jax.rollout.layout import RolloutSpec
-from score_jax.rollout.schedule import Answer, Piece, Schedule, Turn
-from score_jax.rollout.sizes import BlockShape, Sizes
-from score_jax.rollout.slots import empty_slots
+from score_jax.rollout.programs import Programs
+from score_jax.rollout.schedule import Answer, Piece, Schedule
+from score_jax.rollout.sizes import Sizes
 
 
 def rollout(
@@ -46,6 +44,7 @@ def rollout(
   slots: int | None = None,
   budgets: np.ndarray | None = None,
   counts: collections.Counter | None = None,
+  on_round: Callable[[], None] = lambda: None,
 ) -> Episode:
   """Samples episodes of K turns.
 
@@ -62,13 +61,15 @@ def rollout(
     forced: answers that are not sampled, by turn: i32 and bool [B, turn_tokens[turn]] (base-model
       first attempts, a fixed set of first answers, a program to repair). They are context: never
       marked as sampled.
-    on_answers: called with the answers that have ended, forced ones too, as soon as they have; the
+    on_answers: called with the answers that have ended, forced ones too, after each block; the
       device waits for it.
     slots: episodes that are decoded at once, over all devices; None for all.
     budgets: i32[B, K] tokens that each row may sample in each turn, of 1 to `spec.turn_tokens`;
       None for all of these.
-    counts: told what was run: 'steps', 'decoded' (steps times rows), 'sampled' tokens, 'extended'
-      (positions of prompts, instructions and forced answers), 'given' (the tokens among them).
+    counts: told what this process ran: 'steps', 'decoded' (steps times rows), 'sampled' tokens,
+      'extended' (positions of prompts, instructions and forced answers), 'given' (the tokens among
+      them).
+    on_round: called after each block, and each program that is compiled: as often by all processes.
 
   Returns:
     The episodes on the host, in slots.
@@ -90,9 +91,9 @@ def rollout(
   sizes = Sizes.of(spec, min(whole, per_device))
   prompts = (prompt_BT, is_prompt_BT)
   schedule = Schedule(spec, sizes, prompts, budgets, forced, num_devices)
-  programs = Programs(decoder, spec, sizes, params, keys, temperature, mesh)
+  programs = Programs(decoder, spec, sizes, params, keys, temperature, mesh, on_round)
   counts = collections.Counter() if counts is None else counts
-  drive(schedule, programs, counts, on_answers)
+  drive(schedule, programs, counts, on_answers, on_round)
   e = schedule.episode
   positions = np.maximum(np.cumsum(e.is_token, axis=1, dtype=np.int32) - 1, 0)
   return e.replace(positions=positions)
@@ -100,9 +101,10 @@ def rollout(
 
 def drive(
   schedule: Schedule,
-  programs: 'Programs',
+  programs: Programs,
   counts: collections.Counter,
   on_answers: Callable[[Sequence[Answer]], None] | None = None,
+  on_round: Callable[[], None] = lambda: None,
 ) -> None:
   """Runs a schedule's episodes to their ends.
 
@@ -111,13 +113,18 @@ def drive(
     programs: or what counts them and runs none (`score_jax.planning.calls`).
     counts: as for `rollout`.
     on_answers: as for `rollout`.
+    on_round: as for `rollout`.
   """
   while True:
-    pieces, sources = schedule.seat()
-    programs.extend(pieces, counts)
-    programs.copy_prompts(sources)
-    programs.extend(schedule.given(), counts)
-    rows, longest = _most(schedule.live())
+    prompts, sources = schedule.seat()
+    given = schedule.given()
+    before, before_given, is_copied, rows, longest = _agree(
+      schedule.sizes, prompts, given, sources, schedule.live()
+    )
+    programs.extend(prompts, before, counts)
+    if is_copied:
+      programs.copy_prompts(sources)
+    programs.extend(given, before_given, counts)
     if rows:
       shape = schedule.sizes.block(rows, longest)
       turns = schedule.turns(shape.rows)
@@ -125,6 +132,7 @@ def drive(
     answers, schedule.answers = schedule.answers, []
     if answers and on_answers is not None:
       on_answers(answers)
+    on_round()
     if not rows:
       break
 
@@ -133,6 +141,9 @@ def _check(spec, prompt_BT, is_prompt_BT, forced, budgets, temperature, slots) -
   B = len(prompt_BT)
   if prompt_BT.shape != (B, spec.prompt_tokens) or is_prompt_BT.shape != prompt_BT.shape:
     raise ValueError(f'prompts of shape {prompt_BT.shape} for {spec.prompt_tokens} prompt slots')
+  if B and not is_prompt_BT.any(axis=1).all():
+    empty = np.flatnonzero(~is_prompt_BT.any(axis=1))[:3].tolist()
+    raise ValueError(f'prompts of rows {empty} have no token: an answer needs one before it')
   if temperature < 0:
     raise ValueError(f'temperature={temperature} must not be below 0')
   if slots is not None and slots < 1:
@@ -154,123 +165,40 @@ def _check(spec, prompt_BT, is_prompt_BT, forced, budgets, temperature, slots) -
     )
 
 
-def _most(numbers: Sequence[int]) -> tuple[int, ...]:
-  """The most of each number over the processes, which so run the same programs."""
-  if jax.process_count() == 1:
-    return tuple(numbers)
-  everywhere = multihost_utils.process_allgather(np.asarray(numbers, np.int32))
-  return tuple(everywhere.max(axis=0).tolist())
+def _agree(
+  sizes: Sizes,
+  prompts: list[list[Piece]],
+  given: list[list[Piece]],
+  sources: list[list[int]],
+  live: tuple[int, int],
+) -> tuple[list[int], list[int], bool, int, int]:
+  """What a round runs, so that all processes run the same programs; they speak once.
+
+  Args:
+    sizes: static shapes.
+    prompts: of each device of this process, as are the next ones.
+    given: instructions and forced answers.
+    sources: whose prompt each slot is to have.
+    live: rows that sample, and tokens of the longest.
+
+  Returns:
+    For each call that runs prompts, and for each that runs what is given, the tokens before its
+    longest piece; whether prompts are copied; `live`. Of all of it the most of any process.
+  """
+  calls = [_longest_before(pieces, sizes) for pieces in (prompts, given)]
+  is_copied = any(source >= 0 for one in sources for source in one)
+  numbers = np.concatenate([*calls, [is_copied, *live]]).astype(np.int32)
+  if jax.process_count() > 1:
+    numbers = multihost_utils.process_allgather(numbers).max(axis=0)
+  *calls, (is_copied, rows, longest) = np.split(numbers, np.cumsum([len(one) for one in calls]))
+  before, before_given = (one[one >= 0].tolist() for one in calls)
+  return before, before_given, bool(is_copied), int(rows), int(longest)
 
 
-# Programs that have been run once, by what they are compiled for.
-_COMPILED: set = set()
-
-
-class Programs:
-  """The slots of a rollout, and the programs that are run on them."""
-
-  def __init__(
-    self,
-    decoder: Decoder,
-    spec: RolloutSpec,
-    sizes: Sizes,
-    params: dict,
-    keys: np.ndarray,
-    temperature: float,
-    mesh: jax.sharding.Mesh,
-  ):
-    """Prepares parameters and slots; compiles all programs where they are new.
-
-    Args:
-      decoder: the model.
-      spec: ends of turn, top-k and top-p.
-      sizes: static shapes.
-      params: the policy's.
-      keys: u32[N, ...] data of the rows' keys.
-      temperature: 0 is greedy.
-      mesh: the devices; empty for the default one.
-    """
-    self.decoder, self.spec, self.sizes, self.mesh = unrolled(decoder), spec, sizes, mesh
-    self.params = decoding_params(decoder, params)
-    self.keys, self.temperature = keys, jnp.float32(temperature)
-    self.num_devices = 1 if mesh.empty else batch_rows(mesh) // jax.process_count()
-    num_slots = sizes.slots * self.num_devices * jax.process_count()
-    self.slots = empty_slots(self.decoder, num_slots, sizes.capacity)
-    known = (decoder, spec, sizes, mesh)
-    if known not in _COMPILED:
-      self._run_all()
-      _COMPILED.add(known)
-
-  def extend(self, pieces: list[list[Piece]], counts: collections.Counter) -> None:
-    """Gives slots their pieces, those of each device in order, `sizes.rows` at a time."""
-    rows = self.sizes.rows
-    (num_calls,) = _most([-(-max(map(len, pieces)) // rows)])
-    for call in range(num_calls):
-      mine = [one[call * rows : (call + 1) * rows] for one in pieces]
-      longest = max((p.length for one in mine for p in one), default=0)
-      (longest,) = _most([longest])
-      length = next(n for n in self.sizes.past() if longest <= n)
-      self._extend(length, mine)
-      counts['extended'] += rows * self.num_devices * self.sizes.piece
-      counts['given'] += sum(len(p.tokens) for one in mine for p in one)
-
-  def _extend(self, length: int, pieces: Sequence[Sequence[Piece]]) -> None:
-    shape = (self.num_devices, self.sizes.rows)
-    x = {name: np.zeros(shape, np.int32) for name in ('slot', 'length', 'count')}
-    tokens = np.zeros((*shape, self.sizes.piece), np.int32)
-    is_prompt = np.zeros(shape, bool)
-    for d, one in enumerate(pieces):
-      for r, piece in enumerate(one):
-        x['slot'][d, r], x['length'][d, r] = piece.slot, piece.length
-        x['count'][d, r], is_prompt[d, r] = len(piece.tokens), piece.is_prompt
-        tokens[d, r, : len(piece.tokens)] = piece.tokens
-    inputs = self._put(Inputs(tokens=tokens, is_prompt=is_prompt, **x))
-    self.slots = extend(self.decoder, length, self.params, self.slots, inputs)
-
-  def copy_prompts(self, sources: list[list[int]]) -> None:
-    """Gives slots the prompts of others, where any is to have one; -1 leaves a slot alone."""
-    source = np.asarray(sources, np.int32)
-    (is_any,) = _most([int((source >= 0).any())])
-    if is_any:
-      self._copy_prompts(source)
-
-  def _copy_prompts(self, source: np.ndarray) -> None:
-    own = np.broadcast_to(np.arange(self.sizes.slots), source.shape)
-    both = self._put((np.where(source < 0, own, source).astype(np.int32), source >= 0))
-    self.slots = copy_prompts(self.spec.prompt_tokens, self.slots, *both)
-
-  def decode(
-    self, shape: BlockShape, turns: list[list[Turn]], counts: collections.Counter
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Samples a block; i32[R, steps] tokens, f32[R, steps] nats, i32[R] tokens of each row."""
-    *results, steps = self._decode(shape, turns)
-    tokens, logp, count = local_rows(tuple(results))
-    counts['steps'] += int(steps)
-    counts['decoded'] += int(steps) * len(count)
-    counts['sampled'] += int(count.sum())
-    return tokens, logp, count
-
-  def _decode(self, shape: BlockShape, turns: Sequence[Sequence[Turn]]):
-    def column(name):
-      return np.asarray([[getattr(t, name) for t in one] for one in turns], np.int32)
-
-    names = ('slot', 'length', 'turn', 'sampled', 'left')
-    x = self._put({name: column(name) for name in names} | {'key': self.keys[column('row')]})
-    x['key'] = jax.random.wrap_key_data(x['key'], impl='threefry2x32')
-    self.slots, *results = decode_block(
-      self.decoder, self.spec, shape, self.params, self.slots, Draws(**x), self.temperature
-    )
-    return results
-
-  def _put(self, tree):
-    """Puts [devices, R, ...] onto the devices as [devices R, ...]."""
-    tree = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
-    return jax.tree.map(jnp.asarray, tree) if self.mesh.empty else put_batch(self.mesh, tree)
-
-  def _run_all(self) -> None:
-    """Runs every program once with nothing to do: so none is compiled later, in a long run."""
-    for length in self.sizes.past():
-      self._extend(length, [])
-    self._copy_prompts(np.full((self.num_devices, self.sizes.slots), -1))
-    for shape in self.sizes.blocks():
-      self._decode(shape, [[Turn(i, 0, 0, 0, 0, 0) for i in range(shape.rows)]] * self.num_devices)
+def _longest_before(pieces: list[list[Piece]], sizes: Sizes) -> np.ndarray:
+  """The most tokens before any piece of each call, of all that there may be; -1: no such call."""
+  longest = np.full(sizes.most_calls, -1)
+  for one in pieces:
+    for i, piece in enumerate(one):
+      longest[i // sizes.rows] = max(longest[i // sizes.rows], piece.length)
+  return longest

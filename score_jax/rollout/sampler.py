@@ -26,7 +26,7 @@ from score_jax.tokenizers.base import Tokenizer
 
 # Names an evaluation's random keys, apart from those of training steps.
 EVAL_STEP = 2**31 - 1
-# Batches of a part: few slots stand idle but at the end of one.
+# Batches that are sampled in one go: slots stand idle at its end alone.
 _PARTS = 4
 
 
@@ -103,10 +103,12 @@ class Sampler:
     spec: budgets and instructions.
     params: the policy's parameters.
     tokenizer: makes text of ids.
-    batch: rows that are decoded at once, rounded up to what the devices divide; 0 for all.
+    batch: rows that are decoded at once, over all devices; 0 for all.
     temperature: 0 is greedy.
     seed: of the samples, at a temperature above 0.
     mesh: the devices.
+    on_round: called after each block of tokens, and each program that is compiled: as often by all
+      processes.
   """
 
   decoder: Decoder
@@ -117,6 +119,7 @@ class Sampler:
   temperature: float
   seed: int
   mesh: jax.sharding.Mesh
+  on_round: Callable[[], None] = lambda: None
 
   def sample(self, rows: Sequence[EpisodeRow], step: int) -> Iterator[tuple[slice, Episode]]:
     """Samples one episode for each row, as many at once as there are slots.
@@ -128,18 +131,26 @@ class Sampler:
       step: names the random keys: a training step, or a number apart from those.
 
     Yields:
-      (which of the rows, their episodes on the host), part by part.
+      (which of the rows, their episodes on the host), at most `batch` of them at a time, so that
+      whoever grades them is not long about it.
+
+    Raises:
+      ValueError: as `place` and `rollout`.
     """
-    parts = sharding.batch_rows(self.mesh)
-    size = -(-(_PARTS * self.batch or len(rows)) // parts) * parts
-    for start in range(0, len(rows), size):
-      part = slice(start, min(start + size, len(rows)))
+    batch = self.batch or max(len(rows), 1)
+    # Parts of about equal size: so the last one runs the same programs as the others.
+    num_parts = -(-len(rows) // (_PARTS * batch))
+    for i in range(num_parts):
+      start, stop = (len(rows) * n // num_parts for n in (i, i + 1))
       # The same number on each process: a share that is short repeats the last row.
-      here = -(-(part.stop - start) // jax.process_count())
+      here = -(-(stop - start) // jax.process_count())
       first = start + jax.process_index() * here
-      mine = [rows[min(first + i, len(rows) - 1)] for i in range(here)]
+      mine = [rows[min(first + n, len(rows) - 1)] for n in range(here)]
       episode = sharding.all_rows(self.sample_placed(self.place(mine, step)))
-      yield part, jax.tree.map(lambda x, n=part.stop - start: x[:n], episode)
+      for at in range(start, stop, batch):
+        part = slice(at, min(at + batch, stop))
+        here = slice(part.start - start, part.stop - start)
+        yield part, jax.tree.map(lambda x, here=here: x[here], episode)
 
   def place(self, rows: Sequence[EpisodeRow], step: int) -> PlacedRows:
     """Puts rows into slots, each with its random key.
@@ -181,6 +192,9 @@ class Sampler:
 
     Returns:
       The episodes, on the host: those of this process.
+
+    Raises:
+      ValueError: as `rollout`.
     """
     with jax.sharding.set_mesh(self.mesh):
       return rollout(
@@ -195,4 +209,5 @@ class Sampler:
         on_answers,
         self.batch or None,
         counts=counts,
+        on_round=self.on_round,
       )

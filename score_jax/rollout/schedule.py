@@ -6,7 +6,7 @@ sampled, never of time: so a run that is done again is the same.
 
     seat -> prompts, copies of them -> instructions -> a block of decoding -> take -> seat ...
 
-This is the host's part, in plain numbers; `score_jax.rollout.multi_turn` runs the programs.
+This is the host's part, in plain numbers; `score_jax.rollout.programs` runs on the device.
 """
 
 import collections
@@ -179,7 +179,7 @@ class Schedule:
     return max(map(len, live)), max((n for lengths in live for n in lengths), default=0)
 
   def turns(self, rows: int) -> list[list[Turn]]:
-    """Of each device `rows` slots to decode, all that sample among them; in order if all are."""
+    """Of each device `rows` slots to decode, all that sample among them; all slots in order."""
     chosen = []
     for seats in self._seats:
       order = range(len(seats))

@@ -4,7 +4,8 @@ import dataclasses
 
 from score_jax.rollout.layout import RolloutSpec
 
-# The longest that a block of decoding or a piece of given tokens may be.
+# The most tokens of a block of decoding; the fewest of a piece of given tokens, which takes a whole
+# instruction.
 _MOST_STEPS, _LEAST_PIECE = 64, 32
 # Fewer tokens at once than this are given no faster.
 _LEAST_GIVEN = 256
@@ -13,7 +14,7 @@ _NUM_LENGTHS, _LEAST_LENGTH = 4, 64
 # A TPU lays tokens in tiles of so many; what is not made of whole ones is laid out anew for each
 # block.
 _TILE = 8
-# The last rows of a batch are decoded a quarter of the slots at a time, if these are so many.
+# The last rows of a batch are decoded a quarter of the slots at a time, if a quarter is so many.
 _LEAST_QUARTER = 8
 
 
@@ -23,7 +24,7 @@ class BlockShape:
 
   Attributes:
     rows: of each device, that are decoded.
-    length: slots of the cache that are read: no row may have more tokens.
+    length: tokens of each slot that are read: no row may have more.
     steps: the most tokens that a row samples.
   """
 
@@ -52,7 +53,15 @@ class Sizes:
 
   @classmethod
   def of(cls, spec: RolloutSpec, slots: int) -> 'Sizes':
-    """Sizes of a rollout with so many slots on each device."""
+    """Chooses the sizes of a rollout.
+
+    Args:
+      spec: budgets and instructions.
+      slots: of each device.
+
+    Returns:
+      The sizes.
+    """
     total = spec.first_slot(spec.num_turns)
     given = [spec.prompt_tokens, *(spec.input_slots(k) for k in range(1, spec.num_turns))]
     step = max(_LEAST_LENGTH, -(-total // _NUM_LENGTHS))
@@ -69,6 +78,11 @@ class Sizes:
   def capacity(self) -> int:
     """Tokens of a slot: an episode's, and room for what is written behind them."""
     return -(-(self.lengths[-1] + max(self.steps, self.piece)) // _TILE) * _TILE
+
+  @property
+  def most_calls(self) -> int:
+    """Calls that it takes to give all slots of a device all that they may have."""
+    return -(-self.slots // self.rows) * -(-self.lengths[-1] // self.piece)
 
   def blocks(self) -> list[BlockShape]:
     """The shapes of decoding, from the cheapest on.
@@ -87,6 +101,6 @@ class Sizes:
     return next(x for x in self.blocks() if rows <= x.rows and longest <= x.length)
 
   def past(self) -> tuple[int, ...]:
-    """Tokens before a piece: none, few or any number."""
+    """Tokens of the cache that a piece may see: none, those of the shortest length, or all."""
     *few, most = self.lengths
     return (0, few[0], most) if few else (most,)

@@ -26,6 +26,8 @@ _KV_AXES = {
 class Slots:
   """What the programs take and give; donated.
 
+  All in the compute type: B slots of C tokens, M heads of H numbers.
+
   Attributes:
     cache: of each layer {'k': [B, M, H, C], 'v': [B, M, C, H]}.
     hidden: [B, D] hidden state of each row's last token, which the next one is drawn from.

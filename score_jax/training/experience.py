@@ -109,10 +109,15 @@ class Collector:
     start_s = time.monotonic()
     counts = collections.Counter()
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-      grading = []
+      grading, waiting = [], collections.deque()
+
+      def grade_waiting() -> tuple[dict, float]:
+        # All at once: a call takes as long as its slowest answer, however many workers there are.
+        return self._grade(problems, [waiting.popleft() for _ in range(len(waiting))])
 
       def on_answers(answers: Sequence[Answer]) -> None:
-        grading.append(thread.submit(self._grade, problems, answers))
+        waiting.extend(answers)
+        grading.append(thread.submit(grade_waiting))
 
       with jax.profiler.TraceAnnotation('rollout'):
         episode = self._sample(params, placed, problems, step, on_answers, counts)

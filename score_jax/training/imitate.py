@@ -13,6 +13,7 @@ checkpoint, bit for bit.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import math
@@ -168,7 +169,9 @@ class Imitation(Loop):
       for g in range(G)
     ]
     batch = config.rollout.slots or config.eval.batch
-    sampler = dataclasses.replace(training_sampler(setup, params), batch=batch)
+    got_on = functools.partial(self.watchdog.at, 0, f'samples of iteration {iteration}')
+    sampler = training_sampler(setup, params)
+    sampler = dataclasses.replace(sampler, batch=batch, on_round=got_on)
     with self.progress(f'samples {iteration}', 0, len(rows)) as bar:
       for part, episode in sampler.sample([row for _, row in rows], _FIRST_KEY_STEP + iteration):
         self.watchdog.at(part.start, f'samples of iteration {iteration}')

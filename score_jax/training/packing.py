@@ -1,7 +1,7 @@
 """Several episodes in a row, so that an update computes real tokens and few holes.
 
     episodes  aaaaaaa.....  bbb.........  cccc........  dd..........
-    rows      aaaaaaaccccd  ...           each token still sees its own episode alone
+    rows      aaaaaaacccc.  bbbdd.......  each token still sees its own episode alone
 
 The rows are computed N at a time: one compiled program takes any number of such parts, however many
 the step's tokens fill. All of this is NumPy on the host, before the update is handed to the device.
@@ -33,7 +33,8 @@ def pack_lengths(lengths_B: np.ndarray, slots: int, limit: int) -> list[list[int
   """Puts each episode into the fullest row that still holds it, the longest first.
 
   Args:
-    lengths_B: tokens of each episode, none more than `slots`; one of 0 is left out.
+    lengths_B: tokens of each episode, none more than `slots` (`pack` checks it); one of 0 is left
+      out.
     slots: of a row.
     limit: episodes of a row, at most.
 
@@ -205,7 +206,8 @@ def rows_at_once(
       split over.
     slots: T of a row.
     mesh: the devices; without any, accelerators that are planned for.
-    micro_batches: no more rows than B divided by this.
+    micro_batches: divides the 32nd of the batch that is computed at a time, not the least number of
+      slots; and there are no more rows than B divided by this.
 
   Returns:
     N of all devices, a multiple of those that rows are split over.

@@ -3,8 +3,8 @@
 One step, told in order:
 
 1. The step's problems are a function of (seed, step); so are its random keys.
-2. The policy samples G episodes of K turns for each problem; a turn is graded on the host while
-   the device samples the next one.
+2. The policy samples G episodes of K turns for each problem; answers that have ended are graded on
+   the host while the device samples the others.
 3. The verdicts are written down before they are used, so that a step that is done again after a
    kill gets the same ones even where a checker ran into its time limit.
 4. One update. Its metrics are fetched, checked and written down after the next update has been
@@ -15,6 +15,7 @@ rollouts and metrics, bit for bit.
 """
 
 import dataclasses
+import functools
 import hashlib
 import math
 import time
@@ -144,7 +145,10 @@ class Trainer(Loop):
       jax.process_count(),
     )
     params = self.setup.trainable.policy_params(state.trainable)
-    return self.collector.collect(params, step, indices_P)
+    got_on = functools.partial(self.watchdog.at, step, 'rollout')
+    sampler = dataclasses.replace(self.collector.sampler, on_round=got_on)
+    collector = dataclasses.replace(self.collector, sampler=sampler)
+    return collector.collect(params, step, indices_P)
 
   def settle(self, step: int, experience: Experience) -> Experience:
     """Writes the verdicts down; those of an earlier try on the same answers count instead."""

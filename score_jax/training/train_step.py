@@ -66,8 +66,8 @@ def forward(decoder: Decoder, params: dict, rows: Episode | PackedRows):
   Args:
     decoder: the model.
     params: its parameters.
-    rows: B rows of T slots: packed, or of an episode each, with holes or without; compacted where
-      the decoder attends by a kernel (`score_jax.model.kernels`).
+    rows: B rows of T slots: packed, or of an episode each; with holes between tokens only where the
+      decoder's attention is 'plain' (`score_jax.model.kernels`).
 
   Returns:
     hidden_BTD and the head.

@@ -86,6 +86,22 @@ def test_kernel(kernel, softcap, window, is_packed):
     np.testing.assert_allclose(mine, plain, atol=1e-4)
 
 
+@pytest.mark.parametrize('length', [T - 1, T])
+def test_cudnn_gets_masks_of_even_length(monkeypatch, length):
+  """It gives a mask of an odd one no gradient; what it computes is seen on a GPU alone."""
+  seen, attention = [], jax.nn.dot_product_attention
+
+  def instead(q, *kv, mask, implementation, **options):
+    seen.append((implementation, q.shape[1], mask.shape[-1]))
+    return attention(q, *kv, mask=mask, **options)
+
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', instead)
+  qkv = [x[:, :length] for x in drawn()[:3]]
+  out = attend_rows(*qkv, 'cudnn', SCALE, segment_BT=SEGMENT[:, :length])
+  assert seen == [('cudnn', T, T)]
+  np.testing.assert_allclose(out, by_loops(0.0, 0, True)[:, :length], atol=2e-5)
+
+
 SIZES = tiny_decoder(num_layers=2, window=3, window_pattern=(True, False))
 
 

@@ -84,7 +84,7 @@ def test_a_plan_that_fits_has_no_faults():
 
 
 @pytest.mark.parametrize(
-  ('name', 'advice'), [('decode', 'problems_per_step'), ('update', 'train.micro_batches')]
+  ('name', 'advice'), [('decode', 'rollout.slots'), ('update', 'train.micro_batches')]
 )
 def test_a_plan_that_does_not_fit_says_by_how_much_and_what_to_change(name, advice):
   plan = tiny_plan()

@@ -26,10 +26,10 @@ SPEC = RolloutSpec(
 PROMPT = np.array([[4, 7, 3, 8, 5], [0, 6, 9, 9, 4], [7, 0, 0, 5, 0], [0, 0, 0, 0, 10]], np.int32)
 
 
-def sample(spec=SPEC, **how):
+def sample(spec=SPEC, params=PARAMS, **how):
   problem, sample = np.repeat(np.arange(4), G), np.tile(np.arange(G), 4)
   keys, prompt = episode_keys(0, 5, problem, sample), PROMPT[problem]
-  return rollout(Decoder(CONFIG), spec, PARAMS, prompt, prompt > 0, keys, 1.0, **how)
+  return rollout(Decoder(CONFIG), spec, params, prompt, prompt > 0, keys, 1.0, **how)
 
 
 def renamed(number, spec=SPEC):
@@ -46,9 +46,9 @@ def cut_small(monkeypatch, steps=3, piece=2, length=4):
   monkeypatch.setattr(sizes, '_LEAST_QUARTER', 1)
 
 
-def one_by_one():
+def one_by_one(spec):
   """Tokens and log-probabilities without a cache: all rows run anew, whole, for each token."""
-  decoder, T = Decoder(CONFIG), SPEC.first_slot(2)
+  decoder, T = Decoder(CONFIG), spec.first_slot(2)
 
   @jax.jit
   def logits_of(tokens_BT, last_B):
@@ -60,7 +60,7 @@ def one_by_one():
   problem, which = np.repeat(np.arange(4), G), np.tile(np.arange(G), 4)
   keys = episode_keys(0, 5, problem, which)
   rows, logps = [PROMPT[p][PROMPT[p] > 0].tolist() for p in problem], [[] for _ in problem]
-  for turn, budget in enumerate(SPEC.turn_tokens):
+  for turn, budget in enumerate(spec.turn_tokens):
     going = set(range(12))
     for n in range(budget):
       tokens = np.zeros((12, T), np.int32)
@@ -72,17 +72,21 @@ def one_by_one():
         logp = jax.nn.log_softmax(logits[b])
         rows[b].append(int(jax.random.categorical(key, logp)))
         logps[b].append(float(logp[rows[b][-1]]))
-        going -= {b} if rows[b][-1] in SPEC.end_of_turn_ids else set()
+        going -= {b} if rows[b][-1] in spec.end_of_turn_ids else set()
     for b in range(12) if turn == 0 else ():
-      rows[b] += [1] * (b in going) + [9, 3, 10]
+      rows[b] += [1] * (b in going) + list(spec.followup_ids[0])
   return rows, logps
 
 
-def test_a_rollout_samples_what_a_model_without_a_cache_does(whole):
-  rows, logps = one_by_one()
+@pytest.mark.parametrize('instruction', [(9, 3, 10), ()])
+def test_a_rollout_samples_what_a_model_without_a_cache_does(whole, instruction):
+  """Also where nothing stands between two answers, and a row waits for others to end theirs."""
+  spec = dataclasses.replace(SPEC, followup_ids=(instruction,))
+  e = whole if spec == SPEC else sample(spec)
+  rows, logps = one_by_one(spec)
   for b in range(12):
-    assert whole.tokens[b, whole.is_token[b]].tolist() == rows[b]
-    np.testing.assert_allclose(whole.sampled_logp[b, whole.is_sampled[b]], logps[b], atol=1e-4)
+    assert e.tokens[b, e.is_token[b]].tolist() == rows[b]
+    np.testing.assert_allclose(e.sampled_logp[b, e.is_sampled[b]], logps[b], atol=1e-4)
 
 
 @pytest.fixture(scope='module')
@@ -140,15 +144,26 @@ def test_nothing_is_compiled_after_the_first_rollout(monkeypatch):
   """Whatever lengths come: every program is run once at the beginning."""
   cut_small(monkeypatch)
   spec = renamed(7)
-  sample(spec, slots=4)
-  cut = sizes.Sizes.of(spec, 4)
   programs = (generation.extend, generation.copy_prompts, generation.decode_block)
-  before = [program._cache_size() for program in programs]
+
+  def compiled():
+    return sum(program._cache_size() for program in programs)
+
+  rounds, cut = [], sizes.Sizes.of(spec, 4)
+  with_params = len(cut.blocks()) + len(cut.past())
+  sample(spec, slots=4, on_round=lambda: rounds.append(compiled()))
+  assert with_params + 1 <= 10
+  # Whoever watches hears of each program, also of those that another test has compiled.
+  assert rounds[with_params] == compiled() and len(rounds) > with_params + 1
+  before = compiled()
   rng = np.random.default_rng(0)
   for _ in range(4):
     sample(spec, slots=4, budgets=rng.integers(1, SPEC.turn_tokens, (12, 2), endpoint=True))
-  assert [program._cache_size() for program in programs] == before
-  assert len(cut.blocks()) + len(cut.past()) + 1 <= 10
+  assert compiled() == before
+  # A base model of another type, beside the policy: its own programs, at its first rollout too.
+  half = PARAMS | {'final_norm': jax.tree.map(jnp.bfloat16, PARAMS['final_norm'])}
+  sample(spec, slots=4, params=half)
+  assert compiled() == before + with_params
 
 
 def test_a_budget_of_its_own_cuts_a_row(whole):
@@ -164,3 +179,10 @@ def test_a_budget_of_its_own_cuts_a_row(whole):
     assert len(answer(e, row, 1)) <= budgets[row, 1]
     if row % 2:
       assert answer(e, row, 1) == answer(whole, row, 1)
+
+
+def test_a_prompt_without_a_token_is_refused():
+  prompt = PROMPT * (np.arange(4) != 2)[:, None]
+  keys = episode_keys(0, 5, np.arange(4), np.zeros(4, np.int32))
+  with pytest.raises(ValueError, match=r'prompts of rows \[2\] have no token'):
+    rollout(Decoder(CONFIG), SPEC, PARAMS, prompt, prompt > 0, keys, 1.0)

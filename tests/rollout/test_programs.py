@@ -26,7 +26,7 @@ def test_programs_are_those_of_a_rollout(monkeypatch):
     return getattr(x, 'shape', ()), jnp.dtype(x.dtype).name if x.dtype != KEY else 'key'
 
   def noting(name):
-    program = getattr(multi_turn, name)
+    program = getattr(programs, name)
 
     def call(decoder, *arguments):
       static = [x for x in arguments if isinstance(x, (int, sizing.BlockShape))]
@@ -34,7 +34,7 @@ def test_programs_are_those_of_a_rollout(monkeypatch):
       run[name].add((*static, *map(told, jax.tree.leaves(rest[:-1] if name != 'extend' else rest))))
       return program(decoder, *arguments)
 
-    monkeypatch.setattr(multi_turn, name, call)
+    monkeypatch.setattr(programs, name, call)
 
   keys = episode_keys(0, 0, np.arange(4), np.zeros(4, np.int32))
   KEY = keys.dtype
@@ -46,6 +46,7 @@ def test_programs_are_those_of_a_rollout(monkeypatch):
   sizes = sizing.Sizes.of(SPEC, 4)
   with jax.sharding.set_mesh(mesh):
     multi_turn.rollout(Decoder(CONFIG), SPEC, params, prompt, prompt > 0, keys, 1.0)
+    monkeypatch.undo()
     lowered = lower_programs(Decoder(CONFIG), SPEC, params, sizes, mesh)
 
   def shapes(name):

@@ -43,3 +43,17 @@ def whole(sampler):
 def test_batches_change_nothing(sampler, whole, batch):
   """Four batches make a part; the last one is short."""
   np.testing.assert_array_equal(tokens(dataclasses.replace(sampler, batch=batch)), whole)
+
+
+@pytest.mark.parametrize('num_rows', [9, 10, 12])
+def test_a_short_part_runs_the_programs_of_the_others(sampler, monkeypatch, num_rows):
+  """Rows go in parts of four batches at most, none of them far smaller than the others."""
+  parts, batches, batch = [], [], 2
+  monkeypatch.setattr(Sampler, 'sample_placed', lambda self, placed: parts.append(placed) or placed)
+  monkeypatch.setattr(Sampler, 'place', lambda self, rows, step: np.arange(len(rows)))
+  sampler = dataclasses.replace(sampler, batch=batch)
+  for part, _ in sampler.sample(ROWS[:num_rows], 0):
+    batches.append(part.stop - part.start)
+  assert sum(map(len, parts)) == sum(batches) == num_rows
+  assert max(batches) == batch
+  assert min(map(len, parts)) >= num_rows // 2 > batch
