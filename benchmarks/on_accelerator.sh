@@ -98,7 +98,7 @@ else
     --samples=8 --dtype=bfloat16 "${peer[@]}" "${tiny[@]}"
 fi
 part real_lengths 110 "$python" benchmarks/real_lengths.py --preset=smollm2_135m --problems=32 \
-  --update_problems=16 --update_rows=32 --dtype=bfloat16 "${peer[@]}" "${tiny[@]}"
+  --update_problems=16 --update_rows=8 --dtype=bfloat16 "${peer[@]}" "${tiny[@]}"
 if [[ -z $weights ]]; then
   skip training 'SCORE_WEIGHTS is not set'
 else

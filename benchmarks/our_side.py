@@ -12,13 +12,12 @@ from flax import traverse_util
 from updates import make_update, ragged_episodes
 
 import score_jax
-from score_jax.core.sharding import make_mesh
 from score_jax.model.decoder import Decoder, init_params
 from score_jax.model.decoder_config import DecoderConfig
 from score_jax.rollout.keys import episode_keys
 from score_jax.rollout.layout import RolloutSpec, length_step
 from score_jax.rollout.multi_turn import rollout
-from score_jax.training.packing import pack_episodes, rows_at_once
+from score_jax.training.packing import pack_episodes
 
 LENGTH_BUCKET = 64  # config.train.length_bucket's default
 
@@ -133,7 +132,7 @@ class OurSide:
       lengths: of each turn, the tokens of each episode's answer.
       between: tokens between two answers.
       slots: of an episode with all budgets spent.
-      rows: computed at a time, at most.
+      rows: computed at a time.
       repeats: measured updates, after one that warms up.
 
     Returns:
@@ -143,14 +142,12 @@ class OurSide:
     episode, reward_BK = ragged_episodes(config, prompts, lengths, between)
     longest, step = episode.tokens.shape[1], length_step(LENGTH_BUCKET, slots)
     length = min(-(-longest // step) * step, slots)
-    mesh = make_mesh((1, 1, 1), jax.devices()[:1])
-    at_once = rows_at_once(len(prompts), length, mesh, len(prompts) // rows)
-    batch = jax.tree.map(jnp.asarray, pack_episodes(episode, reward_BK, length, at_once))
+    batch = jax.tree.map(jnp.asarray, pack_episodes(episode, reward_BK, length, rows))
     update = make_update(config, batch, chunk=128)
     return {
       'seconds': times_of(update, repeats),
       'tokens': int(episode.is_token.sum()),
-      'computed': int(batch.rows.is_token.any(axis=(0, 2)).sum()) * at_once * length,
+      'computed': int(batch.rows.is_token.any(axis=(0, 2)).sum()) * rows * length,
       'temp_bytes': program_memory(update.program)[0],
     }
 

@@ -14,7 +14,7 @@ checked. An update, ours alone, is of random episodes with these lengths: those 
 the longest episode of all among them, for it is what the rows of a step must hold.
 
 --before names a checkout of an earlier commit, at which this file exists: its sampler and its
-update stand in the table as 'before'. Sides are processes of their own and are measured in turn.
+update stand in the table as 'before'. Each side is a process of its own, ended before the next.
 
 Tokens: sampled ones for a rollout and for a whole step (the rollout, and an update of as many
 episodes), those of prompts, answers and instructions for an update. Slots: rows decoded times
@@ -23,13 +23,13 @@ peak (or the device's), an update's the compiler's temporary figure. What compil
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import sides
@@ -153,11 +153,13 @@ def check(name: str, reply: dict, lengths: Lengths) -> None:
     raise RuntimeError(f'{name}: {wrong} of {2 * len(found[0])} answers are not as long as told')
 
 
-def measure_rollouts(pair: list, work: dict, few: dict, lengths: Lengths, repeats: int) -> dict:
-  """Lets the sides roll out in turn.
+def measure_rollouts(
+  pair: Iterable[sides.Side], work: dict, few: dict, lengths: Lengths, repeats: int
+) -> dict:
+  """Lets the sides roll out, one after the other.
 
   Args:
-    pair: the sides, loaded.
+    pair: the sides, each loaded when it is its turn.
     work: the request.
     few: the same of few rows, with which the slow sides warm up; ours does with all.
     lengths: that the answers are to have.
@@ -169,8 +171,7 @@ def measure_rollouts(pair: list, work: dict, few: dict, lengths: Lengths, repeat
   best, tokens = {}, {}
   for side in pair:
     side.ask('rollout', **(work if side.name == OURS else few))
-  for _ in range(repeats):
-    for side in pair:
+    for _ in range(repeats):
       reply = side.ask('rollout', **work)
       check(side.name, reply, lengths)
       print(f'{side.name}: {reply["seconds"]:.1f} s', file=sys.stderr, flush=True)
@@ -201,7 +202,7 @@ def parse_flags(arguments: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument('--slots', type=int, default=64, help='rows that are decoded at once')
   parser.add_argument('--divide', type=int, default=4, help='lengths and budget by this')
   parser.add_argument('--update_problems', type=int, default=8, help='those of an update')
-  parser.add_argument('--update_rows', type=int, default=4, help='computed at a time, at most')
+  parser.add_argument('--update_rows', type=int, default=2, help='computed at a time')
   parser.add_argument('--repeats', type=int, default=1)
   parser.add_argument('--tiny', action='store_true', help='two narrow layers: is all in order?')
   parser.add_argument('--make_lengths', nargs=2, type=pathlib.Path, metavar=('DATA', 'GGUF'))
@@ -229,6 +230,24 @@ def commands(flags: argparse.Namespace) -> dict[str, list[str]]:
   return found | {OURS: [sys.executable, str(file)]}
 
 
+def loaded(started: dict[str, list[str]], **load) -> Iterator[sides.Side]:
+  """Starts each side, lets it load, and ends it before the next: they need not fit in at once.
+
+  Args:
+    started: by side, the command.
+    **load: the request.
+
+  Yields:
+    The side.
+  """
+  for name, command in started.items():
+    with sides.Side(name, command) as side:
+      side.ask('load', **load)
+      about = side.ask('about')
+      print(f'{name}: {about["versions"]}; {about["device"]}', flush=True)
+      yield side
+
+
 def main() -> None:
   """Draws weights and lengths, runs the sides, prints the table."""
   flags = parse_flags()
@@ -251,15 +270,11 @@ def main() -> None:
   )
   print(f'{flags.samples} of a problem, {flags.slots} at once; budget {lengths.budget}, ', end='')
   print(f'mean answer {np.mean(lengths.answers):.1f}; {tunix_rollout.hardware()}', flush=True)
-  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as open_sides:
+  with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, 'weights.npz')
     with sides.Side(OURS, started[OURS]) as drawer:
       drawer.ask('draw', path=path, sizes=sizes, end=END)
-    pair = [open_sides.enter_context(sides.Side(*item)) for item in started.items()]
-    for side in pair:
-      side.ask('load', path=path, dtype=flags.dtype, sizes=sizes, turns=turns)
-      about = side.ask('about')
-      print(f'{side.name}: {about["versions"]}; {about["device"]}', flush=True)
+    pair = loaded(started, path=path, dtype=flags.dtype, sizes=sizes, turns=turns)
     rollouts = measure_rollouts(pair, work, work | few, lengths, flags.repeats)
   print(f'\n{HEADER}', *rollout_lines(rollouts), sep='\n', flush=True)
   rows = flags.update_problems * flags.samples
