@@ -53,6 +53,34 @@ def test_two_turns(temperature):
   assert not e.is_token[:, 13:].any() and not e.tokens[:, 13:].any()
 
 
+def counted(prompt, spec):
+  """What the model says of a prompt, by a loop; a cut answer is ended before the next one."""
+  row = list(prompt)
+  for k, budget in enumerate(spec.turn_tokens):
+    row += spec.followup_ids[k - 1] if k else ()
+    for _ in range(budget):
+      row.append(row[-1] + 1)
+      if row[-1] == EOT:
+        break
+    else:
+      row += [EOT] if k + 1 < spec.num_turns else []
+  return row
+
+
+@pytest.mark.parametrize('slots', [None, 2])
+def test_ten_turns(slots):
+  """Every other answer is cut; three rows through two slots give the same episodes."""
+  followups = ((2,), (0, 4)) * 4 + ((3,),)
+  spec = RolloutSpec(
+    prompt_tokens=3, turn_tokens=(3,) * 10, followup_ids=followups, end_of_turn_ids=(EOT,)
+  )
+  e = sample(spec, slots=slots)
+  prompts = [row[is_token == 1] for row, is_token in zip(PROMPT, IS_PROMPT, strict=True)]
+  assert real(e) == [counted(prompt.tolist(), spec) for prompt in prompts]
+  assert e.is_truncated[0].tolist() == [False, *[True, False] * 4, True]
+  assert e.turn.max() == 10
+
+
 def test_three_turns():
   spec = RolloutSpec(
     prompt_tokens=3, turn_tokens=(2, 3, 2), followup_ids=((4,), (8, 5)), end_of_turn_ids=(EOT, 6)
